@@ -1,0 +1,342 @@
+"""The data of a fit: one container, and the checks that everything passes on its way into it.
+
+    D = {(x_i, y_i)},  i = 1..n
+
+`as_data` takes what people have (tensors, arrays, a `Dataset`, a `DataLoader`) and returns a `Data`
+whose contents are known to be usable: finite floating-point inputs, labels 0..C−1 or real targets,
+equal lengths. Everything else is refused with a `DataError` that says what was expected, what came
+and what to do. Nothing is repaired or dropped silently.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+
+from bayesinv.errors import DataError
+from bayesinv.transforms import Transform
+
+__all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
+
+LIKELIHOODS = ("categorical", "gaussian")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs and targets of n examples, on one device.
+
+        D = {(x_i, y_i)},  i = 1..n
+
+    Args:
+        x: inputs, (n, *event), floating point.
+        y: class labels (n,), int64, or real targets (n, outputs), floating point. Inputs without
+            targets have ``outputs = 0``.
+        num_classes: C for labels, None for real targets. State it where some class may not occur.
+
+    Raises:
+        DataError: x and y hold different numbers of examples.
+
+    Example:
+        >>> import torch
+        >>> from bayesinv.data import Data
+        >>> data = Data(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 1, 0]), num_classes=2)
+        >>> len(data), data.event_shape, len(data.subset([0, 2]))
+        (4, (1, 8, 8), 2)
+    """
+
+    x: Float[Tensor, "n *event"]
+    # Axes of their own names: that y is as long as x is checked below, for everybody.
+    y: Int64[Tensor, "targets"] | Float[Tensor, "targets outputs"]
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise DataError(
+                f"x holds {len(self.x)} examples and y {len(self.y)}; expected one target for each "
+                "input. Check that both come from the same split and in the same order."
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one input, for example (channels, height, width)."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def num_outputs(self) -> int:
+        """Classes for labels, target dimensions for real targets."""
+        return self.y.shape[1] if self.num_classes is None else self.num_classes
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Data":
+        """The same data on `device`, with the floating-point parts in `dtype`."""
+        y_dtype = dtype if self.y.is_floating_point() else None
+        x = self.x.to(device=device, dtype=dtype)
+        return Data(x, self.y.to(device=device, dtype=y_dtype), self.num_classes)
+
+    def subset(self, index: Any) -> "Data":
+        """The examples at `index`: integers, a slice or a boolean mask."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, device=self.x.device)
+        return Data(self.x[index], self.y[index], self.num_classes)
+
+
+def as_data(
+    data: Any,
+    likelihood: str,
+    transform: Transform | None = None,
+    require_y: bool = True,
+    num_classes: int | None = None,
+) -> Data:
+    """Turn `data` into a checked `Data`.
+
+    Args:
+        data: ``(x, y)`` of tensors or arrays (anything `numpy.asarray` reads), a `Data`, a torch
+            `Dataset` of ``(x, y)`` items, or a `DataLoader` of such batches. The data set of a
+            shuffling loader is read whole and in its own order, so that the result does not depend
+            on the global generator. x has shape (n, *event).
+        likelihood: "categorical" (y: integers 0..C−1, shape (n,)) or "gaussian" (y: real numbers,
+            shape (n,) or (n, outputs)).
+        transform: where given, also checks that x is what it acts on (rank, dtype).
+        require_y: False for inputs to predict at; `data` may then be x alone, and the result has
+            targets of shape (n, 0).
+        num_classes: C, where some classes may be missing from y.
+
+    Returns:
+        The data, on the device of x; labels as int64, real targets as (n, outputs).
+
+    Raises:
+        DataError: anything about the data that would not give a meaningful fit.
+        TypeError: `data` is of a kind that is not known here.
+        ValueError: an unknown likelihood.
+
+    Example:
+        >>> import numpy as np
+        >>> from bayesinv.data import as_data
+        >>> data = as_data((np.zeros((3, 1, 8, 8)), [0, 1, 1]), "categorical")
+        >>> data.num_classes, data.y
+        (2, tensor([0, 1, 1]))
+        >>> as_data((np.full((3, 1, 8, 8), np.nan), [0, 1, 1]), "categorical")
+        Traceback (most recent call last):
+        ...
+        bayesinv.errors.DataError: x holds 192 values that are not finite (192 NaN, 0 infinite), ...
+    """
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
+    if isinstance(data, Data):
+        num_classes = data.num_classes if num_classes is None else num_classes
+        data = (data.x, data.y)
+    if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
+        x = as_inputs(data, transform)
+        return Data(x, x.new_empty(len(x), 0))
+    raw_x, raw_y = _inputs_and_targets(data)
+    x = as_inputs(raw_x, transform)
+    if not require_y:
+        return Data(x, x.new_empty(len(x), 0))
+    y = _tensor(raw_y, "y").to(x.device)
+    if y.ndim > 0 and len(y) != len(x):
+        raise DataError(
+            f"x holds {len(x)} examples and y {len(y)}; expected one target for each input. Check "
+            "that both come from the same split and in the same order."
+        )
+    if likelihood == "gaussian":
+        return Data(x, _real_targets(y))
+    labels, num_classes = _labels(y, num_classes)
+    return Data(x, labels, num_classes)
+
+
+def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *event"]:
+    """Check inputs alone, as `as_data` does.
+
+    Args:
+        x: tensor or array, (n, *event), floating point.
+        transform: where given, also checks that x is what it acts on.
+
+    Returns:
+        x as a tensor without gradient history; half precision is widened to float32.
+
+    Raises:
+        DataError: not floating point, empty, of the wrong rank, or not finite.
+
+    Example:
+        >>> from bayesinv.data import as_inputs
+        >>> as_inputs([[0.0, 1.0], [2.0, 3.0]]).shape
+        torch.Size([2, 2])
+    """
+    x = _tensor(x, "x")
+    if x.ndim == 0 or x.numel() == 0:
+        raise DataError(f"x is empty (shape {tuple(x.shape)}); expected shape (n, ...) with at least 1 example")
+    if not x.is_floating_point():
+        raise DataError(
+            f"x has dtype {_name(x.dtype)}; expected floating point. For images stored as integers "
+            "0..255 divide first: x / 255."
+        )
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()  # lossless; no Cholesky factor exists in half precision
+    if x.ndim < 2:
+        raise DataError(
+            f"x has shape {tuple(x.shape)}; expected (n, ...), a batch of inputs. For scalar inputs use x[:, None]."
+        )
+    if transform is not None:
+        transform.check_input(x)
+    _check_finite(x, "x")
+    return x
+
+
+def _inputs_and_targets(data: Any) -> tuple[Any, Any]:
+    """Split whatever was given into x and y."""
+    if isinstance(data, DataLoader):
+        if isinstance(data.sampler, RandomSampler) and not data.sampler.replacement:
+            data = DataLoader(data.dataset, batch_size=data.batch_size, collate_fn=data.collate_fn)
+        return _concatenate(data, torch.cat)
+    if isinstance(data, IterableDataset):
+        return _concatenate(data, torch.stack)
+    if isinstance(data, Dataset):
+        # A Dataset need not stop iterating by itself; its length is what it promises.
+        return _concatenate((data[i] for i in range(len(data))), torch.stack)  # type: ignore[arg-type]
+    if not isinstance(data, tuple | list):
+        raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
+    if len(data) != 2:
+        raise DataError(f"data holds {len(data)} parts; expected two, (x, y)")
+    if any(part is None for part in data):
+        raise DataError("data holds None; expected (x, y), both given")
+    return data[0], data[1]
+
+
+def _concatenate(items: Any, join: Any) -> tuple[Tensor, Tensor]:
+    """Read every item (one example, or one batch of a loader) and join them."""
+    xs: list[Tensor] = []
+    ys: list[Tensor] = []
+    # Loaders draw a base seed from the global generator even when they do not shuffle.
+    with torch.random.fork_rng(devices=[]):
+        for i, item in enumerate(items):
+            if not isinstance(item, tuple | list) or len(item) != 2:
+                raise DataError(f"item {i} of the data is {_kind(item)}; expected a pair (x, y)")
+            xs.append(_tensor(item[0], f"x of item {i}"))
+            ys.append(_tensor(item[1], f"y of item {i}"))
+    if not xs:
+        raise DataError("the data set is empty; expected at least 1 example")
+    shapes = {tuple(x.shape if join is torch.stack else x.shape[1:]) for x in xs}
+    if len(shapes) > 1:
+        raise DataError(
+            f"the inputs differ in shape: {', '.join(map(str, sorted(shapes)))}; expected one "
+            "shape. Resize or crop them in the data set."
+        )
+    try:
+        return join(xs), join(ys)
+    except RuntimeError as error:
+        raise DataError(f"the items of the data set do not fit together: {error}") from error
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    """A tensor that shares memory with `values` where torch can."""
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.layout != torch.strided:
+            raise DataError(f"{name} is complex or sparse; expected a dense real tensor")
+        return values.detach()
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} is {_kind(values)} and does not form an array ({error}); expected numbers in "
+            "one rectangular array or tensor"
+        ) from error
+    if array.dtype.kind in "USO":
+        raise DataError(
+            f"{name} holds {'text' if array.dtype.kind in 'US' else 'Python objects'}; expected "
+            "numbers. Names of classes become labels with numpy.unique(y, return_inverse=True)[1]; "
+            "pictures become numbers with torchvision.transforms.ToTensor()."
+        )
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch has no arithmetic on wide unsigned integers
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # torch wants native byte order, positive strides and memory that it may write to
+    array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    return torch.from_numpy(array)
+
+
+def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n"], int]:
+    """Class labels 0..C−1, and C."""
+    if y.ndim != 1:
+        cure = " Turn one-hot rows into labels with y.argmax(1)." if y.ndim == 2 else ""
+        raise DataError(f"y has shape {tuple(y.shape)}; expected labels of shape (n,).{cure}")
+    if y.is_floating_point():
+        _check_finite(y, "y")
+        odd = torch.nonzero(y != y.round())
+        came = f"{float(y[odd[0, 0]]):g} at index {int(odd[0, 0])}" if len(odd) else "whole numbers"
+        raise DataError(
+            f"y has dtype {_name(y.dtype)} ({came}); expected integer labels. Use y.astype(int) if "
+            "they are labels, likelihood='gaussian' if they are real targets."
+        )
+    y = y.to(torch.int64)
+    negative = torch.nonzero(y < 0)
+    if len(negative):
+        first = int(negative[0, 0])
+        raise DataError(
+            f"y holds {len(negative)} negative labels, the first {int(y[first])} at index {first}; "
+            "expected 0..C-1. Drop examples without a class, or give them a class of their own."
+        )
+    present = torch.unique(y).tolist()
+    if num_classes is None:
+        num_classes = len(present)
+        if present[-1] >= num_classes and len(present) > 1:
+            shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
+            raise DataError(
+                f"the labels {{{shown}}} are not 0..C-1 with every class present. Map them to "
+                "0..C-1 with numpy.unique(y, return_inverse=True)[1], or state how many classes "
+                "there are: bayesinv.Data(x, y, num_classes=...)."
+            )
+    elif present[-1] >= num_classes:
+        first = int(torch.nonzero(y >= num_classes)[0, 0])
+        raise DataError(
+            f"label {int(y[first])} at index {first} is out of range; expected "
+            f"0..{num_classes - 1} for {num_classes} classes"
+        )
+    if len(present) < 2:
+        raise DataError(
+            f"every label is {present[0]}; expected at least 2 classes, since one class says "
+            "nothing about symmetries. Check how the examples were selected."
+        )
+    return y, num_classes
+
+
+def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:
+    """Real targets as (n, outputs)."""
+    if y.dtype == torch.bool:
+        raise DataError("y holds booleans; expected real targets, or likelihood='categorical'")
+    if y.ndim not in (1, 2) or y.numel() == 0:
+        raise DataError(f"y has shape {tuple(y.shape)}; expected real targets of shape (n,) or (n, outputs)")
+    y = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
+    y = y if y.is_floating_point() else y.double()
+    _check_finite(y, "y")
+    return y[:, None] if y.ndim == 1 else y
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    bad = ~torch.isfinite(values)
+    count = int(bad.sum())
+    if count == 0:
+        return
+    first = tuple(torch.nonzero(bad)[0].tolist())
+    num_nan = int(torch.isnan(values).sum())
+    raise DataError(
+        f"{name} holds {count} value{'s' * (count > 1)} that {'are' if count > 1 else 'is'} not "
+        f"finite ({num_nan} NaN, {count - num_nan} infinite), the first at index {first}; expected "
+        "finite numbers. Drop or fill them before the fit."
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__name__}"

@@ -1,0 +1,97 @@
+"""The named exceptions and warnings of the library.
+
+Each one says what was expected, what came, and what to do about it. Plain ``TypeError`` and
+``ValueError`` are raised for an argument of the wrong type or an option that does not exist; the
+classes here name the failures that a caller may want to catch apart.
+"""
+
+from typing import Any
+
+__all__ = [
+    "DataError",
+    "ExtentError",
+    "ImportanceWarning",
+    "NonFiniteError",
+    "NotConvergedWarning",
+    "NumericalError",
+    "SavedFileError",
+]
+
+
+class DataError(ValueError):
+    """The data cannot be used: not finite, of the wrong rank or type, empty, or badly labelled.
+
+    Example:
+        >>> from bayesinv.errors import DataError
+        >>> issubclass(DataError, ValueError)
+        True
+    """
+
+
+class ExtentError(ValueError):
+    """An extent or its prior does not fit: negative, past the largest sensible value, unsupported.
+
+    Example:
+        >>> from bayesinv.errors import ExtentError
+        >>> issubclass(ExtentError, ValueError)
+        True
+    """
+
+
+class NumericalError(ArithmeticError):
+    """A computation left the range of floating point: a failed Cholesky factor, or a value that is
+    not finite where the objective was computed.
+
+    Example:
+        >>> from bayesinv.errors import NumericalError
+        >>> issubclass(NumericalError, ArithmeticError)
+        True
+    """
+
+
+class SavedFileError(ValueError):
+    """A saved posterior cannot be read: damaged, foreign, or of a later version of the format.
+
+    Example:
+        >>> from bayesinv.errors import SavedFileError
+        >>> issubclass(SavedFileError, ValueError)
+        True
+    """
+
+
+class NotConvergedWarning(UserWarning):
+    """Inference stopped before its own test of convergence was met; ``converged`` says so too.
+
+    Example:
+        >>> from bayesinv.errors import NotConvergedWarning
+        >>> issubclass(NotConvergedWarning, UserWarning)
+        True
+    """
+
+
+class ImportanceWarning(UserWarning):
+    """The importance weights of a variational fit are unreliable (Pareto k̂ above 0.7).
+
+    Reference:
+        A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry (2015). Pareto smoothed importance
+        sampling. arXiv:1507.02646.
+
+    Example:
+        >>> from bayesinv.errors import ImportanceWarning
+        >>> issubclass(ImportanceWarning, UserWarning)
+        True
+    """
+
+
+class NonFiniteError(NumericalError):
+    """The objective of a fit could not be computed.
+
+    Attributes:
+        step: at which step, counted from 1.
+        posterior: the posterior of the last good state, or None if there was none.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+        self.posterior: Any = None

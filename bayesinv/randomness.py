@@ -1,0 +1,45 @@
+"""Seeds as arguments: draw with a seed, and leave the global generators as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyro
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with every global generator seeded, and restore their states on the way out.
+
+    Pyro samples through torch's global generator, so a seed can only be an argument if that
+    generator is set and put back; Python's and NumPy's go with it because ``pyro.set_rng_seed``
+    sets them too. CUDA generators are included when they exist.
+
+    Args:
+        seed: any non-negative integer below 2**32.
+
+    Example:
+        >>> before = torch.random.get_rng_state()
+        >>> with seeded(0):
+        ...     first = torch.randn(2)
+        >>> with seeded(0):
+        ...     bool(torch.equal(first, torch.randn(2)))
+        True
+        >>> bool(torch.equal(before, torch.random.get_rng_state()))
+        True
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {seed!r}")
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            pyro.set_rng_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,242 @@
+"""The bundled digits, files and folders."""
+
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from bayesinv.data import as_data
+from bayesinv.datasets import data_root, digits, load_image_folder, load_npz, mnist
+from bayesinv.errors import DataError
+
+
+def test_digits_are_scikit_learns():
+    train, test = digits(num_train=300, size=8)
+    assert (len(train), len(test)) == (300, 1497)
+    assert train.num_classes == test.num_classes == 10
+    assert float(train.x.min()) == 0
+    assert float(train.x.max()) == 1
+    # at the original size nothing is interpolated: the same pictures, in another order
+    ours = torch.cat([train.x, test.x]).reshape(1797, 64).double() * 16
+    theirs = load_digits().data
+    assert sorted(map(bytes, ours.numpy().astype(np.uint8))) == sorted(map(bytes, theirs.astype(np.uint8)))
+    as_data(train, "categorical")
+
+
+def test_the_seed_alone_decides():
+    state = torch.random.get_rng_state()
+    first = digits(rotation=1.0, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    second = digits(rotation=1.0, seed=3)
+    other = digits(rotation=1.0, seed=4)
+    for a, b, c in zip(first, second, other, strict=True):
+        assert torch.equal(a.x, b.x)
+        assert torch.equal(a.y, b.y)
+        assert not torch.equal(a.y, c.y)
+
+
+def test_rotation_turns_every_image_by_its_own_angle():
+    upright, turned = digits(seed=1, size=16), digits(rotation=math.pi, seed=1, size=16)
+    for a, b in zip(upright, turned, strict=True):
+        assert torch.equal(a.y, b.y)
+        differs = (a.x - b.x).abs().amax((1, 2, 3))
+        assert float((differs > 0.1).float().mean()) > 0.95
+        # a turn moves ink but neither makes nor loses much of it
+        assert float(b.x.sum() / a.x.sum()) == pytest.approx(1, abs=0.05)
+    assert torch.allclose(digits(rotation=0.0, seed=1).train.x, upright.train.x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": 4}, {"num_train": 0}, {"num_train": 1797}, {"rotation": 45.0}, {"rotation": -1.0}],
+)
+def test_arguments_of_digits(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        digits(**wrong)
+
+
+def test_data_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("BAYESINV_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.setenv("BAYESINV_DATA", str(tmp_path / "missing"))
+    with pytest.raises(DataError, match="not a folder"):
+        data_root()
+    monkeypatch.delenv("BAYESINV_DATA")
+    with pytest.raises(DataError, match="BAYESINV_DATA is not set"):
+        data_root()
+
+
+def test_mnist_is_not_downloaded(tmp_path):
+    with pytest.raises(DataError, match="Nothing is downloaded"):
+        mnist(tmp_path)
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("BAYESINV_DATA", "-")) / "MNIST" / "raw").is_dir(),
+    reason="BAYESINV_DATA does not name a folder with MNIST",
+)
+def test_mnist_from_disk():
+    train, test = mnist(num_train=50, num_test=20, seed=1)
+    assert train.x.shape == (50, 1, 28, 28)
+    assert test.x.shape == (20, 1, 28, 28)
+    assert float(train.x.max()) == 1
+    assert torch.equal(train.x, mnist(num_train=50, num_test=20, seed=1).train.x)
+    with pytest.raises(ValueError, match="num_train is 60001"):
+        mnist(num_train=60001)
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "data.npz"
+    x, y = np.random.default_rng(0).random((4, 1, 8, 8)), np.array([0, 1, 0, 1])
+    np.savez(path, x=x, y=y, classes=np.array(["cat", "dog"]), other=y)
+    examples = load_npz(path)
+    assert np.array_equal(examples.x, x)
+    assert np.array_equal(examples.y, y)
+    assert examples.classes == ("cat", "dog")
+    assert np.array_equal(load_npz(path, x_key="other", y_key="missing").x, y)
+    assert load_npz(path, y_key="missing").y is None
+
+
+def bad_npz(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / "data.npz"
+    if kind == "other names":
+        np.savez(path, images=np.zeros(3))
+    elif kind == "text":
+        path.write_text("x,y\n1,2\n")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif kind == "cut short":
+        np.savez(path, x=np.random.default_rng(0).random((40, 8)))
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "damaged":
+        np.savez(path, x=np.zeros((40, 8)))
+        content = bytearray(path.read_bytes())
+        content[400] ^= 255
+        path.write_bytes(bytes(content))
+    elif kind == "objects":
+        np.savez(path, x=np.array([{}, []], dtype=object))
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", "not an array")
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no file"),
+        ("folder", "there is no file"),
+        ("other names", "no array 'x'; it holds images"),
+        ("text", "cannot be read"),
+        ("empty", "cannot be read"),
+        ("npy", "single array"),
+        ("cut short", "cannot be read"),
+        ("damaged", "cannot be read"),
+        ("objects", "Python objects"),
+        ("zip", "cannot be read"),
+    ],
+)
+def test_bad_npz(tmp_path, kind, message):
+    with pytest.raises(DataError, match=message):
+        load_npz(bad_npz(tmp_path, kind))
+
+
+def save_picture(path: Path, mode: str = "L", size=(8, 8), value: int = 128) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fill = value if mode in ("L", "I;16") else (value,) * len(mode)
+    Image.new(mode, size, fill).save(path)
+
+
+def test_image_folder(tmp_path):
+    for name in ("dog", "cat"):
+        for i in range(2):
+            save_picture(tmp_path / name / f"{i}.png", value=51)
+    (tmp_path / "cat" / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden").mkdir()
+    examples = load_image_folder(tmp_path)
+    assert examples.x.shape == (4, 1, 8, 8)
+    assert examples.x.dtype == np.float32
+    assert np.allclose(examples.x, 0.2)
+    assert examples.y.tolist() == [0, 0, 1, 1]
+    assert examples.classes == ("cat", "dog")
+    assert load_image_folder(tmp_path, channels=3).x.shape == (4, 3, 8, 8)
+    unlabelled = load_image_folder(tmp_path / "cat")
+    assert unlabelled.y is None
+    assert unlabelled.classes == ()
+
+
+def test_pixel_types(tmp_path):
+    save_picture(tmp_path / "grey.png", "L", value=51)
+    save_picture(tmp_path / "sixteen.png", "I;16", value=13107)
+    save_picture(tmp_path / "rgb.png", "RGB", value=51)
+    save_picture(tmp_path / "rgba.png", "RGBA", value=51)
+    examples = load_image_folder(tmp_path)
+    assert examples.x.shape == (4, 3, 8, 8)
+    assert np.allclose(examples.x, 0.2, atol=1e-3)
+    assert np.allclose(load_image_folder(tmp_path, channels=1).x, 0.2, atol=1e-3)
+
+
+def test_resizing_keeps_the_proportions(tmp_path):
+    # a bright square in the middle of a wide picture stays a square
+    picture = np.zeros((20, 60), dtype=np.uint8)
+    picture[5:15, 25:35] = 255
+    Image.fromarray(picture).save(tmp_path / "wide.png")
+    x = load_image_folder(tmp_path, size=10).x[0, 0]
+    assert x.shape == (10, 10)
+    assert np.allclose(x, x.T, atol=0.02)
+    assert float(x.sum()) == pytest.approx(25, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no folder"),
+        ("empty", "holds no pictures"),
+        ("empty class", "holds no pictures"),
+        ("broken", "cannot be read as a picture"),
+        ("cut short", "cannot be read as a picture"),
+        ("sizes", "expected one size"),
+        ("floating", "pixel type F"),
+    ],
+)
+def test_bad_image_folder(tmp_path, kind, message):
+    folder = tmp_path / "pictures"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "empty class":
+        save_picture(folder / "cat" / "1.png")
+        (folder / "dog").mkdir()
+    elif kind == "broken":
+        (folder / "1.png").write_text("not a picture")
+    elif kind == "cut short":
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "1.png")
+        (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:-500])
+    elif kind == "sizes":
+        save_picture(folder / "1.png")
+        save_picture(folder / "2.png", size=(8, 9))
+    elif kind == "floating":
+        Image.fromarray(np.zeros((8, 8), dtype=np.float32)).save(folder / "1.tiff")
+    with pytest.raises(DataError, match=message):
+        load_image_folder(folder)
+
+
+def test_arguments_of_image_folder(tmp_path):
+    save_picture(tmp_path / "1.png")
+    with pytest.raises(ValueError, match="channels is 2"):
+        load_image_folder(tmp_path, channels=2)
+    with pytest.raises(ValueError, match="size is 0"):
+        load_image_folder(tmp_path, size=0)
