@@ -1,0 +1,301 @@
+"""What a transform is: a family of maps T_t with named coordinates t, units, and two ways to draw
+an orbit.
+
+Names: ``batch`` counts examples, ``event`` is the shape of one example, ``K`` counts coordinates,
+``orbit`` stands for any number of leading dimensions over draws. A new transform is a subclass with
+`coordinates` and `transform`; everything else has a default, and `bayesinv.testing.transforms`
+holds the tests it must pass.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.errors import DataError
+
+__all__ = ["Coordinate", "Transform", "from_config", "known_transforms", "register"]
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _multiply(value: Any, factor: float) -> Any:
+    return value * factor
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """One coordinate t_k of a transform: its name, its unit, and how people read it.
+
+    Arguments:
+        name: the name of the symmetry, unique inside a model, such as ``"rotation"``.
+        unit: what people read, such as ``"°"`` or ``"% of width"``.
+        largest: the largest sensible extent, in internal units (rotation: π).
+        to_people: a monotone function with 0 ↦ 0 from internal units to ``unit``, for floats,
+            arrays and tensors.
+        from_people: its inverse.
+        meaning: one sentence that says what a positive value does.
+
+    Raises:
+        ValueError: if the name is empty or ``largest`` is not a positive finite number.
+
+    Example:
+        >>> pitch = Coordinate.linear("pitch", "Hz", largest=2.0, factor=50.0, meaning="Raises the pitch.")
+        >>> pitch.words(0.5)
+        '±25.0 Hz'
+        >>> pitch.from_people(25.0)
+        0.5
+    """
+
+    name: str
+    unit: str
+    largest: float
+    to_people: Callable[[Any], Any] = _identity
+    from_people: Callable[[Any], Any] = _identity
+    meaning: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a coordinate needs a name, and an empty string came")
+        if not (math.isfinite(self.largest) and self.largest > 0):
+            raise ValueError(
+                f"the largest extent of {self.name!r} has to be a positive finite number, and {self.largest!r} came"
+            )
+
+    @classmethod
+    def linear(cls, name: str, unit: str, largest: float, factor: float, meaning: str = "") -> "Coordinate":
+        """A coordinate whose people's units are ``factor`` times the internal ones."""
+        to_people = partial(_multiply, factor=factor)
+        return cls(name, unit, largest, to_people, partial(_multiply, factor=1.0 / factor), meaning)
+
+    def words(self, extent: float) -> str:
+        """The extent η (internal units) as people say it: ``"±54.0°"``, ``"±3.1 % of width"``."""
+        space = "" if self.unit == "°" else " "
+        return f"±{float(self.to_people(float(extent))):.1f}{space}{self.unit}".rstrip()
+
+
+class Transform(torch.nn.Module, ABC):
+    """A family of maps T_t of one example, with T_0 the identity and t ∈ ℝ^K.
+
+    A subclass gives `coordinates` (a class attribute or a property) and `transform`. It overrides
+    `orbit` where one orbit shared by the batch is cheaper than one draw per example,
+    `inverse_coordinates` (and ``invertible = True``) where there is an inverse, and `config` where
+    its constructor takes arguments.
+
+    Calling the module is calling `transform`.
+
+    Example:
+        >>> import torch
+        >>> class Brightness(Transform):
+        ...     coordinates = (Coordinate.linear("brightness", "%", largest=1.0, factor=100.0),)
+        ...
+        ...     def transform(self, x, t):
+        ...         return x + t[:, 0].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        >>> brightness = Brightness()
+        >>> brightness(torch.zeros(2, 1, 4, 4), torch.tensor([[0.1], [0.2]])).shape
+        torch.Size([2, 1, 4, 4])
+        >>> brightness.orbit(torch.zeros(2, 1, 4, 4), torch.zeros(24, 1)).shape
+        torch.Size([24, 2, 1, 4, 4])
+    """
+
+    invertible: bool = False
+    """Whether `inverse_coordinates` exists."""
+
+    @property
+    @abstractmethod
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """The K coordinates, in the order of the last dimension of t."""
+
+    @abstractmethod
+    def transform(self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch K"]) -> Float[Tensor, "batch *event"]:
+        """T_t x, one draw per example.
+
+        Arguments:
+            x: the examples, (batch, *event).
+            t: the coordinates in internal units, (batch, K).
+
+        Returns:
+            (batch, *event), in the dtype of ``x`` and differentiable in both.
+        """
+
+    def forward(self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch K"]) -> Float[Tensor, "batch *event"]:
+        return self.transform(x, t)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the coordinates."""
+        return tuple(coordinate.name for coordinate in self.coordinates)
+
+    @property
+    def num_coordinates(self) -> int:
+        """K."""
+        return len(self.coordinates)
+
+    def orbit(
+        self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "*orbit K"]
+    ) -> Float[Tensor, "*orbit_batch_event"]:
+        """One orbit shared by the batch: out[s, i] = T_{t_s} x_i.
+
+        Arguments:
+            x: the examples, (batch, *event).
+            t: the draws in internal units, (*orbit, K).
+
+        Returns:
+            (*orbit, batch, *event).
+
+        Raises:
+            ValueError: if the last dimension of ``t`` is not K.
+        """
+        self.check_coordinates(t)
+        return self.orbit_per_example(x, t.unsqueeze(-2).expand(*t.shape[:-1], x.shape[0], t.shape[-1]))
+
+    def orbit_per_example(
+        self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "*orbit_batch K"]
+    ) -> Float[Tensor, "*orbit_batch_event"]:
+        """Every example on draws of its own: out[s, i] = T_{t_si} x_i.
+
+        Arguments:
+            x: the examples, (batch, *event).
+            t: the draws in internal units, (*orbit, batch, K).
+
+        Returns:
+            (*orbit, batch, *event).
+
+        Raises:
+            ValueError: if the last two dimensions of ``t`` are not (batch, K).
+        """
+        self.check_coordinates(t, batch=x.shape[0])
+        shape = (*t.shape[:-2], *x.shape)  # (*orbit, batch, *event)
+        return self.transform(
+            x.expand(shape).reshape(-1, *x.shape[1:]),  # (orbit·batch, *event)
+            t.reshape(-1, t.shape[-1]),  # (orbit·batch, K)
+        ).reshape(shape)
+
+    def inverse_coordinates(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit K"]:
+        """The t' with T_{t'} T_t = identity (up to interpolation).
+
+        Raises:
+            NotImplementedError: if the transform has no inverse in its own coordinates
+                (``invertible`` is False).
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no inverse in its own coordinates; "
+            f"an equivariant average needs one: define `inverse_coordinates` and "
+            f"set `invertible = True`"
+        )
+
+    def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " K"]:
+        """The extents, in internal units, that are too small to see in an example of shape
+        ``event_shape``.
+
+        The default is 1 % of each largest sensible extent. Returns (K,) in float64.
+        """
+        return torch.tensor([0.01 * c.largest for c in self.coordinates], dtype=torch.float64)
+
+    def check_input(self, x: object) -> None:
+        """Raise if this transform cannot act on ``x``; the default wants a floating point tensor
+        with a batch dimension.
+
+        Raises:
+            DataError: naming what was expected and what came.
+        """
+        if not isinstance(x, Tensor):
+            raise DataError(
+                f"{type(self).__name__} expects a tensor, batch first, and a "
+                f"{type(x).__name__} came; convert it with torch.as_tensor"
+            )
+        if not x.is_floating_point():
+            raise DataError(
+                f"{type(self).__name__} expects floating point examples and {x.dtype} came; "
+                f"convert them, for images of bytes with x.float() / 255"
+            )
+        if x.ndim == 0:
+            raise DataError(f"{type(self).__name__} expects a batch of examples, and a single number came")
+
+    def check_coordinates(self, t: Tensor, batch: int | None = None) -> None:
+        """Raise a ValueError unless t ends in (K,), or in (batch, K) if ``batch`` is given."""
+        expected = (self.num_coordinates,) if batch is None else (batch, self.num_coordinates)
+        if tuple(t.shape[-len(expected) :]) != expected:
+            layout = "(..., K)" if batch is None else "(..., batch, K)"
+            raise ValueError(
+                f"{type(self).__name__} expects coordinates t of shape {layout} ending in "
+                f"{expected}, for {', '.join(self.names)}, and {tuple(t.shape)} came"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description from which `from_config` rebuilds the transform.
+
+        It holds ``"type"``, the class's name, and the keyword arguments of its constructor.
+        """
+        return {"type": type(self).__name__}
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "Transform":
+        """Rebuild from `config` less its ``"type"``; the default passes them to the constructor."""
+        return cls(**arguments)
+
+
+_REGISTRY: dict[str, type[Transform]] = {}
+
+TransformType = TypeVar("TransformType", bound=type[Transform])
+
+
+def register(cls: TransformType) -> TransformType:
+    """Class decorator: make a transform known by its name, so that a saved posterior can rebuild
+    it.
+
+    Raises:
+        ValueError: if another class of that name is registered. Defining the same class again, as a
+            notebook does when a cell runs twice, replaces it.
+
+    Example:
+        >>> from bayesinv.transforms import known_transforms
+        >>> "Affine2d" in known_transforms()
+        True
+    """
+    name = cls.__name__
+    known = _REGISTRY.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise ValueError(
+            f"a transform named {name!r} is registered already, by {known.__module__}; rename the new class"
+        )
+    _REGISTRY[name] = cls
+    return cls
+
+
+def known_transforms() -> tuple[str, ...]:
+    """The names of the registered transforms, sorted."""
+    return tuple(sorted(_REGISTRY))
+
+
+def from_config(config: Mapping[str, Any]) -> Transform:
+    """Rebuild a transform from its `Transform.config`.
+
+    Raises:
+        ValueError: if ``config`` names no type, or one that is not registered.
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> from_config(Affine2d(["rotation"]).config()).names
+        ('rotation',)
+    """
+    name = config.get("type")
+    if name not in _REGISTRY:
+        raise ValueError(
+            f"unknown transform {name!r}; known are {', '.join(known_transforms())}. "
+            f""
+            f"A transform of your own has to be imported first, its class decorated with "
+            f"bayesinv.transforms.register"
+        )
+    return _REGISTRY[name].from_arguments({key: value for key, value in config.items() if key != "type"})
