@@ -1,0 +1,88 @@
+"""Gaussian noise: Titsias' bound, exact sites with one learned noise variance."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from gpytorch.constraints import GreaterThan
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.priors import Prior
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesinv.data import Data
+from bayesinv.evidence.collapsed import CollapsedEvidence, Sites, Whitened
+
+# As a share of the targets' variance: below it the bound divides rounding errors of the kernel by the noise.
+SMALLEST_NOISE_SHARE = 1e-6
+
+
+def _above(lowest: float) -> GreaterThan:
+    """A lower bound with the variance moving on the log scale."""
+    return GreaterThan(lowest, transform=torch.exp, inv_transform=torch.log)
+
+
+class GaussianEvidence(CollapsedEvidence):
+    """log p(y | η) for y = f(x) + N(0, σ²), several outputs sharing kernel and noise.
+
+    λ = 1/σ², t = y, const = ½ log(λ / 2π) (Titsias, AISTATS 2009).
+
+    Args:
+        noise_prior: a GPyTorch prior on σ², counted in the objective; None for none.
+    """
+
+    name = "gaussian"
+    likelihood = "gaussian"
+
+    def __init__(self, noise_prior: Prior | None = None):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self._has_prior = noise_prior is not None
+        self.noise_model = GaussianLikelihood(noise_prior=noise_prior, noise_constraint=_above(1e-10)).double()
+
+    @property
+    def noise(self) -> Float[Tensor, ""]:
+        """σ², the variance of the observation noise."""
+        return self.noise_model.noise.reshape(())
+
+    def initialise(self, data: Data) -> float:
+        """Means at the targets' means, noise at a tenth of their variance."""
+        y = data.y.to(torch.float64)
+        variance = float(y.var(0, correction=0).mean()) if len(y) > 1 else 1.0
+        variance = variance if variance > 0 else 1.0  # constant targets have no scale
+        self.mean = nn.Parameter(y.mean(0))
+        self.noise_model.noise_covar.register_constraint("raw_noise", _above(SMALLEST_NOISE_SHARE * variance))
+        self.noise_model.noise = 0.1 * variance
+        return variance
+
+    def sites(self, white: Whitened, data: Data) -> Sites:
+        """Exact: the same precision everywhere."""
+        y = data.y.to(torch.float64)
+        precision = (1.0 / self.noise).expand_as(y)
+        constant = 0.5 * y.numel() * (precision[0, 0].log() - math.log(2.0 * math.pi))
+        return Sites(precision, y, constant)
+
+    def weighted_gram(self, V: Float[Tensor, "M n"], sites: Sites, data: Data) -> Float[Tensor, "1 M M"]:
+        """V Vᵀ / σ², shared by the outputs."""
+        return (sites.precision[0, 0] * (V @ V.T))[None]
+
+    def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Float[Tensor, "n C"]) -> Float[Tensor, "*draws n"]:
+        """Σ_c log N(y_ic | f_ic, σ²)."""
+        return torch.distributions.Normal(f, self.noise.sqrt()).log_prob(y.to(f.dtype)).sum(-1)
+
+    def sample_targets(self, f: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+        """f plus noise."""
+        return f + self.noise.detach().sqrt() * torch.randn_like(f)
+
+    def log_hyperprior(self) -> Float[Tensor, ""]:
+        """Log density of the noise prior."""
+        total = torch.zeros((), dtype=torch.float64, device=self.mean.device)
+        for _, module, prior, closure, _ in self.noise_model.named_priors():
+            total = total + prior.log_prob(closure(module)).sum()
+        return total
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description."""
+        return {"type": self.name, "noise_prior": "custom" if self._has_prior else None}

@@ -1,0 +1,337 @@
+"""p(η): how far each symmetry may reach, as Pyro latent variables with bounded supports.
+
+An extent η_k is a half-width in the coordinate's internal unit (radians, fraction of the half-width,
+log factor); the coordinate is t_k ~ U[-η_k, η_k]. Each symmetry is one Pyro site, ``extent_<name>``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints, transforms
+
+from bayesinv.errors import ExtentError
+from bayesinv.randomness import seeded
+from bayesinv.transforms import Coordinate
+
+SITE_PREFIX = "extent_"
+
+# A Pyro distribution, checked by `checked_prior`; Pyro's mixin has no types that torch's stubs would accept.
+Prior = Any
+PriorSpec = Any  # a distribution, a number (fixed), or None (off)
+
+
+class ProbitInterval(constraints.interval):
+    """An interval that guides and samplers reach through the normal distribution function.
+
+    η = low + (high - low) Φ(z). A uniform prior is then exactly N(0, 1) in z, and a posterior that
+    piles up at a bound has a Gaussian tail there; under the usual logistic map its tail is
+    exponential, which a normal guide cannot follow (Pareto k̂ rises).
+    """
+
+
+class _NormalCDF(transforms.Transform):
+    """z -> Φ(z), through erfc so that small extents keep their relative precision."""
+
+    domain = constraints.real
+    codomain = constraints.unit_interval
+    bijective = True
+    sign = +1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NormalCDF)
+
+    __hash__ = transforms.Transform.__hash__
+
+    def _call(self, x: Tensor) -> Tensor:
+        return 0.5 * torch.erfc(-x / math.sqrt(2.0))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.special.ndtri(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return -0.5 * (x * x + math.log(2.0 * math.pi))
+
+
+@biject_to.register(ProbitInterval)
+def _probit_bijection(constraint: ProbitInterval) -> transforms.Transform:
+    low = torch.as_tensor(constraint.lower_bound, dtype=torch.float64)
+    width = torch.as_tensor(constraint.upper_bound, dtype=torch.float64) - low
+    return transforms.ComposeTransform([_NormalCDF(), transforms.AffineTransform(low, width)])
+
+
+class UniformExtent(dist.Uniform):
+    """U(low, high) on a :class:`ProbitInterval`; the default prior is U(0, largest).
+
+    Flat over everything that the symmetry can sensibly do, so that the interval reported is what the
+    data say; the sum of evidence and prior needs no preference of ours.
+
+    Example:
+        >>> float(UniformExtent(0.0, 2.0).mean)
+        1.0
+    """
+
+    def __init__(self, low: float | Tensor, high: float | Tensor, validate_args: bool | None = None):
+        low = torch.as_tensor(low, dtype=torch.float64)
+        high = torch.as_tensor(high, dtype=torch.float64)
+        super().__init__(low, high, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> ProbitInterval:
+        return ProbitInterval(self.low, self.high)
+
+
+class Truncated(dist.TorchDistribution):
+    """A distribution on the half-line cut off at ``high``, p(η) ∝ p_base(η) 1[0 ≤ η ≤ high].
+
+    Args:
+        base: any scalar distribution with ``cdf`` and ``icdf`` (HalfNormal, Exponential, LogNormal, ...).
+        high: the bound, in the internal unit of the symmetry it is for.
+
+    Raises:
+        ExtentError: base is not a scalar, or has no mass on [0, high].
+
+    Example:
+        >>> prior = Truncated(dist.HalfNormal(0.5), high=1.0)
+        >>> bool(prior.log_prob(torch.tensor(0.2)) > dist.HalfNormal(0.5).log_prob(torch.tensor(0.2)))
+        True
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's own convention)
+    has_rsample = True
+
+    def __init__(self, base: Prior, high: float, validate_args: bool | None = None):
+        if base.batch_shape or base.event_shape:
+            raise ExtentError(f"Truncated: expected a scalar distribution, got batch shape {tuple(base.batch_shape)}")
+        self.base = base
+        self.high = torch.as_tensor(high, dtype=torch.float64)
+        self._low_mass = base.cdf(_inside(base, torch.zeros((), dtype=torch.float64)))
+        self._mass = base.cdf(self.high) - self._low_mass
+        if not bool(self._mass > 0):
+            raise ExtentError(f"Truncated: {base} has no mass on [0, {float(self.high):g}]; choose a larger `high`")
+        super().__init__(torch.Size(), torch.Size(), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> ProbitInterval:
+        return ProbitInterval(torch.zeros((), dtype=torch.float64), self.high)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+        return self.icdf(torch.rand(sample_shape, dtype=torch.float64))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob(_inside(self.base, value)) - self._mass.log()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return self.base.icdf(self._low_mass + value * self._mass).clamp(0.0, float(self.high))
+
+
+def _inside(base: Prior, value: Tensor) -> Tensor:
+    """The value, kept off zero when the base's support is open there (log-normal)."""
+    return value if bool(base.support.check(torch.zeros(()))) else value.clamp_min(1e-12)
+
+
+def sample_extents(extents: Extents) -> Float[Tensor, " K"]:
+    """Sample every extent inside a Pyro model: one site ``extent_<name>`` per latent symmetry.
+
+    Args:
+        extents: the priors and fixed numbers.
+
+    Returns:
+        η, shape (K,), internal units, float64, in the order of the transform's coordinates.
+    """
+    values = []
+    for name in extents.symmetries:
+        if name in extents.priors:
+            values.append(pyro.sample(SITE_PREFIX + name, extents.priors[name]).to(torch.float64))
+        else:
+            values.append(torch.tensor(extents.fixed[name], dtype=torch.float64))
+    return torch.stack(values)
+
+
+class Extents(nn.Module):
+    """The prior over extents: a distribution, a fixed number, or off, for every coordinate.
+
+    Extents are K numbers and stay on the CPU in float64 whatever device the data are on: the guide and
+    the priors are then plain Pyro objects without device handling, at the cost of K numbers a step.
+
+    Args:
+        coordinates: the transform's coordinates.
+        priors: by name; a Pyro distribution (latent), a number (fixed, internal unit), or None (off,
+            the same as 0). Names left out get U(0, largest).
+
+    Raises:
+        ExtentError: an unknown name, a number outside [0, largest], or a distribution whose support is
+            not inside [0, largest].
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> extents = Extents(Affine2d(["rotation", "shear"]).coordinates, {"shear": None})
+        >>> extents.active, extents.fixed
+        (('rotation',), {'shear': 0.0})
+    """
+
+    def __init__(self, coordinates: Sequence[Coordinate], priors: Mapping[str, PriorSpec] | None = None):
+        super().__init__()
+        self.coordinates = tuple(coordinates)
+        self.symmetries = tuple(c.name for c in coordinates)
+        given = dict(priors or {})
+        unknown = sorted(set(given) - set(self.symmetries))
+        if unknown:
+            raise ExtentError(f"priors: unknown symmetries {unknown}; this model's are {list(self.symmetries)}")
+        self.priors: dict[str, Prior] = {}
+        self.fixed: dict[str, float] = {}
+        for coordinate in coordinates:
+            value = given.get(coordinate.name, UniformExtent(0.0, coordinate.largest))
+            if isinstance(value, torch.distributions.Distribution):
+                self.priors[coordinate.name] = checked_prior(value, coordinate)
+            else:
+                self.fixed[coordinate.name] = _checked_number(value, coordinate)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Names of the latent symmetries, in the order of the coordinates."""
+        return tuple(name for name in self.symmetries if name in self.priors)
+
+    def log_prior(self, eta: Float[Tensor, " K"]) -> Float[Tensor, ""]:
+        """log p(η) over the latent symmetries; -inf outside the support."""
+        total = torch.zeros((), dtype=torch.float64)
+        for k, name in enumerate(self.symmetries):
+            if name in self.priors:
+                prior = self.priors[name]
+                inside = prior.support.check(eta[k])
+                safe = torch.where(inside, eta[k], _middle(prior))
+                total = total + torch.where(inside, prior.log_prob(safe), -torch.inf)
+        return total
+
+    def sample_prior(self, num_samples: int, seed: int = 0) -> Float[Tensor, "num_samples K"]:
+        """Draws from p(η), internal units; fixed symmetries are constant columns."""
+        with seeded(seed):
+            columns = [
+                self.priors[name].sample(torch.Size([num_samples])).to(torch.float64)
+                if name in self.priors
+                else torch.full((num_samples,), self.fixed[name], dtype=torch.float64)
+                for name in self.symmetries
+            ]
+        return torch.stack(columns, dim=1)
+
+    def prior_quantile(self, p: float) -> Float[Tensor, " K"]:
+        """The p-quantile of every prior, from ``icdf`` where there is one, else from 4,096 draws."""
+        level = torch.tensor(p, dtype=torch.float64)
+        values = []
+        for k, name in enumerate(self.symmetries):
+            if name in self.fixed:
+                values.append(torch.tensor(self.fixed[name], dtype=torch.float64))
+                continue
+            try:
+                values.append(self.priors[name].icdf(level).to(torch.float64))
+            except NotImplementedError:
+                values.append(self.sample_prior(4096)[:, k].quantile(level))
+        return torch.stack(values)
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description, from which :func:`priors_from_config` rebuilds ``priors``."""
+        described: dict[str, Any] = dict(self.fixed)
+        described.update({name: _prior_config(name, prior) for name, prior in self.priors.items()})
+        return described
+
+
+def _middle(prior: Prior) -> Tensor:
+    return 0.5 * (torch.as_tensor(prior.support.lower_bound) + torch.as_tensor(prior.support.upper_bound))
+
+
+def _checked_number(value: float | int | None, coordinate: Coordinate) -> float:
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ExtentError(
+            f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got {type(value).__name__}"
+        )
+    if not (math.isfinite(value) and 0.0 <= value <= coordinate.largest * (1 + 1e-9)):
+        raise ExtentError(
+            f"priors[{coordinate.name!r}]: expected a fixed extent from 0 to {coordinate.largest:g} (internal units; "
+            f"{coordinate.words(coordinate.largest)}), got {value!r}. Angles are in radians: math.radians(45)"
+        )
+    return float(value)
+
+
+def checked_prior(prior: Prior, coordinate: Coordinate) -> Prior:
+    """The prior, if its support is an interval inside [0, largest] of the coordinate.
+
+    A ``Uniform`` becomes a :class:`UniformExtent`, the same distribution with a better-behaved
+    unconstrained space.
+
+    Raises:
+        ExtentError: naming the symmetry, the support that came, and what to use instead.
+    """
+    where = f"priors[{coordinate.name!r}]"
+    if tuple(prior.batch_shape) or tuple(prior.event_shape):
+        raise ExtentError(f"{where}: expected a scalar distribution, got shape {tuple(prior.shape())}")
+    try:
+        support = prior.support
+    except NotImplementedError:
+        support = None
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    largest = coordinate.largest
+    if support is None or support.is_discrete or (low is None and high is None):
+        raise ExtentError(
+            f"{where}: expected a continuous distribution on an interval inside [0, {largest:g}], "
+            f"got support {support}; "
+            f"use UniformExtent(0, {largest:g}), or Truncated(HalfNormal(...), high={largest:g})"
+        )
+    if low is None or float(low) < 0:
+        raise ExtentError(f"{where}: an extent is a half-width and cannot be negative, but the support is {support}")
+    if high is None:
+        raise ExtentError(
+            f"{where}: the support {support} has no upper bound, but {coordinate.name} reaches at most "
+            f"{largest:g} ({coordinate.words(largest)}); "
+            f"wrap it: Truncated({type(prior).__name__}(...), high={largest:g})"
+        )
+    if float(high) > largest * (1 + 1e-6):
+        raise ExtentError(
+            f"{where}: the support reaches {float(high):g}, beyond the largest extent {largest:g} "
+            f"({coordinate.words(largest)}). Priors are in internal units: radians, half-widths, log factors"
+        )
+    if type(prior) in (dist.Uniform, torch.distributions.Uniform):
+        return UniformExtent(prior.low, prior.high)
+    return prior
+
+
+def _prior_config(name: str, prior: Prior) -> dict[str, Any]:
+    if isinstance(prior, Truncated):
+        return {
+            "type": "Truncated",
+            "base": _prior_config(name, prior.base),
+            "high": float(prior.high),
+        }
+    known = isinstance(prior, UniformExtent) or getattr(dist, type(prior).__name__, None) is type(prior)
+    if not known or not prior.arg_constraints:
+        raise ExtentError(
+            f"priors[{name!r}]: {type(prior).__name__} cannot be written down; when loading, pass the model: "
+            "load(path, model=model)"
+        )
+    parameters = {key: float(getattr(prior, key)) for key in prior.arg_constraints if key in prior.__dict__}
+    return {"type": type(prior).__name__, "parameters": parameters}
+
+
+def priors_from_config(config: Mapping[str, Any]) -> dict[str, PriorSpec]:
+    """The inverse of :meth:`Extents.config`. Only distributions that Pyro itself exports are built."""
+    return {name: value if isinstance(value, (int, float)) else _build_prior(value) for name, value in config.items()}
+
+
+def _build_prior(config: Mapping[str, Any]) -> Prior:
+    kind = config["type"]
+    if kind == "Truncated":
+        return Truncated(_build_prior(config["base"]), high=config["high"])
+    cls: Any = UniformExtent if kind == "UniformExtent" else getattr(dist, kind, None)
+    known = isinstance(cls, type) and issubclass(cls, torch.distributions.Distribution)
+    if not known:
+        raise ExtentError(f"unknown prior {kind!r}: expected a distribution that pyro.distributions exports")
+    parameters = {key: torch.tensor(value, dtype=torch.float64) for key, value in config["parameters"].items()}
+    return cls(**parameters)
