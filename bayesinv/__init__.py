@@ -1,0 +1,49 @@
+"""Learn which symmetries hold in data, how far each reaches, and how sure the data make us.
+
+import bayesinv
+
+model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(), "affine2d", likelihood="categorical")
+posterior = bayesinv.fit(model, (x, y), seed=0)
+posterior.summary()
+"""
+
+from bayesinv import datasets, errors, evidence, transforms
+from bayesinv.backbones import GaussianProcess
+from bayesinv.data import Data
+from bayesinv.extents import Extents, Truncated, UniformExtent, sample_extents
+from bayesinv.inference import InferenceResult, Step, fit
+from bayesinv.model import InvarianceModel
+from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.prediction import Prediction
+from bayesinv.storage import load
+from bayesinv.transforms import Affine2d, Compose, Transform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Affine2d",
+    "Compose",
+    "Data",
+    "Extents",
+    "GaussianProcess",
+    "InferenceResult",
+    "InvarianceModel",
+    "InvariancePosterior",
+    "Orbit",
+    "Prediction",
+    "Step",
+    "Transform",
+    "Truncated",
+    "UniformExtent",
+    "average_function",
+    "average_probabilities",
+    "base_draws",
+    "datasets",
+    "errors",
+    "evidence",
+    "fit",
+    "load",
+    "sample_extents",
+    "transforms",
+]

@@ -1,0 +1,94 @@
+"""Importance weights of a guide's draws: how far q is from the posterior, and the evidence it gives."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor
+
+from bayesinv.data import Data
+from bayesinv.extents import SITE_PREFIX
+from bayesinv.model import InvarianceModel
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Draws η_j ~ q with log w_j = log p(D, η_j) - log q(η_j).
+
+    Attributes:
+        extents: (J, K), internal units.
+        log_weights: Pareto-smoothed and normalised, logsumexp = 0; (J,).
+        pareto_k: shape of the weights' tail; past 0.7 they cannot be trusted.
+        log_evidence: log mean_j w_j.
+        log_evidence_se: its standard error by the delta method, sd(w) / (mean(w) √J).
+    """
+
+    extents: Float[Tensor, "J K"]
+    log_weights: Float[Tensor, " J"]
+    pareto_k: float
+    log_evidence: float
+    log_evidence_se: float
+
+
+def pareto_smooth(log_weights: Float[Tensor, " J"]) -> tuple[Float[Tensor, " J"], float]:
+    """Pareto-smoothed normalised log weights and k̂ (Vehtari et al., 2024, arXiv:1507.02646), by ArviZ."""
+    values = log_weights.detach().cpu().numpy().astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ announces its next major version at import
+        smoothed, k = _psislw()(values)
+    out = torch.as_tensor(np.array(smoothed), dtype=torch.float64)
+    return out - out.logsumexp(0), float(k)
+
+
+def _psislw() -> Callable[[Any], Any]:
+    """``psislw`` of the installed ArviZ: at the top level in 0.x, in arviz-stats from 1.0 on."""
+    try:
+        from arviz import psislw
+    except ImportError:
+        from arviz_stats.base import array_stats
+
+        return array_stats.psislw
+    return psislw
+
+
+def weigh(extents: Float[Tensor, "J K"], log_weights: Float[Tensor, " J"]) -> WeightedDraws:
+    """Smooth raw log weights and sum them up."""
+    J = len(log_weights)
+    smoothed, k = pareto_smooth(log_weights)
+    log_mean = float(log_weights.logsumexp(0)) - math.log(J)
+    relative = (log_weights - log_mean).exp()
+    return WeightedDraws(extents, smoothed, k, log_mean, float(relative.std() / math.sqrt(J)))
+
+
+@torch.no_grad()
+def importance_sample(model: InvarianceModel, guide: Any, data: Data, num_draws: int) -> WeightedDraws:
+    """Draw from the guide and weigh every draw by the model.
+
+    Hyperpriors are left out of the weights: at fixed hyperparameters they are a constant that does not
+    belong to log p(D).
+    """
+    rows, log_weights = [], []
+    for _ in range(num_draws):
+        guide_trace = poutine.trace(guide).get_trace(data)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(data)
+        rows.append(extents_of_trace(model, model_trace))
+        log_joint = model_trace.log_prob_sum(lambda name, site: name != "hyperpriors")
+        log_weights.append(log_joint - guide_trace.log_prob_sum())
+    return weigh(torch.stack(rows), torch.stack(log_weights))
+
+
+def extents_of_trace(model: InvarianceModel, trace: Any) -> Float[Tensor, " K"]:
+    """η of one run of the Pyro model, in the order of the symmetries, fixed ones included."""
+    values = [
+        trace.nodes[SITE_PREFIX + name]["value"] if name in model.active else torch.tensor(model.extents.fixed[name])
+        for name in model.symmetries
+    ]
+    return torch.stack([value.detach().to(torch.float64) for value in values])

@@ -1,0 +1,202 @@
+"""Variational inference over the extents, with the hyperparameters learned alongside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from torch import Tensor, nn
+
+from bayesinv.data import Data
+from bayesinv.errors import NonFiniteError
+from bayesinv.extents import SITE_PREFIX
+from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
+from bayesinv.inference.importance import extents_of_trace
+from bayesinv.inference.loop import Callback, Trace, maximise
+from bayesinv.model import InvarianceModel
+
+# Extents start at this quantile of their prior, near the inside: the evidence is smooth there, and a first step from
+# a large orbit, where all inputs look alike, has no slope to follow.
+START_QUANTILE = 0.1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        max_steps: the most steps.
+        learning_rate: Adam's, for the guide; hyperparameters move at 0.7 and inducing inputs at 0.2 of it.
+        tolerance: of the plateau rule, in units of the objective's spread.
+    """
+
+    max_steps: int = 400
+    learning_rate: float = 0.045
+    tolerance: float = 0.02
+
+
+def start_values(model: InvarianceModel) -> dict[str, Tensor]:
+    """Starting extents by site name."""
+    start = model.extents.prior_quantile(START_QUANTILE)
+    return {
+        SITE_PREFIX + name: value for name, value in zip(model.symmetries, start, strict=True) if name in model.active
+    }
+
+
+def hyperparameter_groups(model: InvarianceModel, rate: float) -> list[dict[str, object]]:
+    """Adam groups: inducing inputs are many and correlated, and move at a lower rate than the scales."""
+    inducing = [model.backbone.inducing] if model.backbone.inducing.requires_grad else []
+    others = [p for p in model.parameters() if p.requires_grad and p is not model.backbone.inducing]
+    groups: list[dict[str, object]] = [{"params": others, "lr": 0.7 * rate}] if others else []
+    return [*groups, {"params": inducing, "lr": 0.2 * rate}] if inducing else groups
+
+
+def fit_hyperparameters(
+    model: InvarianceModel,
+    data: Data,
+    schedule: Schedule,
+    progress: bool,
+    callbacks: Sequence[Callback],
+) -> Trace:
+    """Maximise log p(D | η) + log hyperprior with every extent fixed."""
+    eta = torch.tensor([model.extents.fixed[name] for name in model.symmetries], dtype=torch.float64)
+    fixed = dict(model.extents.fixed)
+    groups = hyperparameter_groups(model, schedule.learning_rate)
+
+    def objective() -> Tensor:
+        return model.log_evidence(eta, data) + model.log_hyperprior()
+
+    if not groups:
+        return Trace((float(objective()),), True)
+    return maximise(
+        objective,
+        groups,
+        [model],
+        schedule.max_steps,
+        schedule.tolerance,
+        current_extents=lambda: fixed,
+        describe=lambda extents: "extents fixed",
+        diagnose=lambda: "the evidence is not finite at the fixed extents",
+        progress=progress,
+        callbacks=callbacks,
+    )
+
+
+def fit_guide(
+    model: InvarianceModel,
+    data: Data,
+    guide: str | GuideFactory,
+    schedule: Schedule,
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Any, str, Trace, NonFiniteError | None]:
+    """Maximise the ELBO over guide and hyperparameters.
+
+    Returns:
+        The guide, its name, the trace, and the error that ended the run early, if one did; the model and
+        the guide then hold the last good state.
+
+    Raises:
+        NonFiniteError: the very first step failed, so that there is no good state.
+    """
+    q, name = make_guide(guide, model, start_values(model))
+    try:
+        trace = _maximise_elbo(
+            model,
+            q,
+            data,
+            hyperparameter_groups(model, schedule.learning_rate),
+            schedule,
+            progress,
+            callbacks,
+        )
+    except NonFiniteError as error:
+        if error.step <= 1:
+            raise
+        return q, name, Trace((), False), error
+    if name != "flow":
+        return q, name, trace, None
+    # The flow refines q around the fitted normal with the hyperparameters held: they are at their optimum, and a
+    # flow that moves them would trade fit for shape.
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(False)
+    try:
+        q = flow_around(q, model)
+        polish = Schedule(max(1, schedule.max_steps // 2), 0.2 * schedule.learning_rate, schedule.tolerance)
+        refined = _maximise_elbo(model, q, data, [], polish, progress, callbacks)
+    finally:
+        for p in frozen:
+            p.requires_grad_(True)
+    return q, name, Trace(trace.objective + refined.objective, trace.converged), None
+
+
+def _maximise_elbo(
+    model: InvarianceModel,
+    guide: Any,
+    data: Data,
+    model_groups: list[dict[str, object]],
+    schedule: Schedule,
+    progress: bool,
+    callbacks: Sequence[Callback],
+) -> Trace:
+    elbo = Trace_ELBO()(model, guide)
+    with torch.no_grad():
+        guide(data)  # creates the guide's parameters, which the optimiser has to see
+    guide_parameters = list(guide.parameters())
+    groups = list(model_groups)
+    if guide_parameters:
+        groups.append({"params": guide_parameters, "lr": schedule.learning_rate})
+
+    def current_extents() -> Mapping[str, float]:
+        with torch.no_grad():
+            medians = guide.median(data) if hasattr(guide, "median") else guide(data)
+        return {
+            name: float(medians[SITE_PREFIX + name]) if name in model.active else model.extents.fixed[name]
+            for name in model.symmetries
+        }
+
+    return maximise(
+        lambda: -elbo(data),
+        groups,
+        [model] + ([guide] if isinstance(guide, nn.Module) else []),
+        schedule.max_steps,
+        schedule.tolerance,
+        current_extents=current_extents,
+        describe=lambda extents: describe_extents(model, extents),
+        diagnose=lambda: _which_site(model, guide, data),
+        progress=progress,
+        callbacks=callbacks,
+    )
+
+
+def describe_extents(model: InvarianceModel, extents: Mapping[str, float]) -> str:
+    """The three largest extents, as shares of what is possible, in words."""
+    coordinates = {c.name: c for c in model.transform.coordinates}
+    order = sorted(model.active, key=lambda name: -extents[name] / coordinates[name].largest)
+    return ", ".join(f"{name} {coordinates[name].words(extents[name])}" for name in order[:3])
+
+
+def _which_site(model: InvarianceModel, guide: Any, data: Data) -> str:
+    """Name the sites whose log density is not finite, and the extents at which."""
+    with torch.no_grad():
+        guide_trace = poutine.trace(guide).get_trace(data)
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(data)
+        sites = [name for name, node in trace.nodes.items() if node["type"] == "sample" and not _is_finite(node)]
+        eta = extents_of_trace(model, trace).tolist()
+    at = ", ".join(f"{name}={value:.3g}" for name, value in zip(model.symmetries, eta, strict=True))
+    return f"site {sites[0]!r} is not finite" if sites else f"no single site is to blame (extents {at})"
+
+
+def _is_finite(node: Mapping[str, Any]) -> bool:
+    return bool(torch.isfinite(node["fn"].log_prob(node["value"])).all())
+
+
+def local_parameters() -> Any:
+    """Keep guide parameters in the guide: Pyro's global store leaks between fits."""
+    return pyro.settings.context(module_local_params=True)

@@ -1,0 +1,319 @@
+"""InvariancePosterior: what a fit returns, and what one can ask of it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv import arviz_export, posterior_summary
+from bayesinv.data import Data, as_inputs
+from bayesinv.errors import DataError
+from bayesinv.inference.result import InferenceResult
+from bayesinv.model import InvarianceModel
+from bayesinv.prediction import Prediction
+from bayesinv.quantiles import systematic_resample, weighted_quantile
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+class InvariancePosterior:
+    """The posterior p(η | D) over the extents of the symmetries, and what follows from it.
+
+    Everything that takes `reweighted=True` uses the importance weights of a variational fit,
+    Σ_j w_j δ(η − η_j) in place of q(η); they correct what the guide could not follow,
+    as long as `pareto_k` is below 0.7.
+
+    Args:
+        model: the model that was fitted, with its learned hyperparameters.
+        data: the training data; predictions condition on it.
+        result: the draws and the facts about the fit.
+
+    Raises:
+        ValueError: the draws and the model count different symmetries.
+
+    Example:
+        >>> posterior = bayesinv.fit(model, (x, y), seed=0)  # doctest: +SKIP
+        >>> posterior.summary()[["median", "lower", "upper", "unit"]]  # doctest: +SKIP
+        >>> posterior.predict(x_new).probs  # doctest: +SKIP
+    """
+
+    def __init__(self, model: InvarianceModel, data: Data, result: InferenceResult) -> None:
+        if result.num_coordinates != len(model.symmetries):
+            raise ValueError(
+                f"the draws hold {result.num_coordinates} extents, the model has "
+                f"{len(model.symmetries)} symmetries: {', '.join(model.symmetries)}"
+            )
+        self.model = model
+        self.data = data
+        self.result = result
+
+    @property
+    def symmetries(self) -> tuple[str, ...]:
+        """The names of all K symmetries, fixed ones included, in the order of the draws."""
+        return tuple(self.model.symmetries)
+
+    @property
+    def log_evidence(self) -> float | None:
+        """An estimate of log p(D) in nats; None where the method gives none."""
+        return self.result.log_evidence
+
+    @property
+    def log_evidence_se(self) -> float | None:
+        """The standard error of `log_evidence` in nats."""
+        return self.result.log_evidence_se
+
+    @property
+    def pareto_k(self) -> float | None:
+        """The Pareto k̂ of the importance weights; None where there are none."""
+        return self.result.pareto_k
+
+    @property
+    def trace(self) -> tuple[float, ...]:
+        """The objective (ELBO) in nats at each optimiser step."""
+        return self.result.trace
+
+    def __getitem__(self, symmetry: str) -> Float[Tensor, " draws"]:
+        """All draws of one extent, chain after chain, (chains * draws,), internal units.
+
+        Raises:
+            KeyError: no such symmetry.
+        """
+        return self.result.draws[:, self.index(symmetry)]
+
+    def index(self, symmetry: str) -> int:
+        """The position of a symmetry among the K.
+
+        Raises:
+            KeyError: no such symmetry; the message lists those there are.
+        """
+        if symmetry not in self.symmetries:
+            raise KeyError(f"no symmetry {symmetry!r}; there are: {', '.join(self.symmetries)}")
+        return self.symmetries.index(symmetry)
+
+    def log_weights(self, reweighted: bool) -> Float[np.ndarray, " draws"] | None:
+        """The log weights (draws,) to use: None, all alike, unless `reweighted`.
+
+        Raises:
+            ValueError: `reweighted`, but the draws carry no weights.
+        """
+        if not reweighted:
+            return None
+        if self.result.log_weights is None:
+            raise ValueError(
+                f"these draws ({self.result.inference}) carry no importance weights, so there is "
+                "nothing to reweight; call with reweighted=False"
+            )
+        return self.result.log_weights.numpy()
+
+    def quantile(self, probabilities: float | Sequence[float], reweighted: bool = False) -> Float[Tensor, "*levels K"]:
+        """Marginal quantiles of the extents.
+
+        Args:
+            probabilities: p in [0, 1], a number or a sequence.
+            reweighted: whether to use the importance weights.
+
+        Returns:
+            (K,) for a number and (levels, K) for a sequence, internal units.
+
+        Raises:
+            ValueError: p outside [0, 1], or no weights to use.
+        """
+        scalar = isinstance(probabilities, float | int)
+        levels = np.asarray(probabilities, dtype=float)
+        values = weighted_quantile(self.result.draws.numpy(), np.atleast_1d(levels), self.log_weights(reweighted))
+        return torch.from_numpy(values[0] if scalar else values)
+
+    def sample(self, num: int, seed: int = 0, reweighted: bool = False) -> Float[Tensor, "num K"]:
+        """Extents from the posterior, resampled systematically from the stored draws.
+
+        Args:
+            num: how many; more than there are draws repeats some.
+            seed: of the resampling.
+            reweighted: whether to use the importance weights.
+
+        Returns:
+            (num, K), internal units.
+
+        Raises:
+            ValueError: `num` below 1, or no weights to use.
+        """
+        draws = self.result.draws
+        indices = systematic_resample(num, len(draws), self.log_weights(reweighted), seed)
+        return draws[torch.from_numpy(indices)]  # (num, K)
+
+    def summary(self, reweighted: bool = False, level: float = 0.9) -> pd.DataFrame:
+        """One row a symmetry, in people's units; see `posterior_summary.summary_table`.
+
+        Args:
+            reweighted: whether to use the importance weights.
+            level: the mass of the equal-tailed interval [lower, upper].
+
+        Raises:
+            ValueError: `level` outside (0, 1), or no weights to use.
+        """
+        return posterior_summary.summary_table(self, reweighted=reweighted, level=level)
+
+    def predict(self, x: Any, num_samples: int = 32, reweighted: bool = False, seed: int = 0) -> Prediction:
+        """Predictions averaged over the extents, the orbit and the function.
+
+        p(y* | x*, D) = 1/J Σ_j E_{f | η_j, D} p(y* | f_{η_j}(x*)),    η_j ~ p(η | D)
+
+        Args:
+            x: (n, *event) tensor or array of floating point, as the training inputs.
+            num_samples: J, how many extents to average over.
+            reweighted: whether to use the importance weights.
+            seed: of the extents and of the function samples.
+
+        Returns:
+            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression.
+
+        Raises:
+            DataError: x of the wrong shape or type, empty, or not finite.
+            ValueError: `num_samples` below 1, or no weights to use.
+        """
+        inputs = self.check_inputs(x)
+        extents = self.sample(num_samples, seed=seed, reweighted=reweighted)  # (J, K)
+        # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
+        distinct, counts = torch.unique(extents, dim=0, return_counts=True)
+        weights = counts.to(extents.dtype) / num_samples
+        return self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed)
+
+    def check_inputs(self, x: Any) -> Float[Tensor, "n *event"]:
+        """New inputs as a tensor on the device and in the dtype of the training inputs.
+
+        Raises:
+            DataError: x is of another shape or type than the training inputs, empty, or not finite.
+        """
+        expected = self.data.event_shape
+        if tuple(getattr(x, "shape", ())) == expected:
+            raise DataError(
+                f"x has shape {expected}; expected a batch in front of it, (n, *{expected}): "
+                "for a single input pass x[None]"
+            )
+        inputs = as_inputs(x, self.model.transform)
+        if inputs.shape[1:] != expected:
+            raise DataError(
+                f"x has shape {tuple(inputs.shape)}; expected (n, *{expected}), as the training "
+                "inputs: resize or crop it as they were"
+            )
+        return inputs.to(self.data.x.device, self.data.x.dtype)
+
+    def to_datatree(
+        self,
+        num_draws: int | None = 200,
+        predictive: bool = True,
+        reweighted: bool = False,
+        seed: int = 0,
+    ) -> xr.DataTree:
+        """The posterior as an `xarray.DataTree`; see `arviz_export.posterior_datatree`.
+
+        Args:
+            num_draws: draws over all chains; None for all of them.
+            predictive: whether to add posterior_predictive and log_likelihood, whose cost is one
+                prediction a draw.
+            reweighted: whether to resample by the importance weights.
+            seed: of the prior, the resampling and the predictive draws.
+        """
+        return arviz_export.posterior_datatree(
+            self, num_draws=num_draws, predictive=predictive, reweighted=reweighted, seed=seed
+        )
+
+    def to_arviz(
+        self,
+        num_draws: int | None = 200,
+        predictive: bool = True,
+        reweighted: bool = False,
+        seed: int = 0,
+    ) -> Any:
+        """What the installed ArviZ works on: InferenceData for 0.23, the DataTree itself for 1.x.
+
+        The arguments are those of `to_datatree`.
+        """
+        return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed))
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write everything to one file; see `storage.save`."""
+        from bayesinv import storage  # storage builds posteriors, so it sits above this module
+
+        return storage.save(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: InvarianceModel | None = None) -> "InvariancePosterior":
+        """Read a posterior that `save` wrote; see `storage.load`."""
+        from bayesinv import storage
+
+        return storage.load(path, model=model)
+
+    def evidence_profile(self, symmetry: str, num_points: int = 25) -> pd.DataFrame:
+        """log p(D | η) along one symmetry, the others at their posterior medians.
+
+        Half of the points are even from 0 to the largest sensible extent (or the largest draw, if
+        that is further), the others around the posterior, whose peak an even grid can step over.
+
+        Args:
+            symmetry: its name.
+            num_points: evaluations of the evidence, at least 4.
+
+        Returns:
+            Columns `extent` (internal units), `extent_people` (people's units), `log_evidence`
+            (nats).
+
+        Raises:
+            KeyError: no such symmetry.
+            ValueError: fewer than four points.
+        """
+        k = self.index(symmetry)
+        if num_points < 4:
+            raise ValueError(f"a profile needs at least 4 points; got {num_points}")
+        coordinate = self.model.transform.coordinates[k]
+        end = max(float(coordinate.largest), float(self[symmetry].max()))
+        lower, upper = (float(v) for v in self.quantile([0.05, 0.95])[:, k])
+        margin = (upper - lower) / 2
+        near = np.linspace(max(lower - margin, 0), min(upper + margin, end), num_points // 2)
+        grid = np.union1d(np.linspace(0, end, num_points - num_points // 2), near)
+        eta = self.quantile(0.5).repeat(len(grid), 1)  # (points, K)
+        eta[:, k] = torch.from_numpy(grid)
+        with torch.no_grad():
+            values = [float(self.model.log_evidence(row, self.data)) for row in eta]
+        people = coordinate.to_people(grid)
+        return pd.DataFrame({"extent": grid, "extent_people": people, "log_evidence": values})
+
+    def plot_extents(self, reweighted: bool = False) -> "matplotlib.figure.Figure":
+        """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`."""
+        from bayesinv import plots
+
+        return plots.plot_extents(self, reweighted=reweighted)
+
+    def plot_orbit(
+        self, x: Any, symmetry: str | None = None, num_copies: int = 7, reweighted: bool = False
+    ) -> "matplotlib.figure.Figure":
+        """Copies of an image at the 5, 50 and 95 % extents; see `plots.plot_orbit`."""
+        from bayesinv import plots
+
+        return plots.plot_orbit(self, x, symmetry=symmetry, num_copies=num_copies, reweighted=reweighted)
+
+    def plot_evidence(self, symmetry: str, num_points: int = 25) -> "matplotlib.figure.Figure":
+        """The evidence along one symmetry, others at their medians; see `plots.plot_evidence`."""
+        from bayesinv import plots
+
+        return plots.plot_evidence(self, symmetry, num_points=num_points)
+
+    def plot_trace(self) -> "matplotlib.figure.Figure":
+        """The ELBO against the step; see `plots.plot_trace`."""
+        from bayesinv import plots
+
+        return plots.plot_trace(self)
+
+    def __repr__(self) -> str:
+        return posterior_summary.text(self)
+
+    def _repr_html_(self) -> str:
+        return posterior_summary.html(self)

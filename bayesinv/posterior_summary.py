@@ -1,0 +1,163 @@
+"""The posterior in a table, in a line of text and in HTML."""
+
+import html as html_escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayesinv.quantiles import weighted_quantile
+
+if TYPE_CHECKING:
+    import bayesinv.posterior
+
+# Prior draws behind `prior_p_inactive`: its standard error is at most sqrt(1/4 / 10000) = 0.005.
+_PRIOR_DRAWS = 10_000
+
+
+def summary_table(
+    posterior: "bayesinv.posterior.InvariancePosterior",
+    reweighted: bool = False,
+    level: float = 0.9,
+) -> pd.DataFrame:
+    """One row a symmetry, in people's units.
+
+    A symmetry counts as inactive at extents too small to see, below
+    `transform.negligible(event_shape)`:
+
+    p_inactive = Σ_j w_j [η_jk < negligible_k]
+
+    Args:
+        posterior: the posterior over K symmetries.
+        reweighted: whether to use the importance weights.
+        level: the mass of the equal-tailed intervals.
+
+    Returns:
+        Index `symmetry`; columns `median`, `lower`, `upper` (the interval of mass `level`), `unit`,
+        `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`,
+        and, where the method gives them, `rhat` and `ess`. A fixed symmetry has lower = upper.
+        `attrs` holds level, reweighted, inference, pareto_k, log_evidence and log_evidence_se.
+
+    Raises:
+        ValueError: `level` outside (0, 1), or `reweighted` without weights.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is the mass of an interval, between 0 and 1; got {level}")
+    model, result = posterior.model, posterior.result
+    log_weights = posterior.log_weights(reweighted)
+    draws = result.draws.numpy()  # (draws, K)
+    weights = np.ones(len(draws)) if log_weights is None else np.exp(log_weights)
+    tail = (1 - level) / 2
+    levels = np.array([0.5, tail, 1 - tail])
+    values = weighted_quantile(draws, levels, log_weights)  # (3, K)
+    prior = np.stack([_numpy(model.extents.prior_quantile(float(p))) for p in levels])  # (3, K)
+    prior_draws = _numpy(model.extents.sample_prior(_PRIOR_DRAWS, seed=0))  # (draws, K)
+    negligible = _numpy(model.transform.negligible(posterior.data.event_shape))  # (K,)
+    rows = []
+    for k, (name, coordinate) in enumerate(zip(posterior.symmetries, model.transform.coordinates, strict=True)):
+        median, lower, upper = (float(coordinate.to_people(float(v))) for v in values[:, k])
+        prior_median, prior_lower, prior_upper = (float(coordinate.to_people(float(v))) for v in prior[:, k])
+        row = {
+            "symmetry": name,
+            "median": median,
+            "lower": lower,
+            "upper": upper,
+            "unit": coordinate.unit,
+            "p_inactive": float(weights[draws[:, k] < negligible[k]].sum() / weights.sum()),
+            "prior_median": prior_median,
+            "prior_lower": prior_lower,
+            "prior_upper": prior_upper,
+            "prior_p_inactive": float(np.mean(prior_draws[:, k] < negligible[k])),
+            "fixed": name in model.extents.fixed,
+        }
+        if result.rhat is not None:
+            row["rhat"] = result.rhat[k]
+        if result.ess is not None:
+            row["ess"] = result.ess[k]
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("symmetry")
+    table.attrs = {
+        "level": level,
+        "reweighted": reweighted,
+        "inference": result.inference,
+        "pareto_k": result.pareto_k,
+        "log_evidence": result.log_evidence,
+        "log_evidence_se": result.log_evidence_se,
+    }
+    return table
+
+
+def text(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
+    """The posterior in one line a symmetry, with the median and the 90 % interval."""
+    table = summary_table(posterior)
+    width = max(len(name) for name in posterior.symmetries)
+    lines = [f"InvariancePosterior: {_facts(posterior)}"]
+    for name, row in table.iterrows():
+        lines.append(f"  {name:<{width}}  {_interval_words(row)}")
+    lines.extend(f"  warning: {warning}" for warning in posterior.result.warnings)
+    return "\n".join(lines)
+
+
+def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
+    """The posterior as an HTML table, for notebooks."""
+    head = ("symmetry", "half-width, median", "90 % interval", "P(inactive)", "prior median")
+    body = []
+    for name, row in summary_table(posterior).iterrows():
+        unit = _spaced(row["unit"])
+        interval = "fixed" if row["fixed"] else f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
+        cells = (
+            str(name),
+            f"±{_number(row['median'])}{unit}",
+            interval,
+            f"{row['p_inactive']:.2f}",
+            f"±{_number(row['prior_median'])}{unit}",
+        )
+        body.append("<tr>" + "".join(f"<td>{html_escape.escape(c)}</td>" for c in cells) + "</tr>")
+    warnings = "".join(f"<p><b>Warning:</b> {html_escape.escape(w)}</p>" for w in posterior.result.warnings)
+    return (
+        f"<div><p><b>InvariancePosterior</b>: {html_escape.escape(_facts(posterior))}</p>{warnings}"
+        "<table><thead><tr>"
+        + "".join(f"<th>{cell}</th>" for cell in head)
+        + "</tr></thead><tbody>"
+        + "".join(body)
+        + "</tbody></table></div>"
+    )
+
+
+def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
+    result = posterior.result
+    method = result.inference if result.guide is None else f"{result.inference} ({result.guide})"
+    chains = "1 chain" if result.num_chains == 1 else f"{result.num_chains} chains"
+    facts = [
+        f"{method}, {chains} of {result.num_draws} draws",
+        f"{len(posterior.data)} training examples",
+    ]
+    if result.log_evidence is not None:
+        error = "" if result.log_evidence_se is None else f" ± {result.log_evidence_se:.2g}"
+        facts.append(f"log evidence {result.log_evidence:.1f}{error} nats")
+    if result.pareto_k is not None:
+        facts.append(f"Pareto k̂ {result.pareto_k:.2f}")
+    if not result.converged:
+        facts.append("not converged")
+    return "; ".join(facts)
+
+
+def _interval_words(row: pd.Series) -> str:
+    unit = _spaced(row["unit"])
+    if row["fixed"]:
+        return f"±{_number(row['median'])}{unit}, fixed"
+    interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
+    return f"±{_number(row['median'])}{unit}, 90 % interval {interval}"
+
+
+def _number(value: float) -> str:
+    # Three significant digits, never in scientific notation for the sizes that people read.
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _spaced(unit: str) -> str:
+    return unit if unit.startswith("°") else f" {unit}"
+
+
+def _numpy(values: object) -> np.ndarray:
+    return np.asarray(values.detach().cpu().numpy(), dtype=float)  # type: ignore[attr-defined]

@@ -1,0 +1,280 @@
+"""A posterior in one file: arrays and JSON in a zip, and nothing that runs when it is read.
+
+The file is a NumPy .npz archive. `header` holds the UTF-8 bytes of a JSON object (format name and
+version, the model's configuration, the scalars of the inference result, the versions it was written
+with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
+of the model's `state_dict`. Arrays of Python objects, which NumPy would unpickle, are refused.
+"""
+
+import contextlib
+import copy
+import io
+import json
+import os
+import platform
+import uuid
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesinv.data import Data
+from bayesinv.errors import SavedFileError
+from bayesinv.inference.result import InferenceResult
+from bayesinv.model import InvarianceModel
+from bayesinv.posterior import InvariancePosterior
+
+FORMAT = "bayesinv.InvariancePosterior"
+# Raised when a file of this version can no longer be read by the code before it.
+FORMAT_VERSION = 1
+
+_SCALARS = (
+    "inference",
+    "guide",
+    "pareto_k",
+    "log_evidence",
+    "log_evidence_se",
+    "seconds",
+    "num_steps",
+    "converged",
+    "seed",
+    "rhat",
+    "ess",
+    "settings",
+    "warnings",
+)
+_PACKAGES = ("bayesinv", "torch", "pyro-ppl", "gpytorch", "numpy")
+
+
+def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Write a posterior, its model and its training data to one file, completely or not at all.
+
+    Args:
+        posterior: what to save.
+        path: the file; its folder must exist. The name is used as given.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is False.
+        FileNotFoundError: the folder does not exist.
+        TypeError: the model's state holds something that is not a tensor.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **_arrays(posterior))
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # atomic: a reader sees the old file or the new one
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> InvariancePosterior:
+    """Read a posterior that `save` wrote. No code in the file is run.
+
+    Args:
+        path: the file.
+        model: needed where the model was built around a user's own kernel, which no file describes:
+            one built in the same way, a copy of which takes on the saved state. Others are rebuilt.
+
+    Returns:
+        The posterior, on the CPU (or wherever `model` lives).
+
+    Raises:
+        FileNotFoundError: no such file.
+        SavedFileError: the file is damaged, written by something else or by a later version, or
+            `model` is missing or of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    arrays = _read(path)
+    header = _header(path, arrays)
+    try:
+        result = InferenceResult(
+            extents=torch.from_numpy(arrays["extents"]),
+            log_weights=_optional(arrays, "log_weights"),
+            trace=tuple(arrays["trace"].tolist()),
+            **_result_fields(header["result"]),
+        )
+        data = Data(
+            x=torch.from_numpy(arrays["x"]),
+            y=torch.from_numpy(arrays["y"]),
+            num_classes=_checked_count(header["num_classes"]),
+        )
+        config, symmetries = header["model"], tuple(header["symmetries"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SavedFileError(f"{path} is incomplete or damaged: {error}") from error
+    if model is None:
+        model = _rebuild(path, config, header.get("model_error"))
+    else:
+        _check_same(path, config, model)
+    if tuple(model.symmetries) != symmetries:
+        raise SavedFileError(
+            f"{path} holds the symmetries {', '.join(symmetries)}; the model has {', '.join(model.symmetries)}"
+        )
+    prefix = "state/"
+    state = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
+    model = _with_state(path, model, state)
+    device = next(model.parameters()).device
+    return InvariancePosterior(model, data.to(device), result)
+
+
+def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
+    result, data = posterior.result, posterior.data
+    config, config_error = None, None
+    try:
+        config = posterior.model.config()
+        json.dumps(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        # A part of the user's own: its state is saved, the code that builds it cannot be.
+        config, config_error = None, str(error)
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "symmetries": list(posterior.symmetries),
+        "model": config,
+        "model_error": config_error,
+        "num_classes": data.num_classes,
+        "result": {name: getattr(result, name) for name in _SCALARS},
+    }
+    arrays = {
+        "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+        "extents": result.extents.numpy(),
+        "trace": np.asarray(result.trace, dtype=np.float64),
+        "x": _numpy("x", data.x),
+        "y": _numpy("y", data.y),
+    }
+    if result.log_weights is not None:
+        arrays["log_weights"] = result.log_weights.numpy()
+    for name, value in posterior.model.state_dict().items():
+        arrays[f"state/{name}"] = _numpy(name, value)
+    return arrays
+
+
+def _numpy(name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"only tensors can be saved; the model's state has a {type(value).__name__} at {name!r}")
+    return value.detach().cpu().numpy()
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # every checksum, however much numpy reads of an entry
+            if damaged is not None:
+                raise SavedFileError(f"{path} is damaged: the checksum of {damaged!r} is wrong")
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+            other = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+            if other:  # numpy hands over as bytes what is not one of its own
+                raise SavedFileError(f"{path} is not a posterior saved by bayesinv: {other[0]!r} is no array")
+            return arrays
+    except SavedFileError:
+        raise
+    # A damaged zip fails in as many ways as it has fields: offsets, sizes, flags, methods, the
+    # deflate stream.
+    except Exception as error:
+        raise SavedFileError(f"{path} is not a posterior saved by bayesinv, or it is damaged: {error}") from error
+
+
+def _header(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    try:
+        header = json.loads(arrays["header"].tobytes().decode())
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}")
+        version = int(header["format_version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SavedFileError(f"{path} is not a posterior saved by bayesinv: {error}") from error
+    if version != FORMAT_VERSION:
+        versions = header.get("versions")
+        writer = versions.get("bayesinv") if isinstance(versions, dict) else None
+        raise SavedFileError(
+            f"{path} has format version {version}, this bayesinv reads {FORMAT_VERSION}; it was "
+            f"written by bayesinv {writer or 'of an unknown version'}: load it with that"
+        )
+    return header
+
+
+def _result_fields(stored: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: stored[name] for name in _SCALARS}
+    for name in ("rhat", "ess", "warnings"):
+        if fields[name] is not None:
+            fields[name] = tuple(fields[name])
+    return fields
+
+
+def _checked_count(value: object) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError(f"num_classes is {value!r}, not a number")
+    return value
+
+
+def _optional(arrays: dict[str, np.ndarray], name: str) -> Tensor | None:
+    return torch.from_numpy(arrays[name]) if name in arrays else None
+
+
+def _rebuild(path: Path, config: Any, reason: Any) -> InvarianceModel:
+    if config is None:
+        raise SavedFileError(
+            f"{path} was saved from a model that no file can describe ({reason}); build the same "
+            "model again and pass it: load(path, model=model)"
+        )
+    try:
+        return InvarianceModel.from_config(config)
+    except Exception as error:
+        raise SavedFileError(f"{path}: the saved model cannot be rebuilt: {error}") from error
+
+
+def _with_state(path: Path, model: InvarianceModel, state: dict[str, Tensor]) -> InvarianceModel:
+    # A copy, so that a caller's model is not left half overwritten when the file does not fit it.
+    model = copy.deepcopy(model)
+    try:
+        model.load_state(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise SavedFileError(
+            f"{path} does not fit the model: {error}; build the model exactly as the one saved"
+        ) from error
+    return model
+
+
+def _check_same(path: Path, config: Any, model: InvarianceModel) -> None:
+    if config is None:
+        return
+    if not isinstance(config, dict):
+        raise SavedFileError(f"{path} is damaged: its model is described by {config!r}")
+    given = json.loads(json.dumps(model.config()))
+    # Where memory goes is the business of the machine that reads the file.
+    different = [k for k in config if k != "memory_budget" and config[k] != given.get(k)]
+    if different:
+        raise SavedFileError(
+            f"{path} was saved from another model, which differs in {', '.join(different)}: saved "
+            f"{config[different[0]]!r}, given {given.get(different[0])!r}"
+        )

@@ -1,0 +1,238 @@
+"""InvariancePosterior against a model with closed-form answers, and end to end on a real fit."""
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bayesinv import GaussianProcess, InvarianceModel, datasets, fit
+from bayesinv.errors import DataError, ImportanceWarning
+from bayesinv.posterior import InvariancePosterior
+from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
+
+
+def test_summary_in_peoples_units():
+    posterior = make_posterior(draws=1001)
+    table = posterior.summary()
+    assert list(table.index) == list(NAMES)
+    assert table.index.name == "symmetry"
+    assert list(table["unit"]) == ["°", "% of width", "%"]
+    rotation = np.sort(posterior["rotation"].numpy())
+    # the middle, the 51st and the 951st of 1001 draws: ceil(1001 p)
+    expected = np.degrees(rotation[[500, 50, 950]])
+    np.testing.assert_allclose(table.loc["rotation", ["median", "lower", "upper"]], expected)
+    scale = np.sort(posterior["scale_x"].numpy())
+    assert table.loc["scale_x", "median"] == pytest.approx(100 * math.expm1(scale[500]))
+    # uniform priors up to 180°, 50 % of the width, log 2
+    assert table.loc["rotation", "prior_median"] == pytest.approx(90)
+    assert table.loc["translate_x", "prior_upper"] == pytest.approx(47.5)
+    assert table.loc["scale_x", "prior_median"] == pytest.approx(100 * (math.sqrt(2) - 1))
+
+
+def test_inactive_is_mass_below_what_can_be_seen():
+    posterior = make_posterior()
+    table = posterior.summary()
+    assert table.loc["rotation", "p_inactive"] == 0
+    assert table.loc["translate_x", "p_inactive"] == 1  # 0.05 of the half-width, one pixel is 0.25
+    # rotation on 8 pixels: 1/8 rad of the uniform prior's π; 10,000 draws, s.e. 0.002
+    assert table.loc["rotation", "prior_p_inactive"] == pytest.approx(0.125 / math.pi, abs=0.008)
+
+
+def test_summary_level_and_attrs():
+    posterior = make_posterior(weighted=True)
+    narrow, wide = posterior.summary(level=0.5), posterior.summary(level=0.99)
+    assert (narrow["lower"] > wide["lower"]).all()
+    assert (narrow["upper"] < wide["upper"]).all()
+    assert (narrow["median"] == wide["median"]).all()
+    attrs = posterior.summary(reweighted=True).attrs
+    assert attrs["level"] == 0.9
+    assert attrs["reweighted"] is True
+    assert (attrs["pareto_k"], attrs["log_evidence"]) == (0.31, -123.4)
+    for level in (0.0, 1.0, 90.0):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            posterior.summary(level=level)
+
+
+def test_reweighting_follows_the_weights():
+    extents = torch.tensor([[[0.2, 0, 0], [0.4, 0, 0], [0.6, 0, 0]]], dtype=torch.float64)
+    log_weights = torch.tensor([0.04, 0.9, 0.06], dtype=torch.float64).log()
+    posterior = make_posterior(extents=extents, log_weights=log_weights)
+    row = posterior.summary(reweighted=True).loc["rotation"]
+    np.testing.assert_allclose(row[["lower", "median", "upper"]].astype(float), np.degrees([0.4, 0.4, 0.6]))
+    row = posterior.summary().loc["rotation"]
+    np.testing.assert_allclose(row[["lower", "median", "upper"]].astype(float), np.degrees([0.2, 0.4, 0.6]))
+    # rotation is inactive below 0.125 rad, translate_x and scale_x are at 0 in every draw
+    assert posterior.summary(reweighted=True)["p_inactive"].tolist() == pytest.approx([0, 1, 1])
+    drawn = posterior.sample(100, reweighted=True)[:, 0]
+    counts = {round(v, 1): int((drawn == v).sum()) for v in (0.2, 0.4, 0.6)}
+    assert counts == {0.2: 4, 0.4: 90, 0.6: 6}
+
+
+def test_reweighting_needs_weights():
+    posterior = make_posterior(chains=2)
+    for call in (posterior.summary, posterior.plot_extents):
+        with pytest.raises(ValueError, match="carry no importance weights"):
+            call(reweighted=True)
+
+
+def test_nuts_summary_has_diagnostics():
+    table = make_posterior(chains=2).summary()
+    assert table["rhat"].tolist() == [1.01, 1.02, 1.0]
+    assert "rhat" not in make_posterior().summary()
+
+
+def test_fixed_symmetries_have_no_interval():
+    model = KnownModel(GaussianProcess(num_inducing=3), ["rotation", "shear"], priors={"shear": 0.25})
+    extents = torch.rand(1, 50, 2, dtype=torch.float64)
+    extents[..., 1] = 0.25
+    posterior = InvariancePosterior(model, make_data(), make_result(extents=extents))
+    row = posterior.summary().loc["shear"]
+    assert row["fixed"]
+    assert (row["lower"], row["median"], row["upper"]) == (25.0, 25.0, 25.0)
+    assert "±25 %, fixed" in repr(posterior)
+    assert len([p for p in posterior.plot_extents().axes if p.get_visible()]) == 1
+
+
+def test_samples_are_draws_and_depend_on_the_seed_alone():
+    posterior = make_posterior()
+    state = torch.random.get_rng_state()
+    some = posterior.sample(10, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(some, posterior.sample(10, seed=1))
+    assert not torch.equal(some, posterior.sample(10, seed=2))
+    stored = {tuple(row.tolist()) for row in posterior.result.draws}
+    assert all(tuple(row.tolist()) in stored for row in some)
+    every = posterior.sample(400)
+    assert torch.equal(every.sort(0).values, posterior.result.draws.sort(0).values)
+    with pytest.raises(ValueError, match="at least 1"):
+        posterior.sample(0)
+
+
+def test_one_symmetry_by_name():
+    posterior = make_posterior()
+    assert torch.equal(posterior["translate_x"], posterior.result.extents[0, :, 1])
+    with pytest.raises(KeyError, match="there are: rotation, translate_x, scale_x"):
+        posterior["rotatoin"]
+
+
+def test_the_counts_of_symmetries_must_agree():
+    posterior = make_posterior()
+    result = make_result(extents=posterior.result.extents[..., :2])
+    with pytest.raises(ValueError, match="2 extents, the model has 3"):
+        InvariancePosterior(posterior.model, posterior.data, result)
+
+
+def test_predict_averages_over_the_extents():
+    posterior = make_posterior(weighted=True)
+    x = posterior.data.x[:5]
+    for reweighted in (False, True):
+        p = posterior.predict(x, num_samples=64, reweighted=reweighted, seed=4).probs
+        eta = posterior.sample(64, seed=4, reweighted=reweighted)[:, 0]
+        assert p.shape == (5, 2)
+        assert float(p[0, 1]) == pytest.approx(float(eta.mean()) / math.pi, rel=1e-9)
+
+
+def test_predict_counts_repeated_extents(monkeypatch):
+    posterior = make_posterior(extents=torch.full((1, 9, 3), 0.5, dtype=torch.float64))
+    seen = []
+    original = KnownModel.predict
+
+    def spy(self, x, data, extents, weights=None, **rest):
+        seen.append((len(extents), weights.tolist()))
+        return original(self, x, data, extents, weights, **rest)
+
+    monkeypatch.setattr(KnownModel, "predict", spy)
+    p = posterior.predict(posterior.data.x, num_samples=32).probs
+    assert seen == [(1, [1.0])]
+    assert float(p[0, 1]) == pytest.approx(0.5 / math.pi)
+
+
+def test_predict_takes_arrays_of_another_precision():
+    posterior = make_posterior()
+    x = posterior.data.x[:2].numpy().astype(np.float32)
+    assert posterior.predict(x).probs.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 1, 8, 9), "as the training inputs"),
+        (torch.zeros(2, 3, 8, 8), "as the training inputs"),
+        (torch.zeros(1, 8, 8), r"pass x\[None\]"),
+        (torch.zeros(0, 1, 8, 8), "empty"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "floating point"),
+        (torch.full((2, 1, 8, 8), math.nan), "128 NaN"),
+        ("a picture", "numbers"),
+    ],
+)
+def test_predict_refuses(x, message):
+    with pytest.raises(DataError, match=message):
+        make_posterior().predict(x)
+
+
+def test_evidence_profile_is_the_evidence_with_the_others_at_their_medians():
+    posterior = make_posterior()
+    profile = posterior.evidence_profile("rotation", num_points=15)
+    assert profile["extent"].iloc[0] == 0
+    assert profile["extent"].iloc[-1] == pytest.approx(math.pi)
+    assert profile["extent"].is_monotonic_increasing
+    np.testing.assert_allclose(profile["extent_people"], np.degrees(profile["extent"]))
+    median = posterior.quantile(0.5)
+    others = (median - KnownModel.centre)[1:].square().sum()
+    expected = -((profile["extent"] - 0.9) ** 2 + float(others)) / (2 * KnownModel.width**2)
+    np.testing.assert_allclose(profile["log_evidence"], expected)
+    with pytest.raises(ValueError, match="at least 4"):
+        posterior.evidence_profile("rotation", num_points=3)
+
+
+def test_what_people_read():
+    posterior = make_posterior(weighted=True, warnings=("k̂ is <high> & rising",))
+    text, page = repr(posterior), posterior._repr_html_()
+    assert text.splitlines()[0].startswith("InvariancePosterior: vi (full_rank), 1 chain of 400")
+    assert "log evidence -123.4 ± 0.5 nats" in text
+    assert "Pareto k̂ 0.31" in text
+    assert "warning: k̂ is <high> & rising" in text
+    assert "k̂ is &lt;high&gt; &amp; rising" in page
+    assert "<high>" not in page
+    for name in NAMES:
+        assert f"<td>{name}</td>" in page
+    assert "not converged" in repr(make_posterior(converged=False))
+
+
+@pytest.fixture(scope="module")
+def real():
+    """A short fit on 80 digits at 8×8, and the images held out."""
+    split = datasets.digits(size=8, num_train=80, seed=0)
+    model = InvarianceModel(GaussianProcess(num_inducing=16), ["rotation", "translate_x"], num_orbit_samples=4)
+    with warnings.catch_warnings():
+        # fifteen steps leave the guide rough, and the fit says so
+        warnings.simplefilter("ignore", ImportanceWarning)
+        return fit(model, split.train, seed=0, max_steps=15, num_draws=40), split.test
+
+
+def test_end_to_end(real, tmp_path):
+    posterior, test = real
+    table = posterior.summary()
+    assert (table["lower"] <= table["median"]).all()
+    assert (table["median"] <= table["upper"]).all()
+    assert isinstance(table, pd.DataFrame)
+    prediction = posterior.predict(test.x[:50], num_samples=8)
+    total = prediction.probs.sum(1)
+    torch.testing.assert_close(total, torch.ones_like(total))
+    for figure in (
+        posterior.plot_extents(reweighted=True),
+        posterior.plot_orbit(test.x[0]),
+        posterior.plot_evidence("rotation", num_points=4),
+        posterior.plot_trace(),
+    ):
+        figure.savefig(tmp_path / "figure.png")
+    again = InvariancePosterior.load(posterior.save(tmp_path / "digits.posterior"))
+    assert repr(again) == repr(posterior)
+    same = again.predict(test.x[:50], num_samples=8)
+    # the file holds every number in full
+    torch.testing.assert_close(same.probs, prediction.probs, rtol=0, atol=0)
+    tree = again.to_datatree(num_draws=5)
+    assert tree["log_likelihood"]["y"].shape == (1, 5, 80)
