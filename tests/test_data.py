@@ -205,7 +205,7 @@ def test_a_stated_number_of_classes():
         ([(X[0], 1), (X[0, :, :4], 1), (X[0], 0)], DataError, "3 parts"),
         (DataLoader([(X[:2, 0], 1), (X[:3, 0], 0)], batch_size=None), DataError, "fit together"),
     ],
-    ids=str,
+    ids=["alone", "triple", "no targets", "tensor", "dict", "no labels", "empty", "list", "ragged batches"],
 )
 def test_data_of_an_unknown_kind(data, error, message):
     with pytest.raises(error, match=message):

@@ -1,0 +1,69 @@
+# make demo | test | test-fast | lint | clean. Every target makes .venv first; a second call does not.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+OUT ?= demo-results
+PYTEST_ARGS ?=
+
+# Data sets that are not bundled; tests that need them are skipped where there are none.
+export BAYESINV_DATA ?=
+# Threads that wait give the core back. Alone this costs a fifth; beside another busy process the
+# default, spinning, is four times slower and more.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test test-fast lint format clean
+
+help:
+	@echo "make demo       install, fit three sets of digits, print tables, write figures to $(OUT)"
+	@echo "make test       install, then ruff, mypy and every test"
+	@echo "make test-fast  the same without the slow tests"
+	@echo "make lint       ruff and mypy alone"
+	@echo "make clean      remove .venv, caches and build products"
+
+demo: $(STAMP)
+	$(BIN)/bayesinv demo --out $(OUT) --overwrite
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: lint
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TEST_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The newest of these that is at least 3.11 and can make environments. PYTHON=... overrides.
+$(BIN)/python:
+	@found=""; \
+	for candidate in $(PYTHON) python3 python3.12 python3.11 python3.13 python; do \
+	  if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "bayesinv needs Python 3.11 or later with the venv module; python3 here is:" \
+	    "$$(python3 --version 2>&1). Install one, or say where it is: make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	echo "making $(VENV) with $$found ($$($$found --version))"; \
+	$$found -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Editable, so that the environment follows the sources; the stamps follow what there is to install.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	@touch $@
+
+$(TEST_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test]"
+	@touch $@ $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find bayesinv tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""The command line: `bayesinv demo`, `fit`, `show` and `predict`.
+
+The only part of the library that prints. Results go to standard output; progress, warnings and
+errors to standard error. Exit codes: 0 done, 2 refused or failed with one line that says why, 130
+interrupted.
+"""
+
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from bayesinv.cli.parser import make_parser
+from bayesinv.errors import ImportanceWarning, NotConvergedWarning
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: as on the command line, without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit code.
+
+    Example:
+        >>> from bayesinv.cli import main
+        >>> main(["show", "no-such-folder"])
+        2
+    """
+    options = make_parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        for category in (ImportanceWarning, NotConvergedWarning):
+            # The tables repeat what the result itself says of these, so nobody misses them.
+            warnings.simplefilter("ignore", category)
+        warnings.showwarning = _show_warning
+        previous = _terminate_as_interrupt()
+        try:
+            options.run(options)
+        except KeyboardInterrupt:
+            print("bayesinv: interrupted; nothing was written", file=sys.stderr)
+            return 130
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+            if options.traceback:
+                raise
+            print(f"bayesinv: error: {_one_line(error)}", file=sys.stderr)
+            return 2
+        finally:
+            if previous is not None:
+                signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _terminate_as_interrupt() -> Any:
+    """Let `kill` clean up as Ctrl-C does; returns the handler to put back, if it was replaced."""
+    if threading.current_thread() is not threading.main_thread():
+        return None  # Python allows handlers in the main thread alone
+    return signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _one_line(error: Exception) -> str:
+    # str(KeyError) is the repr of its message
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"bayesinv: warning: {message}", file=sys.stderr)

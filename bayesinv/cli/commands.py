@@ -1,0 +1,303 @@
+"""What each command does. Nothing is written before everything has been computed."""
+
+import argparse
+import os
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import bayesinv
+from bayesinv import demo as demonstration
+from bayesinv.cli.folder import POSTERIOR_FILE, output_folder, read_run, write_run
+from bayesinv.cli.inputs import Reading, labels_in, read_examples
+from bayesinv.cli.tables import columns, facts_text, summary_text
+from bayesinv.data import as_data
+from bayesinv.errors import DataError
+from bayesinv.inference import Step
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.prediction import Prediction
+from bayesinv.transforms import Affine2d
+
+READING_OPTIONS = ("x_key", "y_key", "layout", "divide_by", "size", "channels")
+SHOWN_PREDICTIONS = 10
+
+
+def version() -> str:
+    return metadata.version("bayesinv")
+
+
+def fit(options: argparse.Namespace) -> None:
+    """`bayesinv fit`: read, fit, write a folder, print the table."""
+    with output_folder(options.out, options.overwrite) as folder:
+        reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
+        examples = read_examples(options.data, reading)
+        if examples.y is None:
+            raise DataError(
+                f"{options.data} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
+            )
+        transform = Affine2d(options.symmetries, padding=options.padding)
+        data = as_data(
+            (examples.x, examples.y),
+            options.likelihood,
+            transform,
+            num_classes=len(examples.classes) or None,
+        )
+        model = bayesinv.InvarianceModel(
+            bayesinv.GaussianProcess(num_inducing=options.num_inducing),
+            transform,
+            likelihood=options.likelihood,
+            evidence=options.evidence,
+            priors=_fixed(options.fix, transform),
+            num_orbit_samples=options.num_orbit_samples,
+        )
+        posterior = bayesinv.fit(
+            model,
+            data,
+            options.inference,
+            seed=options.seed,
+            device=options.device,
+            guide=options.guide,
+            max_steps=options.max_steps,
+            num_draws=options.num_draws,
+            progress=not options.quiet,
+        )
+        facts = {"reading": reading.to_json(), "classes": list(examples.classes)}
+        _write(folder, posterior, "fit", facts, figures=not options.no_figures)
+        text = f"{summary_text(posterior.summary())}\n\n{facts_text(posterior)}"
+    print(text)
+    print(f"\nwritten to {options.out}")
+
+
+def _fixed(settings: list[str], transform: Affine2d) -> dict[str, float]:
+    """Extents given as NAME=EXTENT in people's units, in internal units."""
+    coordinates = {coordinate.name: coordinate for coordinate in transform.coordinates}
+    fixed = {}
+    for setting in settings:
+        name, equals, number = setting.partition("=")
+        if name not in coordinates:
+            raise ValueError(f"--fix {setting}: expected one of {', '.join(coordinates)}")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        largest = coordinates[name].to_people(coordinates[name].largest)
+        if not equals or not 0 <= value <= largest * (1 + 1e-9):
+            raise ValueError(
+                f"--fix {setting}: expected {name}=EXTENT with a number from 0 to {largest:g} "
+                f"({coordinates[name].unit})"
+            )
+        fixed[name] = float(coordinates[name].from_people(value))
+    return fixed
+
+
+def show(options: argparse.Namespace) -> None:
+    """`bayesinv show`: print the table of a folder again."""
+    for folder in _posterior_folders(options.folder):
+        posterior = bayesinv.load(folder / POSTERIOR_FILE)
+        if folder != options.folder:
+            print(f"{folder.name}\n")
+        print(summary_text(posterior.summary(options.reweighted, options.level)))
+        print(f"\n{facts_text(posterior)}")
+        print(f"data          {len(posterior.data)} training examples\n")
+
+
+def _posterior_folders(folder: Path) -> list[Path]:
+    run = read_run(folder)
+    return [folder / name for name in run["sets"]] if run["command"] == "demo" else [folder]
+
+
+def predict(options: argparse.Namespace) -> None:
+    """`bayesinv predict`: class probabilities, or means and standard deviations, for new inputs."""
+    run = read_run(options.folder)
+    if run["command"] == "demo":
+        inside = ", ".join(str(options.folder / name) for name in run["sets"])
+        raise ValueError(f"{options.folder} holds several posteriors; choose one of {inside}")
+    if options.out is not None and options.out.exists() and not options.overwrite:
+        raise FileExistsError(f"{options.out} exists; choose another --out, or add --overwrite")
+    posterior = bayesinv.load(options.folder / POSTERIOR_FILE)
+    reading = Reading(**run["reading"]).updated({key: getattr(options, key) for key in READING_OPTIONS})
+    examples = read_examples(options.data, reading)
+    classes = tuple(run["classes"])
+    targets = labels_in(examples, classes)
+    prediction = posterior.predict(
+        examples.x,
+        num_samples=options.num_samples,
+        reweighted=options.reweighted,
+        seed=options.seed,
+    )
+    table = _table(prediction, classes)
+    score = "" if targets is None else _score(prediction, np.asarray(targets))
+    if options.out is None:
+        print(table.head(SHOWN_PREDICTIONS).to_string(float_format="{:.3f}".format))
+        if len(table) > SHOWN_PREDICTIONS:
+            print(f"... {len(table) - SHOWN_PREDICTIONS} more; write all with --out FILE.csv")
+    else:
+        _write_atomically(options.out, table.to_csv())
+        print(f"{len(table)} predictions written to {options.out}")
+    if score:
+        print(score)
+
+
+def _table(prediction: Prediction, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row an input."""
+    table: dict[str, Any] = {}
+    if prediction.probs is not None:
+        probs = prediction.probs.cpu().numpy()
+        labels = probs.argmax(1)
+        table["label"] = [classes[label] for label in labels] if classes else labels
+        names = classes or tuple(str(c) for c in range(probs.shape[1]))
+        table |= {f"p({name})": probs[:, c] for c, name in enumerate(names)}
+    elif prediction.mean is not None:
+        means, deviations = prediction.mean.cpu().numpy(), prediction.variance.sqrt().cpu().numpy()
+        for k in range(means.shape[1]):
+            suffix = f"_{k}" if means.shape[1] > 1 else ""
+            table |= {f"mean{suffix}": means[:, k], f"sd{suffix}": deviations[:, k]}
+    return pd.DataFrame(table).rename_axis("index")
+
+
+def _score(prediction: Prediction, targets: np.ndarray) -> str:
+    """How well the predictions do where the targets are known."""
+    if len(targets) != len(prediction):
+        raise DataError(f"the data hold {len(prediction)} inputs and {len(targets)} targets")
+    if prediction.probs is not None:
+        probs = prediction.probs.cpu().numpy()
+        num_classes = probs.shape[1]
+        if targets.ndim != 1 or targets.dtype.kind not in "iu":
+            raise DataError(
+                f"targets have shape {targets.shape} and dtype {targets.dtype}; expected integer "
+                f"labels 0..{num_classes - 1} of shape (n,). Without targets: --y-key none"
+            )
+        if targets.min() < 0 or targets.max() >= num_classes:
+            raise DataError(
+                f"targets reach from {targets.min()} to {targets.max()}; expected labels "
+                f"0..{num_classes - 1}. Without targets: --y-key none"
+            )
+        accuracy = float((probs.argmax(1) == targets).mean())
+        own = np.maximum(probs[np.arange(len(targets)), targets], np.finfo(float).tiny)
+        return f"accuracy {100 * accuracy:.1f} %, log loss {-np.log(own).mean():.3f} nats"
+    means = prediction.mean.cpu().numpy() if prediction.mean is not None else np.empty(0)
+    if targets.size != means.size:
+        raise DataError(f"targets have shape {targets.shape}; expected {means.shape}")
+    error = float(np.sqrt(np.mean((means - targets.reshape(means.shape)) ** 2)))
+    return f"root mean squared error {error:.4g}"
+
+
+def demo(options: argparse.Namespace) -> None:
+    """`bayesinv demo`: three sets of digits, one table each, a folder of figures."""
+    sets = demonstration.SETS
+    texts = []
+    with output_folder(options.out, options.overwrite) as folder:
+        total = len(sets) * len(demonstration.METHODS) * options.max_steps
+        with tqdm(total=total, disable=options.quiet, dynamic_ncols=True, unit="step") as bar:
+            results = demonstration.run(
+                seed=options.seed,
+                num_train=options.num_train,
+                max_steps=options.max_steps,
+                num_inducing=options.num_inducing,
+                num_orbit_samples=options.num_orbit_samples,
+                num_draws=options.num_draws,
+                num_test=options.num_test,
+                on_step=_Bar(bar, options.max_steps),
+            )
+            for result in results:
+                inside = folder / result.digit_set.name
+                inside.mkdir()
+                facts = {"reading": Reading().to_json(), "classes": [str(c) for c in range(10)]}
+                _write(inside, result.posterior, "fit", facts, figures=not options.no_figures)
+                text = _demo_text(result)
+                texts.append(text)
+                tqdm.write(f"{text}\n", file=sys.stdout)
+                sys.stdout.flush()  # a pipe would otherwise hold the first table to the end
+        (folder / "tables.txt").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        write_run(folder, "demo", {"sets": [each.name for each in sets], "seed": options.seed})
+    print(f"figures, tables and posteriors are in {options.out}")
+
+
+class _Bar:
+    """One bar for all fits of the demo; a fit that converges early moves it to its own end."""
+
+    def __init__(self, bar: Any, max_steps: int) -> None:
+        self.bar = bar
+        self.max_steps = max_steps
+        self.current: tuple[str, str] | None = None
+        self.started = -1
+
+    def __call__(self, name: str, method: str, step: Step) -> None:
+        if (name, method) != self.current:
+            self.current = (name, method)
+            self.started += 1
+            self.bar.set_description(f"{name}, {method}")
+        self.bar.update(self.started * self.max_steps + step.step - self.bar.n)
+
+
+def _demo_text(result: demonstration.DemoResult) -> str:
+    digit_set = result.digit_set
+    title = f"{digit_set.title}: {len(result.posterior.data)} training images"
+    rows = [["method", "test accuracy", "log evidence"]]
+    for method, accuracy in result.accuracy.items():
+        rows.append([method, f"{100 * accuracy:.1f} %", f"{result.log_evidence[method]:.1f}"])
+    return "\n".join(
+        [
+            title,
+            "=" * len(title),
+            summary_text(result.posterior.summary()),
+            "",
+            facts_text(result.posterior),
+            "",
+            columns(rows),
+            f"{len(result.test)} test images; three fits in {result.seconds:.0f} s",
+        ]
+    )
+
+
+def _write(
+    folder: Path,
+    posterior: InvariancePosterior,
+    command: str,
+    facts: dict[str, Any],
+    figures: bool,
+) -> None:
+    """Write posterior, table and figures."""
+    posterior.save(folder / POSTERIOR_FILE)
+    posterior.summary().to_csv(folder / "summary.csv")
+    if figures:
+        _write_figures(folder / "figures", posterior)
+    write_run(folder, command, {**facts, "seed": posterior.result.seed})
+
+
+def _write_figures(folder: Path, posterior: InvariancePosterior) -> None:
+    folder.mkdir()
+    drawn: dict[str, Any] = {}
+    model, x = posterior.model, posterior.data.x
+    if model.active:
+        # The symmetry that reaches furthest, as a share of its largest sensible extent.
+        largest = {c.name: c.largest for c in model.transform.coordinates}
+        widest = max(model.active, key=lambda name: float(posterior[name].median()) / largest[name])
+        drawn["extents"] = posterior.plot_extents()
+        drawn[f"evidence-{widest}"] = posterior.plot_evidence(widest)
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        drawn["orbit"] = posterior.plot_orbit(x[0])
+    if posterior.trace:
+        drawn["trace"] = posterior.plot_trace()
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,107 @@
+"""Output folders that appear whole or not at all, and say what wrote them."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bayesinv.errors import SavedFileError
+
+FORMAT = "bayesinv output folder"
+FORMAT_VERSION = 1
+RUN_FILE = "run.json"
+POSTERIOR_FILE = "posterior.npz"
+
+
+@contextmanager
+def output_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into, which takes its name only once the block has ended without an error.
+
+    Args:
+        path: the name it gets; its parent must exist.
+        overwrite: replace a folder that bayesinv wrote before (or an empty one), never another.
+
+    Yields:
+        A new folder beside `path`.
+
+    Raises:
+        FileExistsError: `path` exists and may not be replaced.
+        FileNotFoundError: the parent does not exist.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     with output_folder(pathlib.Path(parent) / "run") as folder:
+        ...         write_run(folder, "fit", {})
+        ...     read_run(pathlib.Path(parent) / "run")["command"]
+        'fit'
+    """
+    path = Path(path).resolve()
+    if path.exists() or path.is_symlink():
+        _check_replaceable(path, overwrite)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
+    # Beside its final place: a rename is only atomic within one file system.
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        part.chmod(0o755)  # mkdtemp makes it private, which is not what people expect of results
+        yield part
+        if path.exists():
+            _check_replaceable(path, overwrite)
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            path.rename(old / path.name)
+            part.rename(path)
+            shutil.rmtree(old)
+        else:
+            part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    if not path.is_dir():
+        raise FileExistsError(f"{path} exists and is not a folder; choose another --out")
+    if not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{path} exists; choose another --out, or replace it: --overwrite")
+    if not (path / RUN_FILE).is_file():
+        raise FileExistsError(
+            f"{path} was not written by bayesinv (it holds no {RUN_FILE}), so --overwrite leaves "
+            "it alone; choose another --out"
+        )
+
+
+def write_run(folder: Path, command: str, facts: dict[str, Any]) -> None:
+    """Write what made the folder, as JSON."""
+    content = {"format": FORMAT, "version": FORMAT_VERSION, "command": command, **facts}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / RUN_FILE).write_text(text, encoding="utf-8")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read what `write_run` wrote.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        SavedFileError: not a folder that bayesinv wrote, or one of a later version.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; expected one that `bayesinv fit` wrote")
+    try:
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        content = {}
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SavedFileError(f"{folder / RUN_FILE} is damaged ({error}); run the fit again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise SavedFileError(f"{folder} is not a folder that `bayesinv fit` wrote")
+    if content.get("version") != FORMAT_VERSION:
+        raise SavedFileError(
+            f"{folder} has version {content.get('version')} of the format, and this bayesinv reads "
+            f"{FORMAT_VERSION}; use the bayesinv that wrote it"
+        )
+    return content

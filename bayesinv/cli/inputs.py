@@ -1,0 +1,93 @@
+"""From a path on the command line to arrays that `bayesinv.as_data` checks."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bayesinv.datasets import Examples, load_image_folder, load_npz
+from bayesinv.errors import DataError
+
+LAYOUTS = ("nchw", "nhwc", "nhw")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read images: kept with a fit, so that new ones are read in the same way.
+
+    Args:
+        x_key, y_key: names of the arrays in an .npz file.
+        layout: order of the axes in it: n examples, c channels, h height, w width.
+        divide_by: the largest grey level, where images are stored as integers; 1 leaves them.
+        size: side in pixels to bring pictures of a folder to, or None.
+        channels: 1 (grey), 3 (RGB), or None, for pictures of a folder.
+    """
+
+    x_key: str = "x"
+    y_key: str = "y"
+    layout: str = "nchw"
+    divide_by: float = 1.0
+    size: int | None = None
+    channels: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def updated(self, changes: Mapping[str, Any]) -> "Reading":
+        """The same with what is not None in `changes` put in."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return Reading(**{**asdict(self), **given})
+
+
+def read_examples(path: Path, reading: Reading) -> Examples:
+    """Read an .npz file or a folder of pictures.
+
+    Returns:
+        x (n, channels, height, width) for images; y and class names where there are some.
+
+    Raises:
+        DataError: it cannot be read, or its axes are not those of `reading.layout`.
+    """
+    if path.is_dir():
+        return load_image_folder(path, size=reading.size, channels=reading.channels)
+    if not path.exists():
+        raise DataError(f"there is no {path}; expected an .npz file or a folder of pictures")
+    examples = load_npz(path, reading.x_key, reading.y_key)
+    x = _channels_first(examples.x, reading.layout)
+    if reading.divide_by != 1:
+        if not (np.isfinite(reading.divide_by) and reading.divide_by > 0):
+            raise DataError(f"--divide-by is {reading.divide_by}; expected a positive number")
+        wide = np.float64 if x.dtype == np.float64 else np.float32
+        x = (x / reading.divide_by).astype(wide)
+    elif x.dtype.kind in "iu":
+        raise DataError(
+            f"{path} holds {x.dtype} images; expected floating point. For grey levels 0..255 say --divide-by 255"
+        )
+    return examples._replace(x=x)
+
+
+def _channels_first(x: np.ndarray, layout: str) -> np.ndarray:
+    if x.ndim != len(layout):
+        fitting = [other for other in LAYOUTS if len(other) == x.ndim]
+        cure = f"; perhaps --layout {' or '.join(fitting)}" if fitting else ""
+        raise DataError(f"x has shape {x.shape}; expected the axes {layout} (--layout){cure}")
+    if layout == "nhw":
+        return x[:, None]
+    return np.moveaxis(x, -1, 1) if layout == "nhwc" else x
+
+
+def labels_in(examples: Examples, classes: tuple[str, ...]) -> np.ndarray | None:
+    """The labels of `examples` by the class names of the training data.
+
+    Raises:
+        DataError: a class that the training data did not have.
+    """
+    if examples.y is None or not examples.classes or not classes:
+        return examples.y
+    unknown = sorted(set(examples.classes) - set(classes))
+    if unknown:
+        raise DataError(f"classes {', '.join(unknown)} were not among those of the fit: {', '.join(classes)}")
+    position = np.array([classes.index(name) for name in examples.classes])
+    return position[examples.y]

@@ -1,0 +1,234 @@
+"""What the commands take, and the help that explains it."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bayesinv.cli import commands
+from bayesinv.cli.inputs import LAYOUTS
+
+DESCRIPTION = """\
+Learn which symmetries hold in data, how far each one reaches, and how sure the data make us.
+
+A symmetry is a way of changing an input (turning, moving, enlarging an image) that leaves its label
+as it was. Its extent is a half-width: a rotation extent of 45° means that turning by anything
+between -45° and 45° does not matter. `fit` finds a posterior distribution over all extents at once,
+from the training data alone, and the predictions are averaged over it.
+"""
+
+EXAMPLES = """\
+examples:
+  bayesinv demo                                 two minutes, no data needed
+  bayesinv fit photos/ --out run --size 32      photos/cat/1.png, photos/dog/1.png, ...
+  bayesinv fit train.npz --out run              arrays x (n, channels, height, width) and y (n,)
+  bayesinv show run                             the table again
+  bayesinv predict run new.npz --out new.csv    class probabilities for new images
+
+`bayesinv COMMAND --help` says more about each.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; after parsing, `options.run(options)` does the work."""
+    parser = argparse.ArgumentParser(
+        prog="bayesinv",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"bayesinv {commands.version()}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from, to report a bug")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _demo(subparsers)
+    _fit(subparsers)
+    _show(subparsers)
+    _predict(subparsers)
+    return parser
+
+
+def _add(
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    help: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _demo(subparsers: Any) -> None:
+    parser = _add(
+        subparsers,
+        "demo",
+        commands.demo,
+        "fit three sets of handwritten digits and compare",
+        """\
+Fit scikit-learn's bundled digits three times: upright, turned within ±45°, and over the full
+circle. For each, print the posterior over six extents and the test accuracy against the same
+Gaussian process with no invariance and with an augmentation fixed by hand. Figures and posteriors
+go to the folder.
+""",
+        "bayesinv demo --out demo-results",
+    )
+    _output(parser, default=Path("demo-results"))
+    parser.add_argument("--num-train", type=int, default=500, help="training images a set (500)")
+    parser.add_argument("--num-test", type=int, help="test images a set (all left of 1,797)")
+    _sizes(parser, max_steps=250)
+    parser.add_argument("--seed", type=int, default=0, help="of data and fits (0)")
+
+
+def _fit(subparsers: Any) -> None:
+    parser = _add(
+        subparsers,
+        "fit",
+        commands.fit,
+        "fit a posterior to your own images",
+        """\
+Fit the posterior over the extents of image symmetries, with a Gaussian process as the free
+function, and write it to a folder: posterior.npz, summary.csv, run.json and figures.
+
+DATA is an .npz file with x and y, or a folder of pictures with one sub-folder a class. Up to a few
+thousand training images are practical.
+""",
+        "bayesinv fit photos/ --out run --size 32 --fix shear=0 --fix scale_x=10",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
+    _output(parser)
+    _reading(parser)
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--symmetries",
+        nargs="+",
+        metavar="NAME",
+        help="which to learn, out of translate_x translate_y rotation scale_x scale_y shear (all)",
+    )
+    model.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        metavar="NAME=EXTENT",
+        help="fix an extent instead of learning it, in ° or %% as the tables show it; 0 switches "
+        "it off; may be repeated",
+    )
+    model.add_argument(
+        "--likelihood",
+        default="categorical",
+        help="categorical: y are labels 0..C-1 (default); gaussian: y are real numbers",
+    )
+    model.add_argument("--evidence", default="auto", help="auto, dirichlet, polya_gamma or gaussian")
+    model.add_argument(
+        "--padding",
+        default="zeros",
+        help="what lies outside an image: zeros (default), border or reflection",
+    )
+    _sizes(parser, max_steps=400)
+    inference = parser.add_argument_group("inference")
+    inference.add_argument(
+        "--inference",
+        default="vi",
+        help="vi: variational, fast (default); nuts: Markov chains, slow, the referee",
+    )
+    inference.add_argument(
+        "--guide",
+        default="full_rank",
+        help="shape of the variational posterior: full_rank (default), mean_field or flow",
+    )
+    inference.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    inference.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
+
+
+def _show(subparsers: Any) -> None:
+    parser = _add(
+        subparsers,
+        "show",
+        commands.show,
+        "print the posterior in a folder again",
+        "Print the table of a folder that `bayesinv fit` or `bayesinv demo` wrote.",
+        "bayesinv show run --level 0.5",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder")
+    parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals (0.9)")
+    _reweighted(parser)
+
+
+def _predict(subparsers: Any) -> None:
+    parser = _add(
+        subparsers,
+        "predict",
+        commands.predict,
+        "predict for new images",
+        """\
+Predict for new images with the posterior in a folder, averaged over extents, orbit and function.
+They are read as the training images were, unless the options say otherwise. Where DATA has targets,
+the accuracy is printed too.
+""",
+        "bayesinv predict run new.npz --out new.csv",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` wrote")
+    parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all predictions as CSV")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--num-samples", type=int, default=32, help="posterior draws to average over (32)")
+    _reweighted(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    _reading(parser)
+
+
+def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out",
+        type=Path,
+        default=default,
+        required=default is None,
+        metavar="DIR",
+        help="folder to write" + (f" ({default})" if default else ""),
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace DIR if bayesinv wrote it before")
+    group.add_argument("--no-figures", action="store_true", help="write no figures")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _sizes(parser: argparse.ArgumentParser, max_steps: int) -> None:
+    group = parser.add_argument_group("size of the computation")
+    group.add_argument(
+        "--num-inducing",
+        type=int,
+        default=150,
+        help="inducing points of the Gaussian process (150)",
+    )
+    group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
+    group.add_argument("--max-steps", type=int, default=max_steps, help=f"most optimiser steps ({max_steps})")
+    group.add_argument("--num-draws", type=int, default=300, help="posterior draws (300)")
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading the data")
+    group.add_argument("--x-key", help="name of the inputs in an .npz file (x)")
+    group.add_argument("--y-key", help="name of the targets in an .npz file (y)")
+    group.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="axes of the inputs in an .npz file: n examples, c channels, h height, w width (nchw)",
+    )
+    group.add_argument("--divide-by", type=float, help="the largest grey level, if images hold integers: 255")
+    group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
+    group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
+
+
+def _reweighted(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reweighted",
+        action="store_true",
+        help="correct the variational posterior by its importance weights (for Pareto k̂ up to 0.7)",
+    )

@@ -1,0 +1,58 @@
+"""Tables as text, for the terminal."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bayesinv.posterior import InvariancePosterior
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines: the first column to the left, the others to the right.
+
+    Example:
+        >>> for line in columns([["name", "n"], ["a", "10"]]).splitlines():
+        ...     line
+        'name   n'
+        'a     10'
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]).rstrip())
+    return "\n".join(lines)
+
+
+def summary_text(table: pd.DataFrame) -> str:
+    """`InvariancePosterior.summary()` as lines: medians and intervals are half-widths, ±."""
+    level = f"{100 * table.attrs['level']:g} % interval"
+    rows = [["symmetry", "median", level, "unit", "P(inactive)", "prior median"]]
+    for name, row in table.iterrows():
+        interval = "fixed" if row["fixed"] else f"{row['lower']:.1f} to {row['upper']:.1f}"
+        inactive = "" if row["fixed"] else f"{row['p_inactive']:.2f}"
+        prior = "" if row["fixed"] else f"±{row['prior_median']:.0f}"
+        median = f"±{row['median']:.1f}"
+        rows.append([str(name), median, interval, row["unit"], inactive, prior])
+    return columns(rows)
+
+
+def facts_text(posterior: InvariancePosterior) -> str:
+    """Pareto k̂, log evidence and the warnings of a fit, a line each."""
+    result = posterior.result
+    lines = []
+    if result.pareto_k is not None:
+        verdict = "reliable" if result.pareto_k <= 0.7 else "not reliable, see the warning"
+        lines.append(f"Pareto k̂      {result.pareto_k:.2f} (importance weights {verdict})")
+    if result.rhat is not None:
+        finite = [value for value in result.rhat if value == value]  # NaN where fixed
+        lines.append(f"largest R̂     {max(finite):.3f}" if finite else "largest R̂     none")
+    if result.log_evidence is not None:
+        error = "" if not result.log_evidence_se else f" ± {result.log_evidence_se:.2f} (s.e.)"
+        lines.append(f"log evidence  {result.log_evidence:.1f}{error} nats")
+    stopped = "" if result.converged else "; stopped at the step limit, before a plateau"
+    lines.append(f"inference     {result.inference}, {result.num_steps} steps{stopped}")
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in result.warnings)])

@@ -1,0 +1,61 @@
+"""What the benchmark scripts share: the line that says where numbers come from, jobs side by side, tables."""
+
+import datetime
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+# One thread a job: side-by-side jobs that each spin two threads on two cores run ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def provenance() -> str:
+    """Machine, versions and date in one line."""
+    import gpytorch
+    import pyro
+    import torch
+
+    import bayesinv
+
+    versions = f"bayesinv {bayesinv.__version__}, torch {torch.__version__}, Pyro {pyro.__version__}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{datetime.date.today()}; {machine}; {versions}, GPyTorch {gpytorch.__version__}"
+
+
+def side_by_side(job: Callable[[Any], Any], arguments: Iterable[Any], num_jobs: int) -> Iterable[Any]:
+    """Results in order, `num_jobs` processes at a time, each started afresh."""
+    if num_jobs == 1:
+        return [job(argument) for argument in arguments]
+    with ProcessPoolExecutor(num_jobs, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(job, list(arguments)))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A Markdown table."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
+
+
+def calibration_error(probs: Any, labels: Any, num_bins: int = 15) -> float:
+    """Expected calibration error of the most probable class, equal-width bins (Guo et al., 2017)."""
+    confidence, guess = probs.max(-1)
+    right = (guess == labels).double()
+    bins = (confidence * num_bins).long().clamp(max=num_bins - 1)
+    total = 0.0
+    for b in range(num_bins):
+        inside = bins == b
+        if bool(inside.any()):
+            total += float(inside.double().mean() * (confidence[inside].mean() - right[inside].mean()).abs())
+    return total
+
+
+def mean_and_range(values: Sequence[float], digits: int = 1) -> str:
+    """ "93.8 [93.1, 94.4]": mean, smallest and largest."""
+    mean = math.fsum(values) / len(values)
+    return f"{mean:.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"

@@ -1,0 +1,343 @@
+"""The commands, end to end on tiny fits, and every way in which they refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bayesinv.cli import main
+from bayesinv.datasets import digits
+
+TINY = ["--max-steps", "4", "--num-inducing", "15", "--num-orbit-samples", "4", "--num-draws", "25"]
+QUICK = [*TINY, "--quiet", "--no-figures"]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """Sixty digits of three classes in an .npz file."""
+    x, y = (
+        digits(num_train=300, seed=0).train.x.numpy(),
+        digits(num_train=300, seed=0).train.y.numpy(),
+    )
+    keep = y < 3
+    path = tmp_path_factory.mktemp("data") / "train.npz"
+    np.savez(path, x=x[keep][:60], y=y[keep][:60])
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(train, tmp_path_factory):
+    """A folder that `bayesinv fit` wrote, with figures."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--symmetries", "rotation", "shear", "--fix", "shear=10"]
+    assert main(["fit", str(train), "--out", str(out), *TINY, "--quiet", *arguments]) == 0
+    return out
+
+
+def refused(capsys, arguments, *messages):
+    """The command exits with 2 and one line that holds each of `messages`; returns the line."""
+    assert main([str(argument) for argument in arguments]) == 2
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.startswith("bayesinv: error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    for message in messages:
+        assert message in lines[0]
+    return lines[0]
+
+
+def test_fit_writes_a_whole_folder(run):
+    assert {path.name for path in run.iterdir()} == {
+        "figures",
+        "posterior.npz",
+        "run.json",
+        "summary.csv",
+    }
+    table = pd.read_csv(run / "summary.csv", index_col="symmetry")
+    assert list(table.index) == ["rotation", "shear"]
+    assert table.loc["shear", "median"] == pytest.approx(10)
+    assert table.loc["rotation", "lower"] <= table.loc["rotation", "upper"]
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert figures == {"extents.png", "evidence-rotation.png", "orbit.png", "trace.png"}
+    assert not [path for path in run.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_show_prints_the_table(run, capsys):
+    assert main(["show", str(run), "--level", "0.5"]) == 0
+    output = capsys.readouterr().out
+    assert "50 % interval" in output
+    assert "rotation" in output
+    assert "±10.0" in output
+    assert "Pareto" in output
+    assert "log evidence" in output
+    assert "60 training examples" in output
+
+
+def test_predict(run, train, tmp_path, capsys):
+    out = tmp_path / "new.csv"
+    assert main(["predict", str(run), str(train), "--out", str(out), "--num-samples", "4"]) == 0
+    output = capsys.readouterr().out
+    assert "60 predictions written" in output
+    accuracy = float(output.split("accuracy ")[1].split(" %")[0])
+    table = pd.read_csv(out, index_col="index")
+    assert list(table.columns) == ["label", "p(0)", "p(1)", "p(2)"]
+    assert np.allclose(table.filter(like="p(").sum(axis=1), 1, atol=1e-6)
+    y = np.load(train)["y"]
+    assert 100 * (table["label"] == y).mean() == pytest.approx(accuracy, abs=0.06)
+    assert accuracy > 60
+    assert main(["predict", str(run), str(train), "--num-samples", "2", "--y-key", "none"]) == 0
+    output = capsys.readouterr().out
+    assert "... 50 more" in output
+    assert "accuracy" not in output
+
+
+def test_regression(tmp_path, capsys):
+    x = digits(num_train=40, seed=0).train.x.numpy()
+    path, out = tmp_path / "ink.npz", tmp_path / "run"
+    np.savez(path, x=x, y=x.mean((1, 2, 3)))
+    arguments = ["--likelihood", "gaussian", "--symmetries", "rotation"]
+    assert main(["fit", str(path), "--out", str(out), *QUICK, *arguments]) == 0
+    assert main(["predict", str(out), str(path), "--num-samples", "2"]) == 0
+    output = capsys.readouterr().out
+    assert "root mean squared error" in output
+    assert "sd" in output
+
+
+def test_pictures(tmp_path, capsys):
+    images = digits(num_train=300, seed=1).train
+    folder = tmp_path / "photos"
+    for name, label in (("zero", 0), ("one", 1)):
+        (folder / name).mkdir(parents=True)
+        chosen = images.x[images.y == label][:12, 0].numpy()
+        for i, image in enumerate(chosen):
+            Image.fromarray((255 * image).astype(np.uint8)).save(folder / name / f"{i}.png")
+    out = tmp_path / "run"
+    arguments = ["--size", "12", "--symmetries", "rotation"]
+    assert main(["fit", str(folder), "--out", str(out), *QUICK, *arguments]) == 0
+    assert json.loads((out / "run.json").read_text())["classes"] == ["one", "zero"]
+    csv = tmp_path / "new.csv"
+    # pictures without classes, read at the size of the fit
+    assert main(["predict", str(out), str(folder / "zero"), "--out", str(csv)]) == 0
+    table = pd.read_csv(csv)
+    assert list(table.columns) == ["index", "label", "p(one)", "p(zero)"]
+    assert len(table) == 12
+    # one class of the two: labels go by name, not by position
+    only = tmp_path / "only"
+    only.mkdir()
+    (folder / "zero").rename(only / "zero")
+    capsys.readouterr()
+    assert main(["predict", str(out), str(only), "--num-samples", "4"]) == 0
+    output = capsys.readouterr().out
+    share = (table["label"] == "zero").mean()
+    assert f"accuracy {100 * share:.1f} %" in output
+    (only / "zero").rename(only / "seven")
+    refused(capsys, ["predict", out, only], "seven", "one, zero")
+
+
+def test_demo(tmp_path, capsys):
+    out = tmp_path / "demo"
+    sizes = ["--num-train", "60", "--num-test", "50", "--no-figures"]
+    assert main(["demo", "--out", str(out), *TINY, *sizes]) == 0
+    captured = capsys.readouterr()
+    for words in ("upright digits", "within ±45°", "full circle", "P(inactive)", "Pareto k̂"):
+        assert words in captured.out
+    assert captured.out.count("hand-fixed augmentation") == 3
+    assert captured.out.count("no invariance") == 3
+    assert captured.out.count("log evidence  ") >= 3
+    assert "upright, posterior" in captured.err  # the progress bar
+    assert (out / "tables.txt").read_text().strip() in captured.out.replace("\n\n\n", "\n\n").strip()
+    assert main(["show", str(out)]) == 0
+    refused(capsys_after_reading(capsys), ["predict", out, "x.npz"], "choose one of", "upright")
+    assert main(["show", str(out / "full-circle")]) == 0
+    # the demo replaces what it wrote, and only if it is told to
+    refused(capsys_after_reading(capsys), ["demo", "--out", out], "--overwrite")
+
+
+def capsys_after_reading(capsys):
+    capsys.readouterr()
+    return capsys
+
+
+def test_an_existing_folder_is_refused_before_anything_is_computed(run, train, tmp_path, capsys):
+    before = (run / "run.json").read_bytes()
+    refused(capsys, ["fit", train, "--out", run], "exists", "--overwrite")
+    assert (run / "run.json").read_bytes() == before
+    file = tmp_path / "file"
+    file.write_text("kept")
+    refused(capsys, ["fit", train, "--out", file, "--overwrite"], "not a folder")
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "thesis.txt").write_text("kept")
+    refused(capsys, ["fit", train, "--out", own, "--overwrite"], "not written by bayesinv")
+    assert (own / "thesis.txt").read_text() == "kept"
+    refused(capsys, ["fit", train, "--out", tmp_path / "no" / "run"], "does not exist")
+
+
+def test_overwrite_replaces_all_of_it(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()  # an empty folder may be replaced
+    arguments = ["fit", str(train), "--out", str(out), "--symmetries", "rotation", *QUICK]
+    assert main(arguments) == 0
+    (out / "left-over.txt").write_text("of an earlier version")
+    assert main([*arguments, "--overwrite"]) == 0
+    assert not (out / "left-over.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def bad_data(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((12, 1, 8, 8)), np.arange(12) % 3
+    if kind == "NaN":
+        x[3, 0, 1, 2] = np.nan
+    elif kind == "integers":
+        x = (255 * x).astype(np.uint8)
+    elif kind == "no channels":
+        x = x[:, 0]
+    elif kind == "lengths":
+        y = y[:-1]
+    elif kind == "gap":
+        y = y * 2
+    elif kind == "negative":
+        y = y - 1
+    elif kind == "fractions":
+        y = y + 0.5
+    elif kind == "one class":
+        y = y * 0
+    elif kind == "empty":
+        x, y = x[:0], y[:0]
+    path = tmp_path / "data.npz"
+    np.savez(path, **({"x": x} if kind == "no targets" else {"x": x, "y": y}))
+    if kind == "damaged":
+        path.write_bytes(path.read_bytes()[:100])
+    return path.with_name("missing.npz") if kind == "missing" else path
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages"),
+    [
+        ("NaN", ["1 value that is not finite", "(3, 0, 1, 2)"]),
+        ("integers", ["uint8", "--divide-by 255"]),
+        ("no channels", ["(12, 8, 8)", "--layout nhw"]),
+        ("lengths", ["12 examples and y 11"]),
+        ("gap", ["{0, 2, 4}", "0..C-1"]),
+        ("negative", ["negative"]),
+        ("fractions", ["expected integer labels"]),
+        ("one class", ["at least 2 classes"]),
+        ("empty", ["empty"]),
+        ("no targets", ["no targets", "'y'"]),
+        ("damaged", ["cannot be read"]),
+        ("missing", ["there is no"]),
+    ],
+)
+def test_bad_data_leave_nothing_behind(tmp_path, capsys, kind, messages):
+    refused(capsys, ["fit", bad_data(tmp_path, kind), "--out", tmp_path / "run"], *messages)
+    assert {path.name for path in tmp_path.iterdir()} <= {"data.npz"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--symmetries", "rotate"], ["rotate", "rotation"]),
+        (["--likelihood", "poisson"], ["poisson", "categorical"]),
+        (["--evidence", "laplace"], ["laplace", "dirichlet"]),
+        (["--evidence", "gaussian"], ["gaussian", "dirichlet"]),
+        (["--padding", "wrap"], ["wrap", "zeros"]),
+        (["--inference", "hmc"], ["hmc", "nuts"]),
+        (["--guide", "laplace"], ["laplace", "full_rank"]),
+        (["--device", "abacus"], ["abacus", "cpu"]),
+        (["--fix", "rotate=1"], ["rotate=1", "rotation"]),
+        (["--fix", "rotation"], ["rotation=EXTENT", "0 to 180"]),
+        (["--fix", "rotation=far"], ["rotation=EXTENT"]),
+        (["--fix", "rotation=nan"], ["rotation=EXTENT"]),
+        (["--fix", "rotation=181"], ["0 to 180"]),
+        (["--fix", "rotation=-1"], ["0 to 180"]),
+        (["--max-steps", "0"], ["max_steps"]),
+        (["--num-inducing", "0"], ["num_inducing"]),
+        (["--num-orbit-samples", "0"], ["num_"]),
+        (["--divide-by", "0"], ["--divide-by", "positive"]),
+        (["--layout", "nhw"], ["nhw", "--layout nchw"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_options(train, tmp_path, capsys, arguments, messages):
+    out = tmp_path / "run"
+    refused(capsys, ["fit", train, "--out", out, *QUICK, *arguments], *messages)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_folders(run, train, tmp_path, capsys):
+    refused(capsys, ["show", tmp_path / "missing"], "there is no folder")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    refused(capsys, ["show", foreign], "not a folder that `bayesinv fit` wrote")
+    (foreign / "run.json").write_text("{")
+    refused(capsys, ["show", foreign], "damaged")
+    (foreign / "run.json").write_text("[]")
+    refused(capsys, ["show", foreign], "not a folder that")
+    (foreign / "run.json").write_text('{"format": "bayesinv output folder", "version": 99}')
+    refused(capsys, ["show", foreign], "version 99")
+    (foreign / "run.json").write_bytes((run / "run.json").read_bytes())
+    refused(capsys, ["predict", foreign, train], "posterior.npz")
+    (foreign / "posterior.npz").write_bytes((run / "posterior.npz").read_bytes()[:300])
+    refused(capsys, ["predict", foreign, train], "posterior.npz")
+
+
+def test_bad_predictions(run, train, tmp_path, capsys):
+    wide = tmp_path / "wide.npz"
+    np.savez(wide, x=np.zeros((2, 1, 16, 17)))
+    refused(capsys, ["predict", run, wide], "(2, 1, 16, 17)", "16")
+    labels = tmp_path / "labels.npz"
+    np.savez(labels, x=np.zeros((2, 1, 16, 16)), y=np.array([0, 3]))
+    refused(capsys, ["predict", run, labels, "--num-samples", "1"], "0..2")
+    existing = tmp_path / "new.csv"
+    existing.write_text("kept")
+    refused(capsys, ["predict", run, train, "--out", existing], "--overwrite")
+    assert existing.read_text() == "kept"
+    refused(capsys, ["predict", run, train, "--num-samples", "0"], "at least 1")
+    refused(capsys, ["show", run, "--level", "90"], "between 0 and 1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_leaves_nothing_behind(train, tmp_path, capsys, monkeypatch, number):
+    def interrupt(*args, **kwargs):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr("bayesinv.fit", interrupt)
+    assert main(["fit", str(train), "--out", str(tmp_path / "run")]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_traceback_on_request(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["--traceback", "show", str(tmp_path / "missing")])
+
+
+@pytest.mark.parametrize("arguments", [[], ["demo"], ["fit"], ["show"], ["predict"]])
+def test_help_teaches(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--help"])
+    assert stopped.value.code == 0
+    output = capsys.readouterr().out
+    assert "example" in output
+    assert f"bayesinv {' '.join(arguments)}".strip() in output
+
+
+def test_the_module_runs():
+    finished = subprocess.run(
+        [sys.executable, "-m", "bayesinv", "show", "no-such-folder"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert "there is no folder no-such-folder" in finished.stderr
