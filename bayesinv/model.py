@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bayesinv.backbones import GaussianProcess
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
+from bayesinv.errors import NumericalError
 from bayesinv.evidence import (
     ClassificationEvidence,
     Evidence,
@@ -131,9 +132,17 @@ class InvarianceModel(nn.Module):
         self.backbone.initialise(data.x, output_variance, seed)
 
     def forward(self, data: Data) -> None:
-        """The Pyro model: one site per latent extent, and the evidence as a factor."""
+        """The Pyro model: one site per latent extent, and the evidence as a factor.
+
+        Raises:
+            NumericalError: the evidence is not finite; names the extents.
+        """
         eta = sample_extents(self.extents)
-        pyro.factor("evidence", self.log_evidence(eta, data))
+        value = self.log_evidence(eta, data)
+        if not bool(torch.isfinite(value.detach())):
+            at = ", ".join(f"{name}={e:.3g}" for name, e in zip(self.symmetries, eta.tolist(), strict=True))
+            raise NumericalError(f"site 'evidence' is {float(value.detach())} at extents {at}")
+        pyro.factor("evidence", value)
         pyro.factor("hyperpriors", self.log_hyperprior())
 
     def invariant_prior(self, eta: Float[Tensor, " K"]) -> InvariantPrior:

@@ -193,7 +193,8 @@ def demo(options: argparse.Namespace) -> None:
     sets = demonstration.SETS
     texts = []
     with output_folder(options.out, options.overwrite) as folder:
-        total = len(sets) * len(demonstration.METHODS) * options.max_steps
+        steps = {m: demonstration.fit_steps(m, options.max_steps) for m in demonstration.METHODS}
+        total = len(sets) * sum(steps.values())
         with tqdm(total=total, disable=options.quiet, dynamic_ncols=True, unit="step") as bar:
             results = demonstration.run(
                 seed=options.seed,
@@ -203,7 +204,7 @@ def demo(options: argparse.Namespace) -> None:
                 num_orbit_samples=options.num_orbit_samples,
                 num_draws=options.num_draws,
                 num_test=options.num_test,
-                on_step=_Bar(bar, options.max_steps),
+                on_step=_Bar(bar, steps),
             )
             for result in results:
                 inside = folder / result.digit_set.name
@@ -222,18 +223,19 @@ def demo(options: argparse.Namespace) -> None:
 class _Bar:
     """One bar for all fits of the demo; a fit that converges early moves it to its own end."""
 
-    def __init__(self, bar: Any, max_steps: int) -> None:
+    def __init__(self, bar: Any, steps: dict[str, int]) -> None:
         self.bar = bar
-        self.max_steps = max_steps
+        self.steps = steps
         self.current: tuple[str, str] | None = None
-        self.started = -1
+        self.begins = 0
+        self.ends = 0
 
     def __call__(self, name: str, method: str, step: Step) -> None:
         if (name, method) != self.current:
             self.current = (name, method)
-            self.started += 1
+            self.begins, self.ends = self.ends, self.ends + self.steps[method]
             self.bar.set_description(f"{name}, {method}")
-        self.bar.update(self.started * self.max_steps + step.step - self.bar.n)
+        self.bar.update(self.begins + step.step - self.bar.n)
 
 
 def _demo_text(result: demonstration.DemoResult) -> str:

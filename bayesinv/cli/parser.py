@@ -83,7 +83,7 @@ go to the folder.
     _output(parser, default=Path("demo-results"))
     parser.add_argument("--num-train", type=int, default=500, help="training images a set (500)")
     parser.add_argument("--num-test", type=int, help="test images a set (all left of 1,797)")
-    _sizes(parser, max_steps=250)
+    _sizes(parser, max_steps=250, num_draws=200)
     parser.add_argument("--seed", type=int, default=0, help="of data and fits (0)")
 
 
@@ -131,7 +131,7 @@ thousand training images are practical.
         default="zeros",
         help="what lies outside an image: zeros (default), border or reflection",
     )
-    _sizes(parser, max_steps=400)
+    _sizes(parser, max_steps=400, num_draws=300)
     inference = parser.add_argument_group("inference")
     inference.add_argument(
         "--inference",
@@ -199,7 +199,7 @@ def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _sizes(parser: argparse.ArgumentParser, max_steps: int) -> None:
+def _sizes(parser: argparse.ArgumentParser, max_steps: int, num_draws: int) -> None:
     group = parser.add_argument_group("size of the computation")
     group.add_argument(
         "--num-inducing",
@@ -209,7 +209,7 @@ def _sizes(parser: argparse.ArgumentParser, max_steps: int) -> None:
     )
     group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
     group.add_argument("--max-steps", type=int, default=max_steps, help=f"most optimiser steps ({max_steps})")
-    group.add_argument("--num-draws", type=int, default=300, help="posterior draws (300)")
+    group.add_argument("--num-draws", type=int, default=num_draws, help=f"posterior draws ({num_draws})")
 
 
 def _reading(parser: argparse.ArgumentParser) -> None:

@@ -79,7 +79,7 @@ def fit(
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
         >>> from bayesinv.datasets import digits
-        >>> train = digits(num_train=60, seed=0).train
+        >>> train = digits(rotation=0.8, num_train=60, seed=0).train
         >>> model = InvarianceModel(GaussianProcess(num_inducing=20), "rotation", num_orbit_samples=8)
         >>> posterior = fit(model, train, seed=0, max_steps=100, num_draws=50)
         >>> posterior.sample(3).shape

@@ -73,6 +73,14 @@ def make_guide(guide: str | GuideFactory, model: Callable[..., Any], start: Mapp
     return guide(model), getattr(guide, "__name__", type(guide).__name__)
 
 
+class _DoubleFlow(AutoNormalizingFlow):
+    """A flow whose base is in float64, like the extents."""
+
+    def get_base_dist(self) -> Any:
+        """u ~ N(0, I)."""
+        return dist.Normal(torch.zeros(self.latent_dim, dtype=torch.float64), 1.0).to_event(1)
+
+
 def flow_around(normal: AutoMultivariateNormal, model: Callable[..., Any]) -> AutoGuide:
     """A normalising flow whose last layer is the fitted normal, so that it starts from that posterior.
 
@@ -94,4 +102,4 @@ def flow_around(normal: AutoMultivariateNormal, model: Callable[..., Any]) -> Au
                 torch.nn.init.zeros_(part.arn.layers[-1].bias)
         return T.ComposeTransformModule([*parts, affine])
 
-    return AutoNormalizingFlow(model, layers)
+    return _DoubleFlow(model, layers)

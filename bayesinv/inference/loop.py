@@ -58,7 +58,6 @@ def maximise(
     tolerance: float,
     current_extents: Callable[[], Mapping[str, float]],
     describe: Callable[[Mapping[str, float]], str],
-    diagnose: Callable[[], str],
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Trace:
@@ -76,7 +75,6 @@ def maximise(
         tolerance: see above.
         current_extents: medians, for callbacks and the bar.
         describe: extents in words, for the bar.
-        diagnose: says which site is not finite.
         progress: show a bar.
         callbacks: called after every step.
 
@@ -104,9 +102,9 @@ def maximise(
                 value = objective()
                 number = float(value.detach())
                 if not math.isfinite(number):
-                    failure = f"the objective is {number}; {diagnose()}"
+                    failure = f"the objective is {number}"
             except (NumericalError, ValueError, torch.linalg.LinAlgError) as error:
-                failure = str(error)
+                failure = str(error).splitlines()[0]
             if failure is not None:
                 if good is not None:
                     for module, state in zip(modules, good, strict=True):

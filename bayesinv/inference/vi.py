@@ -8,15 +8,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from bayesinv.data import Data
-from bayesinv.errors import NonFiniteError
+from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.extents import SITE_PREFIX
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
-from bayesinv.inference.importance import extents_of_trace
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.model import InvarianceModel
 
@@ -81,7 +79,6 @@ def fit_hyperparameters(
         schedule.tolerance,
         current_extents=lambda: fixed,
         describe=lambda extents: "extents fixed",
-        diagnose=lambda: "the evidence is not finite at the fixed extents",
         progress=progress,
         callbacks=callbacks,
     )
@@ -146,8 +143,11 @@ def _maximise_elbo(
     callbacks: Sequence[Callback],
 ) -> Trace:
     elbo = Trace_ELBO()(model, guide)
-    with torch.no_grad():
-        guide(data)  # creates the guide's parameters, which the optimiser has to see
+    try:
+        with torch.no_grad():
+            guide(data)  # creates the guide's parameters, which the optimiser has to see
+    except NumericalError as error:
+        raise NonFiniteError(f"step 1: {error}; there is no earlier state", step=1) from error
     guide_parameters = list(guide.parameters())
     groups = list(model_groups)
     if guide_parameters:
@@ -169,7 +169,6 @@ def _maximise_elbo(
         schedule.tolerance,
         current_extents=current_extents,
         describe=lambda extents: describe_extents(model, extents),
-        diagnose=lambda: _which_site(model, guide, data),
         progress=progress,
         callbacks=callbacks,
     )
@@ -180,21 +179,6 @@ def describe_extents(model: InvarianceModel, extents: Mapping[str, float]) -> st
     coordinates = {c.name: c for c in model.transform.coordinates}
     order = sorted(model.active, key=lambda name: -extents[name] / coordinates[name].largest)
     return ", ".join(f"{name} {coordinates[name].words(extents[name])}" for name in order[:3])
-
-
-def _which_site(model: InvarianceModel, guide: Any, data: Data) -> str:
-    """Name the sites whose log density is not finite, and the extents at which."""
-    with torch.no_grad():
-        guide_trace = poutine.trace(guide).get_trace(data)
-        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(data)
-        sites = [name for name, node in trace.nodes.items() if node["type"] == "sample" and not _is_finite(node)]
-        eta = extents_of_trace(model, trace).tolist()
-    at = ", ".join(f"{name}={value:.3g}" for name, value in zip(model.symmetries, eta, strict=True))
-    return f"site {sites[0]!r} is not finite" if sites else f"no single site is to blame (extents {at})"
-
-
-def _is_finite(node: Mapping[str, Any]) -> bool:
-    return bool(torch.isfinite(node["fn"].log_prob(node["value"])).all())
 
 
 def local_parameters() -> Any:

@@ -99,7 +99,8 @@ def main() -> None:
     for r in results:
         print(
             f"{r['set']:12} {r['evidence']:17} seed {r['seed']} {'' if r['invariant'] else 'no invariance '}"
-            f"rotation {r['rotation']:.1f}° [{r['interval'][0]:.1f}, {r['interval'][1]:.1f}] others < {r['others']:.1f} % "
+            f"rotation {r['rotation']:.1f}° [{r['interval'][0]:.1f}, {r['interval'][1]:.1f}] "
+            f"others < {r['others']:.1f} % "
             f"accuracy {r['accuracy']:.2f} % log loss {r['log_loss']:.3f} k̂ {r['pareto_k']:.2f} {r['steps']} steps"
         )
 

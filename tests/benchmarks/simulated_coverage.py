@@ -29,7 +29,9 @@ def job(argument):
     likelihood = "gaussian" if evidence == "gaussian" else "categorical"
 
     def make():
-        return bayesinv.InvarianceModel(bayesinv.GaussianProcess(), "affine2d", likelihood=likelihood, evidence=evidence)
+        return bayesinv.InvarianceModel(
+            bayesinv.GaussianProcess(), "affine2d", likelihood=likelihood, evidence=evidence
+        )
 
     teacher = make()
     teacher.backbone.initialise(x, output_variance={"gaussian": 1.0, "dirichlet": 30.0}[evidence], seed=seed)
@@ -78,7 +80,8 @@ def main() -> None:
     print("\nevery fit:")
     for r in results:
         print(
-            f"{r['evidence']:10} seed {r['seed']:2} {r['median']:.1f}° [{r['interval'][0]:.1f}, {r['interval'][1]:.1f}] "
+            f"{r['evidence']:10} seed {r['seed']:2} "
+            f"{r['median']:.1f}° [{r['interval'][0]:.1f}, {r['interval'][1]:.1f}] "
             f"others < {r['others']:.1f} % k̂ {r['pareto_k']:.2f}"
         )
 

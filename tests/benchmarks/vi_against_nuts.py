@@ -58,7 +58,10 @@ def main() -> None:
             cells = [f"{q[1]:.3f} [{q[0]:.3f}, {q[2]:.3f}]" for q in (v, m)]
             rows.append([evidence, name, *cells, f"{ratio:.2f}", f"{nuts_result.rhat[k]:.3f}", "yes" if good else "NO"])
         k_hat = f"k̂ {vi_result.pareto_k:.2f}"
-        seconds = [f"{r.seconds:.0f} s, log evidence {r.log_evidence:.1f} ± {r.log_evidence_se:.1f}" for r in (vi_result, nuts_result)]
+        seconds = [
+            f"{r.seconds:.0f} s, log evidence {r.log_evidence:.1f} ± {r.log_evidence_se:.1f}"
+            for r in (vi_result, nuts_result)
+        ]
         rows.append([evidence, "all", f"{seconds[0]}, {k_hat}", seconds[1], "", "", ""])
     print_table(["evidence", "extent", "VI", "NUTS", "width VI / NUTS", "R̂", "agrees"], rows)
     print(f"\n{passed} of {6 * len(options.evidences)} extents agree")

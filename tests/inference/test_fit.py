@@ -1,0 +1,198 @@
+"""fit: what it accepts, what it returns, repeatability, bad input, and failures in the middle."""
+
+import math
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro.infer.autoguide import AutoDiagonalNormal
+from torch.utils.data import DataLoader, TensorDataset
+
+import bayesinv
+from bayesinv.errors import DataError, ImportanceWarning, NonFiniteError
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
+QUICK = {"max_steps": 12, "num_draws": 12}
+
+
+def small_model(**options):
+    options = {"num_orbit_samples": 4} | options
+    return bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=8), ["rotation", "translate_x"], **options)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return bayesinv.datasets.digits(math.radians(45), size=8, num_train=40, seed=0).train
+
+
+def draws(posterior):
+    return posterior.result.extents
+
+
+def test_all_kinds_of_data_give_the_same_result(train):
+    kinds = [
+        (train.x, train.y),
+        (train.x.numpy(), train.y.numpy()),
+        train,
+        TensorDataset(train.x, train.y),
+        DataLoader(TensorDataset(train.x, train.y), batch_size=7),
+        DataLoader(TensorDataset(train.x, train.y), batch_size=7, shuffle=True),
+    ]
+    results = [draws(bayesinv.fit(small_model(), data, seed=3, **QUICK)) for data in kinds]
+    for result in results[1:]:
+        assert torch.equal(result, results[0])
+
+
+def test_same_seed_same_result_and_nothing_global_moves(train):
+    model = small_model()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    first = bayesinv.fit(model, train, seed=1, **QUICK)
+    second = bayesinv.fit(model, train, seed=1, **QUICK)
+    other = bayesinv.fit(model, train, seed=2, **QUICK)
+    assert torch.equal(draws(first), draws(second))
+    assert first.result.trace == second.result.trace
+    assert not torch.equal(draws(first), draws(other))
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])
+    assert len(pyro.get_param_store()) == 0
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("guide", ["full_rank", "mean_field", "flow", AutoDiagonalNormal])
+def test_every_guide_gives_draws_in_the_support(train, guide):
+    posterior = bayesinv.fit(small_model(), train, guide=guide, **QUICK)
+    extents = draws(posterior)
+    assert extents.shape == (1, 12, 2)
+    assert bool((extents >= 0).all()) and float(extents[..., 0].max()) <= math.pi
+    assert posterior.result.guide == (guide if isinstance(guide, str) else "AutoDiagonalNormal")
+    assert math.isfinite(posterior.log_evidence)
+
+
+def test_a_single_symmetry_works_with_every_guide(train):
+    for guide in ("full_rank", "flow"):
+        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=8), "rotation", num_orbit_samples=4)
+        assert draws(bayesinv.fit(model, train, guide=guide, **QUICK)).shape == (1, 12, 1)
+
+
+def test_fixed_extents_are_a_point_mass_with_their_evidence(train):
+    model = small_model(priors={"rotation": 0.5, "translate_x": None})
+    posterior = bayesinv.fit(model, train, **QUICK)
+    assert draws(posterior).tolist() == [[[0.5, 0.0]]]
+    value = posterior.model.log_evidence(torch.tensor([0.5, 0.0], dtype=torch.float64), posterior.data)
+    assert posterior.log_evidence == pytest.approx(float(value.detach()))
+    assert posterior.predict(train.x[:3]).probs.shape == (3, 10)
+
+
+def test_regression_end_to_end(train):
+    y = train.x.mean((1, 2, 3)).numpy()
+    posterior = bayesinv.fit(small_model(likelihood="gaussian"), (train.x, y), **QUICK)
+    prediction = posterior.predict(train.x)
+    assert prediction.mean.shape == prediction.variance.shape == (40, 1)
+    assert bool((prediction.variance > 0).all())
+
+
+def test_the_objective_rises(train):
+    posterior = bayesinv.fit(small_model(), train, seed=0, max_steps=80, num_draws=12)
+    trace = posterior.result.trace
+    assert np.mean(trace[-10:]) > np.mean(trace[:10]) + 5.0
+
+
+def test_callbacks_see_the_steps_and_can_end_the_run(train):
+    seen = []
+
+    def stop_at_five(step):
+        seen.append((step.step, dict(step.extents)))
+        return step.step == 5
+
+    posterior = bayesinv.fit(small_model(), train, callbacks=[stop_at_five], **QUICK)
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5]
+    assert set(seen[0][1]) == {"rotation", "translate_x"}
+    assert posterior.result.num_steps == 5
+
+
+def test_importance_warning_past_the_threshold(train):
+    # two steps from the start: the guide has not met the posterior
+    with pytest.warns(ImportanceWarning, match=r"Pareto k̂ = .* is above 0.7.*guide=\"flow\""):
+        posterior = bayesinv.fit(small_model(), train, max_steps=2, num_draws=30)
+    assert posterior.pareto_k > 0.7
+    assert any("Pareto" in note for note in posterior.result.warnings)
+
+
+def test_a_non_finite_objective_names_site_and_step_and_keeps_the_last_good_state(train, monkeypatch):
+    original = bayesinv.InvarianceModel.log_evidence
+    calls = {"count": 0}
+
+    def breaks_at_the_fifth(self, eta, data):
+        calls["count"] += 1
+        value = original(self, eta, data)
+        return value * float("nan") if calls["count"] == 6 else value
+
+    monkeypatch.setattr(bayesinv.InvarianceModel, "log_evidence", breaks_at_the_fifth)
+    with pytest.raises(NonFiniteError, match=r"step 5: site 'evidence' is nan at extents rotation=") as caught:
+        bayesinv.fit(small_model(), train, **QUICK)
+    assert caught.value.step == 5
+    assert bool(torch.isfinite(caught.value.posterior.sample(5)).all())
+    assert any("step 5" in note for note in caught.value.posterior.result.warnings)
+
+
+def test_a_failure_at_the_first_step_leaves_nothing_behind(train, monkeypatch):
+    monkeypatch.setattr(bayesinv.InvarianceModel, "log_evidence", lambda self, eta, data: torch.tensor(float("nan")))
+    with pytest.raises(NonFiniteError, match="no earlier state") as caught:
+        bayesinv.fit(small_model(), train, **QUICK)
+    assert caught.value.posterior is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"inference": "mcmc"}, ValueError, r"inference: expected one of \['vi', 'nuts'\]"),
+        ({"guide": "iaf"}, ValueError, "guide: expected one of"),
+        ({"device": "cuda:99"}, ValueError, "device: expected"),
+        ({"device": "tpu"}, ValueError, "device: expected"),
+        ({"max_steps": 0}, ValueError, "max_steps: expected a positive integer"),
+        ({"seed": -1}, ValueError, "seed: expected"),
+    ],
+)
+def test_bad_options_name_the_choices(train, options, error, message):
+    with pytest.raises(error, match=message):
+        bayesinv.fit(small_model(), train, **options)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (x.index_fill(0, torch.tensor([3]), float("nan")), y), r"64 .*NaN|NaN.*64"),
+        (lambda x, y: ((255 * x).to(torch.uint8), y), "uint8"),
+        (lambda x, y: (x[:, 0], y), "shape"),
+        (lambda x, y: (x, y.float() + 0.5), "integer"),
+        (lambda x, y: (x, y - 1), "-1"),
+        (lambda x, y: (x[:5], y), "5"),
+        (lambda x, y: (x[:0], y[:0]), "empty|no examples|0 examples"),
+        (lambda x, y: (x, torch.zeros_like(y)), "class"),
+    ],
+    ids=["nan", "uint8", "rank", "float labels", "negative", "lengths", "empty", "one class"],
+)
+def test_bad_data_is_refused_before_anything_runs(train, spoil, message):
+    with pytest.raises(DataError, match=message):
+        bayesinv.fit(small_model(), spoil(train.x, train.y))
+
+
+def test_not_a_model():
+    with pytest.raises(TypeError, match="model"):
+        bayesinv.fit(torch.nn.Linear(2, 2), (torch.rand(4, 2), torch.zeros(4)))
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_the_cpu(train):
+    eta = torch.tensor([0.5, 0.1], dtype=torch.float64)
+    values = []
+    for device in ("cpu", "cuda"):
+        model = small_model(precision="double").to(device)
+        data = train.to(device)
+        model.initialise(data)
+        values.append(float(model.log_evidence(eta, data).detach()))
+    assert values[0] == pytest.approx(values[1], rel=1e-8)
+    posterior = bayesinv.fit(small_model(), train, device="cuda", **QUICK)
+    assert posterior.predict(train.x[:3]).probs.shape == (3, 10)

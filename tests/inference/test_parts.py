@@ -1,0 +1,226 @@
+"""The loop's schedule and stop, importance weights against known answers, guides' gradients, NUTS against VI."""
+
+import math
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from scipy import stats
+
+import bayesinv
+from bayesinv.errors import NonFiniteError
+from bayesinv.inference.guides import FullRankNormal, make_guide
+from bayesinv.inference.importance import pareto_smooth, weigh
+from bayesinv.inference.loop import COOLDOWN_SHARE, FINAL_RATE, _rate, maximise
+from bayesinv.inference.vi import local_parameters
+
+
+def run(objective, parameter, max_steps=400, tolerance=0.02):
+    return maximise(
+        objective,
+        [{"params": [parameter], "lr": 0.1}],
+        [Holder(parameter)],
+        max_steps,
+        tolerance,
+        current_extents=dict,
+        describe=str,
+    )
+
+
+class Holder(torch.nn.Module):
+    def __init__(self, parameter):
+        super().__init__()
+        self.parameter = parameter
+
+
+def test_plateau_ends_the_run_before_the_last_step():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.tensor(3.0))
+    trace = run(lambda: -(p**2) + 0.1 * torch.randn((), generator=generator), p, max_steps=2000)
+    assert trace.converged
+    assert 120 < len(trace.objective) < 1500
+    assert abs(float(p.detach())) < 0.05
+
+
+def test_a_rising_objective_is_not_called_converged():
+    p = torch.nn.Parameter(torch.tensor(0.0))
+    trace = run(lambda: p, p, max_steps=200)
+    assert not trace.converged
+    assert len(trace.objective) == 200
+
+
+def test_rate_is_constant_then_falls_to_its_end():
+    cooldown = round(COOLDOWN_SHARE * 100)
+    rates = [_rate(step, 100, cooldown) for step in range(100)]
+    assert rates[: 100 - cooldown] == [1.0] * (100 - cooldown)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(FINAL_RATE, abs=0.05)
+
+
+def test_the_last_good_state_is_restored():
+    p = torch.nn.Parameter(torch.tensor(1.0))
+    seen = []
+
+    def objective():
+        seen.append(float(p.detach()))
+        return p * (float("inf") if len(seen) == 4 else 1.0)
+
+    with pytest.raises(NonFiniteError, match="step 4: the objective is inf") as caught:
+        run(objective, p)
+    assert caught.value.step == 4
+    assert float(p.detach()) == pytest.approx(seen[2])
+
+
+def test_equal_weights_have_a_known_evidence():
+    log_weights = torch.full((100,), -3.0, dtype=torch.float64)
+    log_weights += 1e-3 * torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = weigh(torch.zeros(100, 1, dtype=torch.float64), log_weights)
+    assert drawn.log_evidence == pytest.approx(-3.0, abs=1e-3)
+    assert drawn.log_evidence_se < 1e-3
+    assert float(drawn.log_weights.logsumexp(0)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_evidence_and_its_error_for_normal_proposals():
+    """Target N(0, 1), proposal N(0, s²), s > 1: the weights have mean one and a variance in closed form."""
+    s, J = 1.5, 20000
+    x = s * torch.randn(J, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_weights = torch.distributions.Normal(0.0, 1.0).log_prob(x) - torch.distributions.Normal(0.0, s).log_prob(x)
+    drawn = weigh(x[:, None], log_weights)
+    variance = s**2 / math.sqrt(2 * s**2 - 1) - 1
+    assert drawn.log_evidence_se == pytest.approx(math.sqrt(variance / J), rel=0.05)
+    assert abs(drawn.log_evidence) < 4 * drawn.log_evidence_se
+    assert drawn.pareto_k < 0.5
+
+
+def test_k_hat_exposes_a_proposal_that_is_too_narrow():
+    x = 0.1 * torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    log_weights = torch.distributions.Normal(0.0, 1.0).log_prob(x) - torch.distributions.Normal(0.0, 0.1).log_prob(x)
+    assert pareto_smooth(log_weights)[1] > 0.7
+
+
+def test_k_hat_of_nearly_equal_weights_is_no_alarm():
+    """Weights that all lie within a fifth of each other: ArviZ's fit alone gives 2.2 on such a ripple."""
+    ripple = torch.cat(
+        [torch.full((338,), -0.06), torch.linspace(-0.0556, -0.0549, 30), torch.linspace(-0.05, 0.0, 32)]
+    )
+    smoothed, k = pareto_smooth(ripple.double())
+    assert k <= 0.0
+    assert float(smoothed.logsumexp(0)) == pytest.approx(0.0, abs=1e-9)
+
+
+def normal_model():
+    """log p(z) of a correlated normal in the unconstrained space of two extents."""
+    loc = torch.tensor([-0.5, 0.4], dtype=torch.float64)
+    covariance = torch.tensor([[0.3, 0.15], [0.15, 0.2]], dtype=torch.float64)
+    target = pyro.distributions.MultivariateNormal(loc, covariance)
+
+    def model():
+        values = []
+        for name in ("a", "b"):
+            values.append(pyro.sample(name, bayesinv.UniformExtent(0.0, 1.0)))
+        z = torch.special.ndtri(torch.stack(values))
+        prior = pyro.distributions.Normal(torch.zeros(2, dtype=torch.float64), 1.0).log_prob(z).sum()
+        pyro.factor("likelihood", target.log_prob(z) - prior)
+
+    return model, loc, covariance
+
+
+def test_full_rank_guide_recovers_a_normal_posterior():
+    model, loc, covariance = normal_model()
+    torch.manual_seed(0)
+    with local_parameters():
+        start = {"a": torch.tensor(0.1, dtype=torch.float64), "b": torch.tensor(0.1, dtype=torch.float64)}
+        guide, _ = make_guide("full_rank", model, start)
+        elbo = pyro.infer.Trace_ELBO()(model, guide)
+        guide()
+        optimiser = torch.optim.Adam(guide.parameters(), lr=0.03)
+        for step in range(600):
+            if step == 400:
+                optimiser.param_groups[0]["lr"] = 0.005
+            optimiser.zero_grad()
+            elbo().backward()
+            optimiser.step()
+        fitted = guide.get_posterior()
+    torch.testing.assert_close(fitted.loc.detach(), loc, atol=0.02, rtol=0.0)
+    torch.testing.assert_close(fitted.covariance_matrix.detach(), covariance, atol=0.02, rtol=0.0)
+
+
+def test_pathwise_gradient_vanishes_at_the_posterior():
+    """The reason for the guide: at the optimum its gradient is zero draw by draw, not only on average."""
+    model, loc, covariance = normal_model()
+    with local_parameters():
+        guide = FullRankNormal(model, init_scale=0.1)
+        guide()
+        L = torch.linalg.cholesky(covariance)
+        guide.loc.data.copy_(loc)
+        guide.scale = L.diagonal()
+        guide.scale_tril = L / L.diagonal()[:, None]
+        elbo = pyro.infer.Trace_ELBO()(model, guide)
+        for _ in range(3):
+            guide.zero_grad()
+            elbo().backward()
+            assert float(guide.loc.grad.abs().max()) < 1e-8
+
+
+@pytest.mark.slow
+def test_nuts_agrees_with_vi_on_the_same_evidence():
+    train = bayesinv.datasets.digits(math.radians(45), size=8, num_train=80, seed=0).train
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_inducing=20),
+        ["rotation", "translate_x"],
+        priors={"translate_x": 0.05},
+        num_orbit_samples=8,
+    )
+    vi = bayesinv.fit(model, train, seed=0, num_draws=400)
+    nuts = bayesinv.fit(model, train, seed=0, inference="nuts", num_draws=150, num_warmup=60)
+    assert nuts.result.extents.shape == (2, 150, 2)
+    assert nuts.result.rhat[0] < 1.05 and math.isnan(nuts.result.rhat[1])
+    a, b = vi["rotation"].numpy(), nuts["rotation"].numpy()
+    spread = np.quantile(b, 0.95) - np.quantile(b, 0.05)
+    assert abs(np.median(a) - np.median(b)) < 0.25 * spread
+    assert 1 / 1.7 < (np.quantile(a, 0.95) - np.quantile(a, 0.05)) / spread < 1.7
+    assert vi.log_evidence == pytest.approx(
+        nuts.log_evidence, abs=4 * (vi.log_evidence_se + nuts.log_evidence_se) + 0.05
+    )
+
+
+@pytest.mark.slow
+def test_posterior_on_a_grid_is_what_vi_and_its_weights_report():
+    """One latent symmetry: the posterior by quadrature on the same evidence."""
+    train = bayesinv.datasets.digits(math.radians(45), size=8, num_train=80, seed=1).train
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_inducing=20), "rotation", num_orbit_samples=8, precision="double"
+    )
+    posterior = bayesinv.fit(model, train, seed=0, num_draws=400)
+    grid = torch.linspace(1e-3, math.pi - 1e-3, 400, dtype=torch.float64)
+    with torch.no_grad():
+        log_p = torch.stack([posterior.model.log_evidence(r[None], posterior.data) for r in grid])
+    log_evidence = float(log_p.logsumexp(0)) + math.log(float(grid[1] - grid[0])) - math.log(math.pi)
+    cdf = torch.cumsum((log_p - log_p.logsumexp(0)).exp(), 0).numpy()
+    exact = np.degrees(np.interp([0.05, 0.5, 0.95], cdf, grid.numpy()))
+    row = posterior.summary(reweighted=True).loc["rotation"]
+    assert abs(row["median"] - exact[1]) < 0.2 * (exact[2] - exact[0])
+    assert (row["upper"] - row["lower"]) == pytest.approx(exact[2] - exact[0], rel=0.3)
+    assert posterior.log_evidence == pytest.approx(log_evidence, abs=4 * posterior.log_evidence_se + 0.05)
+
+
+def test_seeded_restores_every_generator():
+    from bayesinv.randomness import seeded
+
+    state = torch.random.get_rng_state()
+    with pytest.raises(RuntimeError), seeded(3):
+        torch.rand(2)
+        raise RuntimeError
+    assert torch.equal(state, torch.random.get_rng_state())
+    with pytest.raises(ValueError, match="seed"), seeded(-1):
+        pass
+
+
+def test_normal_draws_are_standard_normal():
+    from bayesinv.prediction import standard_normal_draws
+
+    z = standard_normal_draws(64, 50, seed=0)
+    assert z.shape == (64, 50)
+    assert float(z.mean().abs()) < 1e-12  # antithetic
+    assert stats.kstest(z[:32].reshape(-1).numpy(), "norm").pvalue > 0.01
