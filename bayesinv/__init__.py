@@ -7,6 +7,14 @@ posterior = bayesinv.fit(model, (x, y), seed=0)
 posterior.summary()
 """
 
+import warnings
+
+with warnings.catch_warnings():
+    # linear_operator and Pyro decorate functions with torch.jit.script while they are imported; not the user's concern.
+    warnings.filterwarnings("ignore", message="`torch.jit")
+    import gpytorch as _gpytorch  # noqa: F401
+    import pyro as _pyro  # noqa: F401
+
 from bayesinv import datasets, errors, evidence, transforms
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data import Data

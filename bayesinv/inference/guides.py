@@ -88,7 +88,8 @@ def flow_around(normal: AutoMultivariateNormal, model: Callable[..., Any]) -> Au
     Kingma et al., 2016, arXiv:1606.04934.
     """
     fitted = normal.get_posterior()
-    affine = T.LowerCholeskyAffine(fitted.loc.detach(), fitted.scale_tril.detach())
+    # Cached, so that log q(z) of a fresh draw never inverts the autoregressive layers: slow, and float32 in Pyro.
+    affine = T.LowerCholeskyAffine(fitted.loc.detach(), fitted.scale_tril.detach(), cache_size=1)
 
     def layers(dimension: int) -> Any:
         if dimension == 1:
