@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from bayesinv.data import Data, as_data
-from bayesinv.errors import ImportanceWarning, NotConvergedWarning
+from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning
 from bayesinv.inference.guides import GuideFactory
-from bayesinv.inference.importance import importance_sample
-from bayesinv.inference.loop import Callback
-from bayesinv.inference.nuts import run_nuts
+from bayesinv.inference.importance import WeightedDraws, importance_sample
+from bayesinv.inference.loop import Callback, Trace
+from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.vi import Schedule, fit_guide, fit_hyperparameters, local_parameters
 from bayesinv.model import InvarianceModel
@@ -102,82 +102,102 @@ def fit(
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
     checked = checked.to(place)
+    failure: NonFiniteError | None = None
+    with seeded(seed), local_parameters():
+        fitted.initialise(checked, seed)
+        if not fitted.active:
+            facts = _point_mass(fitted, checked, fit_hyperparameters(fitted, checked, schedule, progress, callbacks))
+        else:
+            q, name, trace, failure = fit_guide(fitted, checked, guide, schedule, progress, callbacks)
+            if inference == "vi" or failure is not None:
+                facts = _weighted_draws(importance_sample(fitted, q, checked, num_draws), name, trace)
+            else:
+                facts = _chain_draws(
+                    run_nuts(fitted, q, checked, num_chains, num_draws, num_warmup, num_draws, progress),
+                    trace,
+                    num_warmup,
+                )
+    if failure is not None:
+        facts["warnings"] = (*facts["warnings"], str(failure))
     settings = {
         "device": str(place),
         "max_steps": max_steps,
         "learning_rate": learning_rate,
         "tolerance": tolerance,
         "num_train": len(checked),
+        "num_warmup": num_warmup if facts["inference"] == "nuts" else None,
     }
-    with seeded(seed), local_parameters():
-        fitted.initialise(checked, seed)
-        if not fitted.active:
-            trace = fit_hyperparameters(fitted, checked, schedule, progress, callbacks)
-            eta = torch.tensor([fitted.extents.fixed[name] for name in fitted.symmetries], dtype=torch.float64)
-            with torch.no_grad():
-                value = float(fitted.log_evidence(eta, checked))
-            result = InferenceResult(
-                inference="fixed",
-                guide=None,
-                extents=eta[None, None],
-                log_evidence=value,
-                log_evidence_se=0.0,
-                trace=trace.objective,
-                seconds=time.perf_counter() - began,
-                num_steps=len(trace.objective),
-                converged=trace.converged,
-                seed=seed,
-                settings=settings,
-            )
-            return InvariancePosterior(fitted, checked, result)
-        q, name, trace, failure = fit_guide(fitted, checked, guide, schedule, progress, callbacks)
-        if inference == "vi" or failure is not None:
-            drawn = importance_sample(fitted, q, checked, num_draws)
-            notes = _note_importance(drawn.pareto_k)
-            result = InferenceResult(
-                inference="vi",
-                guide=name,
-                extents=drawn.extents[None],
-                log_weights=drawn.log_weights,
-                pareto_k=drawn.pareto_k,
-                log_evidence=drawn.log_evidence,
-                log_evidence_se=drawn.log_evidence_se,
-                trace=trace.objective,
-                seconds=time.perf_counter() - began,
-                num_steps=len(trace.objective),
-                converged=trace.converged,
-                seed=seed,
-                settings=settings,
-                warnings=notes if failure is None else (*notes, str(failure)),
-            )
-        else:
-            chains = run_nuts(fitted, q, checked, num_chains, num_draws, num_warmup, num_draws, progress)
-            worst = max(value for value in chains.rhat if value == value)
-            notes = () if worst <= LARGEST_RHAT else (_rhat_note(worst),)
-            for note in notes:
-                warnings.warn(note, NotConvergedWarning, stacklevel=2)
-            result = InferenceResult(
-                inference="nuts",
-                guide=None,
-                extents=chains.extents,
-                pareto_k=None,
-                log_evidence=chains.evidence.log_evidence,
-                log_evidence_se=chains.evidence.log_evidence_se,
-                trace=trace.objective,
-                seconds=time.perf_counter() - began,
-                num_steps=num_warmup + num_draws,
-                converged=worst <= LARGEST_RHAT,
-                seed=seed,
-                rhat=chains.rhat,
-                ess=chains.ess,
-                settings={**settings, "num_warmup": num_warmup},
-                warnings=notes,
-            )
+    result = InferenceResult(**facts, seconds=time.perf_counter() - began, seed=seed, settings=settings)
     posterior = InvariancePosterior(fitted, checked, result)
     if failure is not None:
         failure.posterior = posterior
         raise failure
     return posterior
+
+
+def _point_mass(model: InvarianceModel, data: Data, trace: Trace) -> dict[str, Any]:
+    """The facts of a fit whose extents are all fixed."""
+    eta = torch.tensor([model.extents.fixed[name] for name in model.symmetries], dtype=torch.float64)
+    with torch.no_grad():
+        value = float(model.log_evidence(eta, data))
+    return {
+        "inference": "fixed",
+        "guide": None,
+        "extents": eta[None, None],
+        "log_evidence": value,
+        "log_evidence_se": 0.0,
+        "trace": trace.objective,
+        "num_steps": len(trace.objective),
+        "converged": trace.converged,
+        "warnings": (),
+    }
+
+
+def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str, Any]:
+    """The facts of a variational fit; warns past the largest k̂."""
+    notes: tuple[str, ...] = ()
+    if drawn.pareto_k > LARGEST_PARETO_K:
+        notes = (
+            f"Pareto k̂ = {drawn.pareto_k:.2f} is above {LARGEST_PARETO_K}: the guide misses part of the posterior, so "
+            "that the reweighted posterior and log_evidence are rough. "
+            'Try guide="flow", more max_steps, or inference="nuts"',
+        )
+        warnings.warn(notes[0], ImportanceWarning, stacklevel=3)
+    return {
+        "inference": "vi",
+        "guide": guide,
+        "extents": drawn.extents[None],
+        "log_weights": drawn.log_weights,
+        "pareto_k": drawn.pareto_k,
+        "log_evidence": drawn.log_evidence,
+        "log_evidence_se": drawn.log_evidence_se,
+        "trace": trace.objective,
+        "num_steps": len(trace.objective),
+        "converged": trace.converged,
+        "warnings": notes,
+    }
+
+
+def _chain_draws(chains: Chains, trace: Trace, num_warmup: int) -> dict[str, Any]:
+    """The facts of a NUTS run; warns past the largest R̂. The trace is that of the VI fit before it."""
+    worst = max(value for value in chains.rhat if value == value)  # NaN where an extent is fixed
+    notes: tuple[str, ...] = ()
+    if worst > LARGEST_RHAT:
+        notes = (f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree. Raise num_warmup and num_draws",)
+        warnings.warn(notes[0], NotConvergedWarning, stacklevel=3)
+    return {
+        "inference": "nuts",
+        "guide": None,
+        "extents": chains.extents,
+        "log_evidence": chains.evidence.log_evidence,
+        "log_evidence_se": chains.evidence.log_evidence_se,
+        "trace": trace.objective,
+        "num_steps": num_warmup + chains.extents.shape[1],
+        "converged": worst <= LARGEST_RHAT,
+        "rhat": chains.rhat,
+        "ess": chains.ess,
+        "warnings": notes,
+    }
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -196,18 +216,3 @@ def choose_device(device: str | torch.device) -> torch.device:
             f'device: expected "auto", "cpu" or an accelerator of this machine such as "cuda", got {device!r}'
         ) from error
     return place
-
-
-def _note_importance(pareto_k: float) -> tuple[str, ...]:
-    if pareto_k <= LARGEST_PARETO_K:
-        return ()
-    note = (
-        f"Pareto k̂ = {pareto_k:.2f} is above {LARGEST_PARETO_K}: the guide misses part of the posterior, so that the "
-        'reweighted posterior and log_evidence are rough. Try guide="flow", more max_steps, or inference="nuts"'
-    )
-    warnings.warn(note, ImportanceWarning, stacklevel=3)
-    return (note,)
-
-
-def _rhat_note(worst: float) -> str:
-    return f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree. Raise num_warmup and num_draws"

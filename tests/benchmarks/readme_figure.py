@@ -1,6 +1,6 @@
 """The picture at the top of the README: three sets of digits and what they say about rotation.
 
-    python tests/benchmarks/readme_figure.py docs/rotation_posteriors.png
+python tests/benchmarks/readme_figure.py docs/rotation_posteriors.png
 """
 
 import math

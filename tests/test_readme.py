@@ -1,0 +1,37 @@
+"""The README's example runs as it stands there (at a small size), and what it points to exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(block.strip().splitlines()) <= 15
+    small = block.replace("num_train=500", "num_train=60").replace("progress=True", "max_steps=10, num_draws=20")
+    assert small.count("60") == 1 and "max_steps=10" in small
+    exec(compile(small, "README.md", "exec"), {})
+    assert "rotation" in capsys.readouterr().out
+    assert (tmp_path / "extents.png").stat().st_size > 1000
+    assert (tmp_path / "digits.bayesinv").exists()
+
+
+def test_what_it_points_to_exists():
+    links = re.findall(r"\]\(([^)#]+)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+    for path in re.findall(r"^\| `([^`]+/[^`]*)`", README, flags=re.MULTILINE):
+        assert (ROOT / path).exists(), path
+
+
+def test_make_targets_are_those_of_the_makefile():
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert target in targets
