@@ -111,8 +111,20 @@ class Truncated(dist.TorchDistribution):
     def __init__(self, base: Prior, high: float, validate_args: bool | None = None):
         if base.batch_shape or base.event_shape:
             raise ExtentError(f"Truncated: expected a scalar distribution, got batch shape {tuple(base.batch_shape)}")
+        low = getattr(base.support, "lower_bound", None)
+        if low is not None and float(low) > 0:
+            raise ExtentError(
+                f"Truncated: expected a distribution that starts at 0 or below, but {base} starts at {low}"
+            )
         self.base = base
         self.high = torch.as_tensor(high, dtype=torch.float64)
+        try:
+            base.cdf(_inside(base, self.high))
+        except NotImplementedError:
+            raise ExtentError(
+                f"Truncated: {type(base).__name__} has no cdf, which truncation needs; use HalfNormal, Exponential, "
+                "LogNormal, or a UniformExtent"
+            ) from None
         self._low_mass = base.cdf(_inside(base, torch.zeros((), dtype=torch.float64)))
         self._mass = base.cdf(_inside(base, self.high)) - self._low_mass
         if not bool(self._mass > 0):
@@ -124,12 +136,17 @@ class Truncated(dist.TorchDistribution):
         return ProbitInterval(torch.zeros((), dtype=torch.float64), self.high)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+        """Draws by inverting the truncated distribution function."""
         return self.icdf(torch.rand(sample_shape, dtype=torch.float64))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return self.base.log_prob(_inside(self.base, value)) - self._mass.log()
+        """log p(η); -inf outside [0, high]."""
+        inside = (value >= 0) & (value <= self.high)
+        density = self.base.log_prob(_inside(self.base, value.clamp(0.0, float(self.high)))) - self._mass.log()
+        return torch.where(inside, density, -torch.inf)
 
     def icdf(self, value: Tensor) -> Tensor:
+        """The quantile function, values in [0, 1]."""
         return self.base.icdf(self._low_mass + value * self._mass).clamp(0.0, float(self.high))
 
 

@@ -21,17 +21,11 @@ from bayesinv.backbones import GaussianProcess
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
-from bayesinv.evidence import (
-    ClassificationEvidence,
-    Evidence,
-    GaussianEvidence,
-    as_evidence,
-    evidence_from_config,
-)
+from bayesinv.evidence import Evidence, as_evidence, evidence_from_config
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_extents
 from bayesinv.orbits import Orbit
-from bayesinv.prediction import ClassAverage, GaussianAverage, Prediction, standard_normal_draws
+from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
 from bayesinv.transforms import Transform, as_transform, from_config
 
@@ -191,19 +185,10 @@ class InvarianceModel(nn.Module):
         """
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
-        classes, normal = ClassAverage(), GaussianAverage()
-        noise: Tensor | None = None
+        average = self.evidence.average(num_function_samples, seed)
         for eta, share in zip(extents, shares, strict=True):
-            mean, variance = self.function_posterior(x, data, eta)
-            if isinstance(self.evidence, ClassificationEvidence):
-                if noise is None:  # the same draws at every η: one to make, and smooth in η
-                    flat = standard_normal_draws(num_function_samples, mean.numel(), seed)
-                    noise = flat.reshape(num_function_samples, *mean.shape).to(mean.device)
-                f = mean + variance.sqrt() * noise
-                classes.add(self.evidence.log_probabilities(f).exp(), share)
-            elif isinstance(self.evidence, GaussianEvidence):
-                normal.add(mean, variance + self.evidence.noise, share)
-        return classes.result() if self.likelihood == "categorical" else normal.result()
+            average.add(*self.function_posterior(x, data, eta), share)
+        return average.result()
 
     @torch.no_grad()
     def log_likelihood(
@@ -222,7 +207,7 @@ class InvarianceModel(nn.Module):
         self,
         x: Float[Tensor, n * event],
         extents: Float[Tensor, " K"] | None = None,
-        num_outputs: int = 1,
+        num_outputs: int | None = None,
         seed: int = 0,
     ) -> Simulation:
         """Draw extents, function and targets from the same finite-orbit model that is fitted.
@@ -232,18 +217,28 @@ class InvarianceModel(nn.Module):
         Args:
             x: inputs, (n, *event).
             extents: (K,); drawn from the prior if None.
-            num_outputs: classes, or outputs of a regression.
+            num_outputs: classes, or outputs of a regression; by default those of the data that the model was
+                initialised with, and one output for a regression that has seen none.
             seed: of everything drawn.
+
+        Raises:
+            ValueError: fewer than two classes, or another number than the model was initialised for.
         """
-        eta = (
-            self.extents.sample_prior(1, seed)[0] if extents is None else torch.as_tensor(extents, dtype=torch.float64)
-        )
+        default = 1 if self.likelihood == "gaussian" else len(self.evidence.mean)
+        num_outputs = default if num_outputs is None else num_outputs
+        if self.likelihood == "categorical" and num_outputs < 2:
+            raise ValueError(f"num_outputs: expected the number of classes, at least 2, got {num_outputs}")
+        seeds = torch.Generator().manual_seed(seed)
+        # Seeds of their own: with one seed for both, the function would depend on the extents.
+        extents_seed, function_seed = torch.randint(2**31, (2,), generator=seeds).tolist()
+        eta = self.extents.sample_prior(1, extents_seed)[0] if extents is None else torch.as_tensor(extents).double()
         K = self.invariant_prior(eta).covariance(x)
-        with seeded(seed):
+        means = self.evidence.mean
+        if len(means) not in (1, num_outputs):
+            raise ValueError(f"num_outputs: this model has been initialised for {len(means)}, got {num_outputs}")
+        with seeded(function_seed):
             z = torch.randn(len(x), num_outputs, dtype=torch.float64).to(K.device)
-            f = cholesky(K, "k_ff of the simulated inputs", regularise=True) @ z
-            if len(self.evidence.mean) == num_outputs:  # means are there once the model has seen data
-                f = f + self.evidence.mean
+            f = means + cholesky(K, "k_ff of the simulated inputs", regularise=True) @ z
             return Simulation(eta, f, self.evidence.sample_targets(f))
 
     def config(self) -> dict[str, Any]:

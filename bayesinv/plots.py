@@ -262,11 +262,13 @@ def _prior_density(
     """The prior of symmetry k on a grid, relative to its peak, and its end; people's units."""
     extents = posterior.model.extents
     coordinate = posterior.model.transform.coordinates[k]
+    support = extents.priors[coordinate.name].support
+    low, high = float(support.lower_bound), float(support.upper_bound)
     # Mid-points of cells, so that an open end of the support (a log-normal at 0) is never asked
     # for.
-    cell = float(coordinate.largest) / num_points
+    cell = (high - low) / num_points
     eta = extents.prior_quantile(0.5).repeat(num_points, 1)  # (points, K)
-    eta[:, k] = cell * (torch.arange(num_points, dtype=torch.float64) + 0.5)
+    eta[:, k] = low + cell * (torch.arange(num_points, dtype=torch.float64) + 0.5)
     with torch.no_grad():
         log_density = torch.stack([extents.log_prior(row) for row in eta]).numpy()
     grid = eta[:, k].numpy()

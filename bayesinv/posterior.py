@@ -173,7 +173,8 @@ class InvariancePosterior:
             seed: of the extents and of the function samples.
 
         Returns:
-            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression.
+            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression; on the
+            device of x.
 
         Raises:
             DataError: x of the wrong shape or type, empty, or not finite.
@@ -184,7 +185,8 @@ class InvariancePosterior:
         # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
         distinct, counts = torch.unique(extents, dim=0, return_counts=True)
         weights = counts.to(extents.dtype) / num_samples
-        return self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed)
+        prediction = self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed)
+        return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
 
     def check_inputs(self, x: Any) -> Float[Tensor, "n *event"]:
         """New inputs as a tensor on the device and in the dtype of the training inputs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,18 +40,47 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.variance)
 
+    def to(self, device: torch.device | str) -> Prediction:
+        """The same on another device."""
+        probs, mean = (None if field is None else field.to(device) for field in (self.probs, self.mean))
+        return Prediction(self.variance.to(device), probs, mean)
 
-class ClassAverage:
-    """Running first and second moments of class probabilities over weighted posterior draws."""
 
-    def __init__(self) -> None:
+class Average(ABC):
+    """Moments of the predictions, built up over weighted posterior draws of the extents."""
+
+    @abstractmethod
+    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
+        """Take in the function's posterior at one draw of the extents."""
+
+    @abstractmethod
+    def result(self) -> Prediction:
+        """The averaged prediction."""
+
+
+class ClassAverage(Average):
+    """Class probabilities, by draws of the function that are the same at every draw of the extents.
+
+    Args:
+        log_probabilities: from function values (draws, n, C) to log class probabilities.
+        num_function_samples: draws of the function.
+        seed: of these draws.
+    """
+
+    def __init__(self, log_probabilities: Callable[[Tensor], Tensor], num_function_samples: int, seed: int) -> None:
+        self._log_probabilities = log_probabilities
+        self._num_samples, self._seed = num_function_samples, seed
+        self._noise: Tensor | None = None
         self._first: Tensor | None = None
         self._second: Tensor | None = None
 
-    def add(self, probabilities: Float[Tensor, "samples n C"], weight: float) -> None:
-        """Take in the function samples of one draw of the extents, which share its weight."""
-        first = weight * probabilities.mean(0)
-        second = weight * probabilities.square().mean(0)
+    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
+        """Take in the function's posterior at one draw of the extents."""
+        if self._noise is None:
+            flat = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
+            self._noise = flat.reshape(self._num_samples, *mean.shape).to(mean.device)
+        probabilities = self._log_probabilities(mean + variance.sqrt() * self._noise).exp()  # (draws, n, C)
+        first, second = weight * probabilities.mean(0), weight * probabilities.square().mean(0)
         self._first = first if self._first is None else self._first + first
         self._second = second if self._second is None else self._second + second
 
@@ -60,16 +91,21 @@ class ClassAverage:
         return Prediction(variance=(self._second - self._first.square()).clamp_min(0.0), probs=self._first)
 
 
-class GaussianAverage:
-    """Running moments of a mixture of normals over weighted posterior draws."""
+class GaussianAverage(Average):
+    """Mean and variance of a mixture of normals.
 
-    def __init__(self) -> None:
+    Args:
+        noise: variance of the observation noise, added to that of the function.
+    """
+
+    def __init__(self, noise: Float[Tensor, ""]) -> None:
+        self._noise = noise
         self._mean: Tensor | None = None
         self._second: Tensor | None = None
 
     def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
-        """Take in one draw of the extents."""
-        second = weight * (variance + mean.square())
+        """Take in the function's posterior at one draw of the extents."""
+        second = weight * (variance + self._noise + mean.square())
         self._mean = weight * mean if self._mean is None else self._mean + weight * mean
         self._second = second if self._second is None else self._second + second
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pyro
@@ -12,7 +14,7 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: Any) -> Iterator[None]:
     """Run a block with every global generator seeded, and restore their states on the way out.
 
     Pyro samples through torch's global generator, so a seed can only be an argument if that
@@ -32,13 +34,13 @@ def seeded(seed: int) -> Iterator[None]:
         >>> bool(torch.equal(before, torch.random.get_rng_state()))
         True
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {seed!r}")
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     try:
         with torch.random.fork_rng(devices=devices):
-            pyro.set_rng_seed(seed)
+            pyro.set_rng_seed(int(seed))
             yield
     finally:
         random.setstate(python_state)

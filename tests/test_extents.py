@@ -79,9 +79,19 @@ def test_truncated_integrates_to_one_and_samples_what_it_scores(base):
 
 def test_truncated_refuses_what_cannot_work():
     with pytest.raises(ExtentError, match="no mass"):
-        Truncated(dist.Uniform(2.0, 3.0), high=1.0)
+        Truncated(dist.Uniform(-3.0, -2.0), high=1.0)
     with pytest.raises(ExtentError, match="scalar"):
         Truncated(dist.HalfNormal(torch.ones(2)), high=1.0)
+
+
+def test_truncated_has_no_density_outside_and_refuses_what_starts_above_zero():
+    prior = Truncated(dist.HalfNormal(0.5), high=1.0)
+    outside = prior.log_prob(torch.tensor([-0.1, 1.1], dtype=torch.float64))
+    assert bool(torch.isinf(outside).all())
+    with pytest.raises(ExtentError, match="starts at 0"):
+        Truncated(dist.Pareto(0.3, 2.0), high=1.0)
+    with pytest.raises(ExtentError, match="has no cdf"):
+        Truncated(dist.Beta(2.0, 2.0), high=1.0)
 
 
 def test_a_uniform_keeps_its_bounds_and_gets_the_better_map():

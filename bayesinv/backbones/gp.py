@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ class GaussianProcess(nn.Module):
         if num_inducing < 1:
             raise ValueError(f"num_inducing: expected at least 1, got {num_inducing}")
         self.is_default_kernel = kernel is None
-        self.kernel = (_default_kernel() if kernel is None else kernel).double()
+        # A copy: learning, and float64, are not to reach the caller's kernel.
+        self.kernel = (_default_kernel() if kernel is None else copy.deepcopy(kernel)).double()
         self.num_inducing = num_inducing
         self.learn_inducing = learn_inducing
         self._given_inducing = inducing_points
@@ -99,7 +101,7 @@ class GaussianProcess(nn.Module):
             with seeded(seed):
                 chosen = torch.randperm(len(x))[: self.num_inducing]
             Z = x[chosen.to(x.device)].reshape(len(chosen), -1)
-        Z = Z.detach().to(torch.float64).clone()
+        Z = Z.detach().to(x.device, torch.float64, copy=True)
         self.inducing = nn.Parameter(Z, requires_grad=self.learn_inducing)
         if self.is_default_kernel:
             distances = torch.pdist(Z)
@@ -152,6 +154,19 @@ class GaussianProcess(nn.Module):
             blocks.append(K.reshape(S, b, S, m).mean((0, 2)))
         return torch.cat(blocks)
 
+    def bytes_per_input(self, num_samples: int, num_features: int, dtype: torch.dtype) -> int:
+        """Memory that the orbit of one input and its kernel need, gradients included.
+
+        The fast path holds orbit, its layout by input, its gradient and one spare; kernel, gradient and one
+        spare. GPyTorch's kernels run in float64 and keep about ten arrays of the kernel's size (counted on Matérn).
+        """
+        M = len(self.inducing)
+        if self._rbf() is not None:
+            per_sample = (4 * num_features + 3 * M + 3 * num_samples) * torch.finfo(dtype).bits // 8
+        else:
+            per_sample = (8 * num_features + 10 * M + 10 * num_samples) * 8
+        return num_samples * per_sample
+
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """Sum of the log densities of the priors that the user registered on the kernel."""
         total = torch.zeros((), dtype=torch.float64, device=self.inducing.device)
@@ -163,17 +178,17 @@ class GaussianProcess(nn.Module):
         """(scale, γ) when the kernel is an isotropic squared exponential, else None."""
         kernel: Kernel = self.kernel
         scale = torch.ones((), dtype=torch.float64, device=self.inducing.device)
-        if type(kernel) is ScaleKernel:
+        if type(kernel) is ScaleKernel and kernel.active_dims is None:
             scale, kernel = kernel.outputscale, kernel.base_kernel
         if type(kernel) is not RBFKernel or kernel.ard_num_dims not in (None, 1) or kernel.active_dims is not None:
             return None
         return scale, 0.5 / kernel.lengthscale.reshape(()).square()
 
     def config(self) -> dict[str, Any]:
-        """A JSON-able description; ``kernel`` is null for the default and "custom" for a user's own."""
+        """A JSON-able description; ``kernel`` is null for the default, and its text for a user's own."""
         return {
             "type": "GaussianProcess",
-            "kernel": None if self.is_default_kernel else "custom",
+            "kernel": None if self.is_default_kernel else repr(self.kernel),
             "num_inducing": self.num_inducing,
             "learn_inducing": self.learn_inducing,
         }

@@ -73,7 +73,4 @@ class InvariantPrior:
 
     def _block_size(self, x: Tensor) -> int:
         S = 1 if self.identity else self.orbit.num_samples
-        D, M = x[0].numel(), len(self.backbone.inducing)
-        # Per input: the orbit, its layout by input, its gradient and one spare; the kernel, its gradient and one spare.
-        per_input = S * (4 * D + 3 * M + 3 * S) * torch.finfo(self.dtype).bits // 8
-        return max(1, self.memory_budget // per_input)
+        return max(1, self.memory_budget // self.backbone.bytes_per_input(S, x[0].numel(), self.dtype))

@@ -40,7 +40,7 @@ def output_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         'fit'
     """
     path = Path(path).resolve()
-    if path.exists() or path.is_symlink():
+    if path.exists():
         _check_replaceable(path, overwrite)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")

@@ -12,9 +12,9 @@ DESCRIPTION = """\
 Learn which symmetries hold in data, how far each one reaches, and how sure the data make us.
 
 A symmetry is a way of changing an input (turning, moving, enlarging an image) that leaves its label
-as it was. Its extent is a half-width: a rotation extent of 45° means that turning by anything
-between -45° and 45° does not matter. `fit` finds a posterior distribution over all extents at once,
-from the training data alone, and the predictions are averaged over it.
+as it was. Its extent is a half-width: a rotation extent of 45° means that the model averages over
+turns between -45° and 45°. `fit` finds a posterior distribution over how far the average should
+reach, for all symmetries at once and from the training data alone; predictions are averaged over it.
 """
 
 EXAMPLES = """\

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
+from bayesinv.prediction import Average, ClassAverage
 
 
 class Evidence(nn.Module, ABC):
@@ -43,6 +44,10 @@ class Evidence(nn.Module, ABC):
         """Mean and variance of f(x) given the data, each of shape (n, C)."""
 
     @abstractmethod
+    def average(self, num_function_samples: int, seed: int) -> Average:
+        """What turns posteriors of f, one a draw of the extents, into a prediction."""
+
+    @abstractmethod
     def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Tensor) -> Float[Tensor, "*draws n"]:
         """log p(y_i | f_i)."""
 
@@ -67,6 +72,10 @@ class ClassificationEvidence(Evidence):
     @abstractmethod
     def log_probabilities(self, f: Float[Tensor, "*draws n C"]) -> Float[Tensor, "*draws n C"]:
         """Log class probabilities of function values."""
+
+    def average(self, num_function_samples: int, seed: int) -> Average:
+        """Class probabilities over draws of the function."""
+        return ClassAverage(self.log_probabilities, num_function_samples, seed)
 
     def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Int[Tensor, " n"]) -> Float[Tensor, "*draws n"]:
         """log p(y_i | f_i) through the link."""

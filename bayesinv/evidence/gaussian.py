@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.evidence.collapsed import CollapsedEvidence, Sites, Whitened
+from bayesinv.prediction import Average, GaussianAverage
 
-# As a share of the targets' variance: below it the bound divides rounding errors of the kernel by the noise.
-SMALLEST_NOISE_SHARE = 1e-6
+# As a share of the targets' variance. The bound divides rounding errors by the noise: at 1 % the jitter and a float32
+# orbit cost 0.6 and 0.1 nat on 300 inputs with ten outputs, at 0.01 % both cost tens. For noise below 1 % use
+# precision="double".
+SMALLEST_NOISE_SHARE = 1e-4
 
 
 def _above(lowest: float) -> GreaterThan:
@@ -67,6 +70,10 @@ class GaussianEvidence(CollapsedEvidence):
     def weighted_gram(self, V: Float[Tensor, "M n"], sites: Sites, data: Data) -> Float[Tensor, "1 M M"]:
         """V Vᵀ / σ², shared by the outputs."""
         return (sites.precision[0, 0] * (V @ V.T))[None]
+
+    def average(self, num_function_samples: int, seed: int) -> Average:
+        """Mean and variance in closed form; the arguments have no use here."""
+        return GaussianAverage(self.noise)
 
     def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Float[Tensor, "n C"]) -> Float[Tensor, "*draws n"]:
         """Σ_c log N(y_ic | f_ic, σ²)."""

@@ -14,7 +14,9 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence.base import ClassificationEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence, Sites, Whitened
 
-STEP_TOLERANCE = 1e-4  # in c; the bound is stationary there, so its own error is of the order of its square
+STEP_TOLERANCE = (
+    1e-4  # in c, relative to 1 + c; the bound is stationary there, so its error is of the order of the square
+)
 MAX_STEPS = 200
 
 
@@ -25,7 +27,8 @@ class PolyaGammaEvidence(CollapsedEvidence, ClassificationEvidence):
 
     The best c_ic² = E f_ic² is a fixed point of closed-form steps, started from the last one and iterated
     until it no longer moves; by the envelope theorem it needs no gradient (Jaakkola & Jordan, 2000; Wenzel et
-    al., AAAI 2019, arXiv:1802.06383). Class probabilities are σ(f_c) / Σ σ(f).
+    al., AAAI 2019, arXiv:1802.06383). Class probabilities are σ(f_c) / Σ σ(f); labels that are simulated
+    follow these, since one-against-rest factors alone are no distribution over a single label.
     """
 
     name = "polya_gamma"
@@ -58,7 +61,7 @@ class PolyaGammaEvidence(CollapsedEvidence, ClassificationEvidence):
                 sites = _sites_at(c, sign)
                 mean, variance = self.solve(white, sites, data).mean_and_variance(white)
                 new = ((self.mean + mean).square() + variance).sqrt()
-                moved = (new - c).abs().amax()
+                moved = ((new - c).abs() / (1.0 + c)).amax()
                 c = new
                 if moved < STEP_TOLERANCE:
                     break

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bayesinv.data import Data, as_data
-from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning
+from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.inference.guides import GuideFactory
 from bayesinv.inference.importance import WeightedDraws, importance_sample
 from bayesinv.inference.loop import Callback, Trace
@@ -35,7 +35,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "auto",
     guide: str | GuideFactory = "full_rank",
-    max_steps: int = 400,
+    max_steps: int = 1000,
     learning_rate: float = 0.045,
     tolerance: float = 0.02,
     num_draws: int = 300,
@@ -61,7 +61,8 @@ def fit(
         max_steps: the most optimiser steps; the run ends earlier on a plateau.
         learning_rate: of Adam, for the guide.
         tolerance: of the plateau rule, in units of the objective's spread over a window.
-        num_draws: posterior draws, per chain for NUTS; each is weighed by one evaluation of the evidence.
+        num_draws: posterior draws, per chain for NUTS, at least 5; after VI each is weighed by one evaluation of
+            the evidence.
         num_chains, num_warmup: of NUTS.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
@@ -74,14 +75,14 @@ def fit(
             holds the last good state, if there was one.
 
     Warns:
-        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05.
+        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, or max_steps reached before a plateau.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
         >>> from bayesinv.datasets import digits
         >>> train = digits(rotation=0.8, num_train=60, seed=0).train
         >>> model = InvarianceModel(GaussianProcess(num_inducing=20), "rotation", num_orbit_samples=8)
-        >>> posterior = fit(model, train, seed=0, max_steps=100, num_draws=50)
+        >>> posterior = fit(model, train, seed=0, num_draws=50)
         >>> posterior.sample(3).shape
         torch.Size([3, 1])
     """
@@ -89,13 +90,13 @@ def fit(
         raise TypeError(f"model: expected a bayesinv.InvarianceModel, got {type(model).__name__}")
     if inference not in INFERENCES:
         raise ValueError(f"inference: expected one of {list(INFERENCES)}, got {inference!r}")
-    for name, count in {
-        "max_steps": max_steps,
-        "num_draws": num_draws,
-        "num_chains": num_chains,
-    }.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {count!r}")
+    _check_counts(max_steps=max_steps, num_chains=num_chains, num_warmup=num_warmup)
+    _check_counts(least=5, num_draws=num_draws)
+    for name, value in {"learning_rate": learning_rate, "tolerance": tolerance}.items():
+        if not value > 0:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    with seeded(seed):  # refuses what is no seed before anything is computed
+        seed = int(seed)
     place = choose_device(device)
     checked: Data = as_data(data, model.likelihood, model.transform)
     schedule = Schedule(max_steps, learning_rate, tolerance)
@@ -106,19 +107,27 @@ def fit(
     with seeded(seed), local_parameters():
         fitted.initialise(checked, seed)
         if not fitted.active:
-            facts = _point_mass(fitted, checked, fit_hyperparameters(fitted, checked, schedule, progress, callbacks))
+            trace, failure = fit_hyperparameters(fitted, checked, schedule, progress, callbacks)
+            facts = _point_mass(fitted, checked, trace)
         else:
             q, name, trace, failure = fit_guide(fitted, checked, guide, schedule, progress, callbacks)
-            if inference == "vi" or failure is not None:
+            chains: Chains | None = None
+            if inference == "nuts" and failure is None:
+                try:
+                    chains = run_nuts(fitted, q, checked, num_chains, num_draws, num_warmup, num_draws, progress)
+                except NumericalError as error:
+                    failure = NonFiniteError(f"NUTS: {error}; the variational posterior is kept", step=0)
+            if chains is None:
                 facts = _weighted_draws(importance_sample(fitted, q, checked, num_draws), name, trace)
             else:
-                facts = _chain_draws(
-                    run_nuts(fitted, q, checked, num_chains, num_draws, num_warmup, num_draws, progress),
-                    trace,
-                    num_warmup,
-                )
+                facts = _chain_draws(chains, trace, num_warmup)
+    notes = list(facts["warnings"])
     if failure is not None:
-        facts["warnings"] = (*facts["warnings"], str(failure))
+        notes.append(str(failure))
+    elif facts["inference"] != "nuts" and not trace.converged:
+        notes.append(f"the objective was still rising after {len(trace.objective)} steps: raise max_steps")
+        warnings.warn(notes[-1], NotConvergedWarning, stacklevel=2)
+    facts["warnings"] = tuple(notes)
     settings = {
         "device": str(place),
         "max_steps": max_steps,
@@ -133,6 +142,12 @@ def fit(
         failure.posterior = posterior
         raise failure
     return posterior
+
+
+def _check_counts(least: int = 1, **counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < least:
+            raise ValueError(f"{name}: expected an integer of at least {least}, got {count!r}")
 
 
 def _point_mass(model: InvarianceModel, data: Data, trace: Trace) -> dict[str, Any]:
@@ -163,6 +178,8 @@ def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str,
             'Try guide="flow", more max_steps, or inference="nuts"',
         )
         warnings.warn(notes[0], ImportanceWarning, stacklevel=3)
+    if drawn.num_failed:
+        notes = (*notes, f"the evidence could not be computed at {drawn.num_failed} draws, which have no weight")
     return {
         "inference": "vi",
         "guide": guide,
@@ -180,11 +197,16 @@ def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str,
 
 def _chain_draws(chains: Chains, trace: Trace, num_warmup: int) -> dict[str, Any]:
     """The facts of a NUTS run; warns past the largest R̂. The trace is that of the VI fit before it."""
-    worst = max(value for value in chains.rhat if value == value)  # NaN where an extent is fixed
+    worst = chains.worst_rhat
     notes: tuple[str, ...] = ()
+    if chains.evidence.pareto_k > LARGEST_PARETO_K:
+        notes = (f"log_evidence is rough: its own weights have Pareto k̂ = {chains.evidence.pareto_k:.2f}",)
     if worst > LARGEST_RHAT:
-        notes = (f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree. Raise num_warmup and num_draws",)
-        warnings.warn(notes[0], NotConvergedWarning, stacklevel=3)
+        notes = (
+            *notes,
+            f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree. Raise num_warmup and num_draws",
+        )
+        warnings.warn(notes[-1], NotConvergedWarning, stacklevel=3)
     return {
         "inference": "nuts",
         "guide": None,
@@ -210,8 +232,8 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ValueError(
             f'device: expected "auto", "cpu" or an accelerator of this machine such as "cuda", got {device!r}'
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,7 +54,7 @@ def make_guide(guide: str | GuideFactory, model: Callable[..., Any], start: Mapp
 
     Args:
         guide: "full_rank", "mean_field", "flow" (starts as a full-rank normal), or a callable that takes the
-            Pyro model and returns a guide, such as ``pyro.infer.autoguide.AutoLaplaceApproximation``.
+            Pyro model and returns a guide, such as ``pyro.infer.autoguide.AutoLowRankMultivariateNormal``.
         model: the Pyro model.
         start: starting extents by site name.
 
@@ -71,6 +72,19 @@ def make_guide(guide: str | GuideFactory, model: Callable[..., Any], start: Mapp
     if not callable(guide):
         raise TypeError(f"guide: expected one of {list(GUIDES)} or a callable, got {type(guide).__name__}")
     return guide(model), getattr(guide, "__name__", type(guide).__name__)
+
+
+def _start_at_identity(part: Any) -> None:
+    """Equal bins with slope one for a spline; no shift and no log-scale for an autoregressive layer."""
+    with torch.no_grad():
+        if isinstance(part, T.Spline):
+            part.unnormalized_widths.zero_()
+            part.unnormalized_heights.zero_()
+            # Pyro's slopes are softplus(·) + 1e-3
+            part.unnormalized_derivatives.fill_(math.log(math.expm1(1.0 - 1e-3)))
+        else:
+            part.arn.layers[-1].weight.zero_()
+            part.arn.layers[-1].bias.zero_()
 
 
 class _DoubleFlow(AutoNormalizingFlow):
@@ -98,9 +112,7 @@ def flow_around(normal: AutoMultivariateNormal, model: Callable[..., Any]) -> Au
             parts = [T.affine_autoregressive(dimension, hidden_dims=[8 * dimension]) for _ in range(2)]
         for part in parts:
             part.double()
-            if dimension > 1:  # start at the identity: the last layer gives shift and log-scale
-                torch.nn.init.zeros_(part.arn.layers[-1].weight)
-                torch.nn.init.zeros_(part.arn.layers[-1].bias)
+            _start_at_identity(part)
         return T.ComposeTransformModule([*parts, affine])
 
     return _DoubleFlow(model, layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from pyro import poutine
 from torch import Tensor
 
 from bayesinv.data import Data
+from bayesinv.errors import NumericalError
 from bayesinv.extents import SITE_PREFIX
 from bayesinv.model import InvarianceModel
 
-NEARLY_EQUAL = 0.95  # share of the draws
+NEARLY_EQUAL = 0.95  # share of the draws: the weights then add a twentieth to the variance of any average
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class WeightedDraws:
         pareto_k: shape of the weights' tail; past 0.7 they cannot be trusted.
         log_evidence: log mean_j w_j.
         log_evidence_se: its standard error by the delta method, sd(w) / (mean(w) √J).
+        num_failed: draws at which the evidence could not be computed; their weight is zero.
     """
 
     extents: Float[Tensor, "J K"]
@@ -38,6 +40,7 @@ class WeightedDraws:
     pareto_k: float
     log_evidence: float
     log_evidence_se: float
+    num_failed: int = 0
 
 
 def pareto_smooth(log_weights: Float[Tensor, " J"]) -> tuple[Float[Tensor, " J"], float]:
@@ -88,17 +91,38 @@ def importance_sample(model: InvarianceModel, guide: Any, data: Data, num_draws:
     rows, log_weights = [], []
     for _ in range(num_draws):
         guide_trace = poutine.trace(guide).get_trace(data)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(data)
-        rows.append(extents_of_trace(model, model_trace))
-        log_joint = model_trace.log_prob_sum(lambda name, site: name != "hyperpriors")
+        rows.append(extents_of_trace(model, guide_trace))
+        try:
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(data)
+            log_joint = model_trace.log_prob_sum(lambda name, site: name != "hyperpriors")
+        except NumericalError:  # no evidence there: the draw has no weight, and is counted
+            log_joint = torch.tensor(-torch.inf, dtype=torch.float64)
         log_weights.append(log_joint - guide_trace.log_prob_sum())
-    return weigh(torch.stack(rows), torch.stack(log_weights))
+    extents, raw = torch.stack(rows), torch.stack(log_weights)
+    failed = int(torch.isinf(raw).sum())
+    if failed == num_draws:
+        raise NumericalError(f"the evidence could not be computed at any of {num_draws} draws of the guide")
+    if num_draws > 1 and bool((extents == extents[0]).all()):
+        raise ValueError(
+            "the guide puts all its mass on one point, so that there is no posterior to weigh; use a guide with a "
+            'spread, such as "full_rank"'
+        )
+    return replace(weigh(extents, raw), num_failed=failed)
+
+
+def draw_extents(model: InvarianceModel, guide: Any, data: Data, num_draws: int) -> Float[Tensor, "J K"]:
+    """Draws of the guide without weights."""
+    with torch.no_grad():
+        traces = [poutine.trace(guide).get_trace(data) for _ in range(num_draws)]
+    return torch.stack([extents_of_trace(model, trace) for trace in traces])
 
 
 def extents_of_trace(model: InvarianceModel, trace: Any) -> Float[Tensor, " K"]:
-    """η of one run of the Pyro model, in the order of the symmetries, fixed ones included."""
+    """η of one run of the guide or the model, in the order of the symmetries, fixed ones included."""
     values = [
-        trace.nodes[SITE_PREFIX + name]["value"] if name in model.active else torch.tensor(model.extents.fixed[name])
+        trace.nodes[SITE_PREFIX + name]["value"].detach().to(torch.float64)
+        if name in model.active
+        else torch.tensor(model.extents.fixed[name], dtype=torch.float64)
         for name in model.symmetries
     ]
-    return torch.stack([value.detach().to(torch.float64) for value in values])
+    return torch.stack(values)

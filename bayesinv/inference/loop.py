@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from bayesinv.errors import NonFiniteError, NumericalError
 
 WINDOW = 40  # steps whose mean objective is compared with that of the window before
-COOLDOWN_SHARE = 0.3  # of max_steps: the final descent of the learning rate that settles q's covariance
+# The final descent of the learning rate, which settles q's covariance: this share of max_steps, and no more than that.
+COOLDOWN_SHARE, LONGEST_COOLDOWN = 0.3, 120
 FINAL_RATE = 0.05  # of the learning rate, at the last step
 
 
@@ -87,7 +88,7 @@ def maximise(
     modules = list(modules)
     good: list[dict[str, Tensor]] | None = None
     values: list[float] = []
-    cooldown = max(1, round(COOLDOWN_SHARE * max_steps))
+    cooldown = max(1, min(LONGEST_COOLDOWN, round(COOLDOWN_SHARE * max_steps)))
     end, converged = max_steps, False
     began = time.perf_counter()
     with tqdm(total=max_steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
@@ -97,20 +98,20 @@ def maximise(
             for group, full in zip(optimiser.param_groups, base, strict=True):
                 group["lr"] = full * rate
             optimiser.zero_grad(set_to_none=True)
-            failure: str | None = None
             try:
                 value = objective()
                 number = float(value.detach())
                 if not math.isfinite(number):
-                    failure = f"the objective is {number}"
+                    raise NumericalError(f"the objective is {number}")
             except (NumericalError, ValueError, torch.linalg.LinAlgError) as error:
-                failure = str(error).splitlines()[0]
-            if failure is not None:
+                if type(error) is ValueError and "nan" not in str(error):
+                    raise  # Pyro reports parameters that are not finite as ValueError; others are not ours to explain
                 if good is not None:
                     for module, state in zip(modules, good, strict=True):
                         module.load_state_dict(state)
                 kept = "the state of the step before is kept" if good is not None else "there is no earlier state"
-                raise NonFiniteError(f"step {step + 1}: {failure}. Nothing after it is used; {kept}", step=step + 1)
+                first_line = str(error).splitlines()[0]
+                raise NonFiniteError(f"step {step + 1}: {first_line}; {kept}", step=step + 1) from error
             good = [copy.deepcopy(module.state_dict()) for module in modules]
             (-value).backward()
             optimiser.step()
@@ -130,7 +131,7 @@ def maximise(
 
 def _rate(step: int, end: int, cooldown: int) -> float:
     """Share of the full learning rate: one, then linear down to ``FINAL_RATE``."""
-    left = (end - step) / cooldown
+    left = (end - 1 - step) / cooldown
     return min(1.0, FINAL_RATE + (1.0 - FINAL_RATE) * left)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bayesinv.data import Data
+from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.extents import SITE_PREFIX
-from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
+from bayesinv.inference.importance import WeightedDraws, draw_extents, weigh
 from bayesinv.model import InvarianceModel
 
 # The proposal for the evidence is a normal fitted to the draws, this much wider, so that its tails cover theirs.
 PROPOSAL_INFLATION = 1.2
+NUM_FRAME_DRAWS = 500  # of the guide, without evaluating the model
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,13 @@ class Chains:
     rhat: tuple[float, ...]
     ess: tuple[float, ...]
     evidence: WeightedDraws
+    active: tuple[bool, ...]
+
+    @property
+    def worst_rhat(self) -> float:
+        """The largest R̂ of a latent extent; infinite where it is undefined, as for a chain that never moved."""
+        values = [value for value, latent in zip(self.rhat, self.active, strict=True) if latent]
+        return max(value if math.isfinite(value) else math.inf for value in values)
 
 
 def run_nuts(
@@ -60,26 +70,21 @@ def run_nuts(
         p.requires_grad_(False)
     try:
         _, potential, transforms, _ = initialize_model(model, model_args=(data,))
-        starts = importance_sample(model, guide, data, num_chains).extents
-        unconstrained = []
+        frame = Frame.around(_unconstrain(model, transforms, draw_extents(model, guide, data, NUM_FRAME_DRAWS)))
+        chains = []
         with tqdm(total=num_chains * (num_warmup + num_draws), disable=not progress, unit="draw") as bar:
-            for chain in range(num_chains):
-                initial = {
-                    SITE_PREFIX + name: transforms[SITE_PREFIX + name](starts[chain, model.symmetries.index(name)])
-                    for name in model.active
-                }
+            for start in frame.whiten(_unconstrain(model, transforms, draw_extents(model, guide, data, num_chains))):
                 mcmc = MCMC(
-                    NUTS(potential_fn=potential, full_mass=True, max_tree_depth=6),
+                    NUTS(potential_fn=lambda u: potential(_by_site(model, frame.unwhiten(u["u"]))), max_tree_depth=6),
                     num_samples=num_draws,
                     warmup_steps=num_warmup,
-                    initial_params=initial,
+                    initial_params={"u": start},
                     disable_progbar=True,
                     hook_fn=lambda *_: bar.update(),
                 )
                 mcmc.run()
-                draws = mcmc.get_samples()
-                unconstrained.append(torch.stack([draws[SITE_PREFIX + name] for name in model.active], dim=-1))
-        z = torch.stack(unconstrained)  # (chains, draws, active)
+                chains.append(frame.unwhiten(mcmc.get_samples()["u"]))
+        z = torch.stack(chains)  # (chains, draws, active)
         evidence = _evidence(model, potential, transforms, z, num_evidence_draws)
     finally:
         for p in learned:
@@ -91,7 +96,43 @@ def run_nuts(
         _by_symmetry(model, rhat),
         _by_symmetry(model, ess),
         evidence,
+        tuple(name in model.active for name in model.symmetries),
     )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """z = m + L u: coordinates in which the guide is a standard normal.
+
+    A sampler that starts with the guide's covariance has nothing left to adapt but the step size, and turns around
+    after a few leapfrog steps.
+    """
+
+    mean: Float[Tensor, " A"]
+    L: Float[Tensor, "A A"]
+
+    @staticmethod
+    def around(z: Float[Tensor, "draws A"]) -> Frame:
+        """The frame of the draws' mean and covariance."""
+        covariance = torch.atleast_2d(torch.cov(z.T))
+        return Frame(z.mean(0), cholesky(covariance, "the covariance of the guide's draws", regularise=True))
+
+    def whiten(self, z: Float[Tensor, "draws A"]) -> Float[Tensor, "draws A"]:
+        """u of z."""
+        return torch.linalg.solve_triangular(self.L, (z - self.mean).T, upper=False).T
+
+    def unwhiten(self, u: Float[Tensor, "*draws A"]) -> Float[Tensor, "*draws A"]:
+        """z of u."""
+        return self.mean + u @ self.L.T
+
+
+def _by_site(model: InvarianceModel, z: Float[Tensor, " A"]) -> dict[str, Tensor]:
+    return {SITE_PREFIX + name: z[i] for i, name in enumerate(model.active)}
+
+
+def _unconstrain(model: InvarianceModel, transforms: Any, extents: Float[Tensor, "J K"]) -> Float[Tensor, "J A"]:
+    columns = [transforms[SITE_PREFIX + name](extents[:, model.symmetries.index(name)]) for name in model.active]
+    return torch.stack(columns, dim=-1)
 
 
 def _constrain(model: InvarianceModel, transforms: Any, z: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch K"]:
@@ -121,7 +162,8 @@ def _evidence(
     """log p(D) by importance sampling from a normal around the draws; hyperpriors left out."""
     flat = z.flatten(0, 1)
     covariance = torch.atleast_2d(torch.cov(flat.T)) * PROPOSAL_INFLATION**2
-    proposal = torch.distributions.MultivariateNormal(flat.mean(0), covariance)
+    factor = cholesky(covariance, "the covariance of the NUTS draws")
+    proposal = torch.distributions.MultivariateNormal(flat.mean(0), scale_tril=factor)
     samples = proposal.sample(torch.Size([num_draws]))
     hyperprior = model.log_hyperprior()
     log_weights = [

@@ -33,7 +33,7 @@ class Schedule:
         tolerance: of the plateau rule, in units of the objective's spread.
     """
 
-    max_steps: int = 400
+    max_steps: int = 1000
     learning_rate: float = 0.045
     tolerance: float = 0.02
 
@@ -55,13 +55,9 @@ def hyperparameter_groups(model: InvarianceModel, rate: float) -> list[dict[str,
 
 
 def fit_hyperparameters(
-    model: InvarianceModel,
-    data: Data,
-    schedule: Schedule,
-    progress: bool,
-    callbacks: Sequence[Callback],
-) -> Trace:
-    """Maximise log p(D | η) + log hyperprior with every extent fixed."""
+    model: InvarianceModel, data: Data, schedule: Schedule, progress: bool, callbacks: Sequence[Callback]
+) -> tuple[Trace, NonFiniteError | None]:
+    """Maximise log p(D | η) + log hyperprior with every extent fixed; returns and raises as `fit_guide`."""
     eta = torch.tensor([model.extents.fixed[name] for name in model.symmetries], dtype=torch.float64)
     fixed = dict(model.extents.fixed)
     groups = hyperparameter_groups(model, schedule.learning_rate)
@@ -70,18 +66,24 @@ def fit_hyperparameters(
         return model.log_evidence(eta, data) + model.log_hyperprior()
 
     if not groups:
-        return Trace((float(objective()),), True)
-    return maximise(
-        objective,
-        groups,
-        [model],
-        schedule.max_steps,
-        schedule.tolerance,
-        current_extents=lambda: fixed,
-        describe=lambda extents: "extents fixed",
-        progress=progress,
-        callbacks=callbacks,
-    )
+        return Trace((float(objective()),), True), None
+    try:
+        trace = maximise(
+            objective,
+            groups,
+            [model],
+            schedule.max_steps,
+            schedule.tolerance,
+            current_extents=lambda: fixed,
+            describe=lambda extents: "extents fixed",
+            progress=progress,
+            callbacks=callbacks,
+        )
+    except NonFiniteError as error:
+        if error.step <= 1:
+            raise
+        return Trace((), False), error
+    return trace, None
 
 
 def fit_guide(
@@ -124,13 +126,15 @@ def fit_guide(
     for p in frozen:
         p.requires_grad_(False)
     try:
-        q = flow_around(q, model)
+        flow = flow_around(q, model)
         polish = Schedule(max(1, schedule.max_steps // 2), 0.2 * schedule.learning_rate, schedule.tolerance)
-        refined = _maximise_elbo(model, q, data, [], polish, progress, callbacks)
+        refined = _maximise_elbo(model, flow, data, [], polish, progress, callbacks)
+    except NonFiniteError as error:
+        return q, "full_rank", trace, error
     finally:
         for p in frozen:
             p.requires_grad_(True)
-    return q, name, Trace(trace.objective + refined.objective, trace.converged), None
+    return flow, name, Trace(trace.objective + refined.objective, trace.converged), None
 
 
 def _maximise_elbo(

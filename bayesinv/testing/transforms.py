@@ -1,5 +1,7 @@
 """What every transform must satisfy, as checks that raise an AssertionError with the numbers in it.
 
+One module although it is long: thirteen short checks of one suite, read in order.
+
 By subclassing, which is all that a test file needs::
 
     from bayesinv.testing.transforms import TransformConformance

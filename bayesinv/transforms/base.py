@@ -294,7 +294,6 @@ def from_config(config: Mapping[str, Any]) -> Transform:
     if name not in _REGISTRY:
         raise ValueError(
             f"unknown transform {name!r}; known are {', '.join(known_transforms())}. "
-            f""
             f"A transform of your own has to be imported first, its class decorated with "
             f"bayesinv.transforms.register"
         )

@@ -40,7 +40,13 @@ def test_distances_that_rounding_makes_negative_stay_harmless():
 
 @pytest.mark.parametrize(
     "kernel",
-    [RBFKernel(), ScaleKernel(MaternKernel(nu=1.5)), ScaleKernel(RBFKernel(ard_num_dims=4))],
+    [
+        RBFKernel(),
+        RBFKernel(active_dims=[0, 2]),
+        ScaleKernel(RBFKernel(), active_dims=[0]),
+        ScaleKernel(MaternKernel(nu=1.5)),
+        ScaleKernel(RBFKernel(ard_num_dims=4)),
+    ],
 )
 def test_any_kernel_gives_the_mean_over_the_orbit(kernel, points):
     gp = GaussianProcess(kernel, num_inducing=5)
@@ -71,8 +77,26 @@ def test_registered_priors_count():
     gp = GaussianProcess(kernel, num_inducing=2)
     gp.initialise(torch.rand(4, 2), output_variance=1.0, seed=0)
     expected = gpytorch.priors.GammaPrior(3.0, 6.0).log_prob(gp.kernel.lengthscale.detach()).sum()
-    assert float(gp.log_hyperprior()) == pytest.approx(float(expected))
+    assert float(gp.log_hyperprior().detach()) == pytest.approx(float(expected))
     assert float(GaussianProcess().log_hyperprior()) == 0.0
+
+
+def test_the_callers_kernel_is_left_alone():
+    kernel = RBFKernel()
+    gp = GaussianProcess(kernel)
+    gp.kernel.lengthscale = 7.0
+    assert kernel.lengthscale.dtype == torch.float32
+    assert float(kernel.lengthscale.detach()) != 7.0
+
+
+def test_other_kernels_are_given_more_memory():
+    """A block of Matern kernels in float64 needs several times what the fast path needs."""
+    sizes = []
+    for kernel in (None, ScaleKernel(MaternKernel(nu=1.5))):
+        gp = GaussianProcess(kernel, num_inducing=5)
+        gp.initialise(torch.rand(8, 4), output_variance=1.0, seed=0)
+        sizes.append(gp.bytes_per_input(num_samples=4, num_features=4, dtype=torch.float32))
+    assert sizes[1] > 4 * sizes[0]
 
 
 def test_given_inducing_points_are_used():

@@ -105,7 +105,7 @@ def test_collapsed_bound_agrees_with_gpytorch_for_one_copy():
     with torch.no_grad():
         value = float(model.log_evidence(torch.zeros(1, dtype=torch.float64), data))
         normal = gpytorch.distributions.MultivariateNormal(
-            evidence.mean.expand(12), kernel(x).add_diagonal(evidence.noise)
+            evidence.mean.expand(12), model.backbone.kernel(x).add_diagonal(evidence.noise)
         )
         expected = float(normal.log_prob(y[:, 0]))
     assert value == pytest.approx(expected, abs=1e-3)
@@ -220,6 +220,13 @@ def test_polya_gamma_fixed_point_that_does_not_settle_says_so(monkeypatch):
     monkeypatch.setattr("bayesinv.evidence.polya_gamma.MAX_STEPS", 1)
     with pytest.raises(NumericalError, match="still moved by"):
         EvidenceCase.of(PolyaGammaEvidence()).value()
+
+
+def test_polya_gamma_settles_at_large_scales():
+    """A prior variance of 500: c is near 20, where an absolute tolerance would never be met."""
+    case = EvidenceCase.of(PolyaGammaEvidence())
+    case.model.backbone.kernel.outputscale = 500.0
+    assert torch.isfinite(case.value().detach())
 
 
 def test_sites_reproduce_the_logistic_at_their_own_c():

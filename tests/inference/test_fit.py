@@ -1,18 +1,22 @@
 """fit: what it accepts, what it returns, repeatability, bad input, and failures in the middle."""
 
 import math
+import sys
 
 import numpy as np
 import pyro
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDiagonalNormal
+from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoLaplaceApproximation
 from torch.utils.data import DataLoader, TensorDataset
 
 import bayesinv
 from bayesinv.errors import DataError, ImportanceWarning, NonFiniteError
 
-pytestmark = pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning"),
+    pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning"),
+]
 QUICK = {"max_steps": 12, "num_draws": 12}
 
 
@@ -137,6 +141,82 @@ def test_a_non_finite_objective_names_site_and_step_and_keeps_the_last_good_stat
     assert any("step 5" in note for note in caught.value.posterior.result.warnings)
 
 
+def test_no_evidence_at_some_draws_costs_their_weight_only(train, monkeypatch):
+    original = bayesinv.InvarianceModel.log_evidence
+    calls = {"count": 0}
+
+    def breaks_now_and_then(self, eta, data):
+        calls["count"] += 1
+        value = original(self, eta, data)
+        return value * float("nan") if calls["count"] > 15 and calls["count"] % 4 == 0 else value
+
+    monkeypatch.setattr(bayesinv.InvarianceModel, "log_evidence", breaks_now_and_then)
+    posterior = bayesinv.fit(small_model(), train, **QUICK)
+    assert any("could not be computed at 3 draws" in note for note in posterior.result.warnings)
+    assert int(torch.isinf(posterior.result.log_weights).sum()) == 3
+
+
+def test_nuts_that_breaks_keeps_the_variational_posterior(train, monkeypatch):
+    def broken(*_):
+        raise bayesinv.errors.NumericalError("site 'evidence' is nan")
+
+    monkeypatch.setattr(sys.modules[bayesinv.fit.__module__], "run_nuts", broken)
+    with pytest.raises(NonFiniteError, match="NUTS: site 'evidence' is nan") as caught:
+        bayesinv.fit(small_model(), train, inference="nuts", **QUICK)
+    assert caught.value.posterior.result.inference == "vi"
+
+
+def test_fixed_extents_keep_the_last_good_state_too(train, monkeypatch):
+    original = bayesinv.InvarianceModel.log_evidence
+    calls = {"count": 0}
+
+    def breaks_at_the_fifth(self, eta, data):
+        calls["count"] += 1
+        value = original(self, eta, data)
+        return value * float("nan") if calls["count"] == 5 else value
+
+    monkeypatch.setattr(bayesinv.InvarianceModel, "log_evidence", breaks_at_the_fifth)
+    with pytest.raises(NonFiniteError, match="step 5") as caught:
+        bayesinv.fit(small_model(priors={"rotation": 0.2, "translate_x": None}), train, **QUICK)
+    assert math.isfinite(caught.value.posterior.log_evidence)
+
+
+def test_a_bug_in_a_users_transform_stays_its_own_error(train):
+    class Broken(bayesinv.Affine2d):
+        def orbit(self, x, t):
+            raise ValueError("a mistake of the user's own")
+
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=8), Broken(["rotation"]))
+    with pytest.raises(ValueError, match="a mistake of the user's own"):
+        bayesinv.fit(model, train, **QUICK)
+
+
+@pytest.mark.parametrize("guide", [AutoDelta, AutoLaplaceApproximation])
+def test_a_guide_without_spread_is_refused(train, guide):
+    with pytest.raises(ValueError, match="all its mass on one point"):
+        bayesinv.fit(small_model(), train, guide=guide, **QUICK)
+
+
+def test_one_chain_runs(train):
+    posterior = bayesinv.fit(
+        small_model(), train, inference="nuts", num_chains=1, num_warmup=20, max_steps=200, num_draws=10
+    )
+    assert draws(posterior).shape == (1, 10, 2)
+    assert posterior.result.settings["num_warmup"] == 20
+
+
+def test_stopping_at_the_limit_warns_and_says_so(train):
+    with pytest.warns(bayesinv.errors.NotConvergedWarning, match="still rising after 12 steps"):
+        posterior = bayesinv.fit(small_model(), train, **QUICK)
+    assert any("raise max_steps" in note for note in posterior.result.warnings)
+
+
+def test_predictions_come_back_where_the_inputs_are(train):
+    posterior = bayesinv.fit(small_model(), train, **QUICK)
+    assert posterior.predict(train.x[:2]).probs.device == train.x.device
+    assert posterior.predict(train.x[:2].numpy()).probs.device.type == "cpu"
+
+
 def test_a_failure_at_the_first_step_leaves_nothing_behind(train, monkeypatch):
     monkeypatch.setattr(bayesinv.InvarianceModel, "log_evidence", lambda self, eta, data: torch.tensor(float("nan")))
     with pytest.raises(NonFiniteError, match="no earlier state") as caught:
@@ -151,7 +231,12 @@ def test_a_failure_at_the_first_step_leaves_nothing_behind(train, monkeypatch):
         ({"guide": "iaf"}, ValueError, "guide: expected one of"),
         ({"device": "cuda:99"}, ValueError, "device: expected"),
         ({"device": "tpu"}, ValueError, "device: expected"),
-        ({"max_steps": 0}, ValueError, "max_steps: expected a positive integer"),
+        ({"max_steps": 0}, ValueError, "max_steps: expected an integer of at least 1"),
+        ({"max_steps": True}, ValueError, "max_steps: expected an integer"),
+        ({"num_warmup": -1}, ValueError, "num_warmup"),
+        ({"num_draws": 4}, ValueError, "num_draws: expected an integer of at least 5"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate: expected a positive number"),
+        ({"device": "meta"}, ValueError, "device: expected"),
         ({"seed": -1}, ValueError, "seed: expected"),
     ],
 )

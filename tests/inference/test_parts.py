@@ -53,9 +53,9 @@ def test_a_rising_objective_is_not_called_converged():
 def test_rate_is_constant_then_falls_to_its_end():
     cooldown = round(COOLDOWN_SHARE * 100)
     rates = [_rate(step, 100, cooldown) for step in range(100)]
-    assert rates[: 100 - cooldown] == [1.0] * (100 - cooldown)
+    assert rates[: 100 - cooldown - 1] == [1.0] * (100 - cooldown - 1)
     assert rates == sorted(rates, reverse=True)
-    assert rates[-1] == pytest.approx(FINAL_RATE, abs=0.05)
+    assert rates[-1] == pytest.approx(FINAL_RATE)
 
 
 def test_the_last_good_state_is_restored():
@@ -100,7 +100,7 @@ def test_k_hat_exposes_a_proposal_that_is_too_narrow():
 
 
 def test_k_hat_of_nearly_equal_weights_is_no_alarm():
-    """Weights that all lie within a fifth of each other: ArviZ's fit alone gives 2.2 on such a ripple."""
+    """Weights that lie within 6 % of each other: ArviZ's fit alone gives 2.1 on this ripple."""
     ripple = torch.cat(
         [torch.full((338,), -0.06), torch.linspace(-0.0556, -0.0549, 30), torch.linspace(-0.05, 0.0, 32)]
     )
