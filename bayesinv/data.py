@@ -266,15 +266,17 @@ def _tensor(values: Any, name: str) -> Tensor:
 def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n"], int]:
     """Class labels 0..C−1, and C."""
     if y.ndim != 1:
-        cure = " Turn one-hot rows into labels with y.argmax(1)." if y.ndim == 2 else ""
+        cure = ""
+        if y.ndim == 2:
+            cure = " Drop the axis with y[:, 0]." if y.shape[1] == 1 else " Turn one-hot rows into labels: y.argmax(1)."
         raise DataError(f"y has shape {tuple(y.shape)}; expected labels of shape (n,).{cure}")
     if y.is_floating_point():
         _check_finite(y, "y")
         odd = torch.nonzero(y != y.round())
         came = f"{float(y[odd[0, 0]]):g} at index {int(odd[0, 0])}" if len(odd) else "whole numbers"
         raise DataError(
-            f"y has dtype {_name(y.dtype)} ({came}); expected integer labels. Use y.astype(int) if "
-            "they are labels, likelihood='gaussian' if they are real targets."
+            f"y has dtype {_name(y.dtype)} ({came}); expected integer labels. Use y.long() (an "
+            "array: y.astype(int)) if they are labels, likelihood='gaussian' if they are real targets."
         )
     y = y.to(torch.int64)
     negative = torch.nonzero(y < 0)

@@ -84,7 +84,8 @@ class InvarianceModel(nn.Module):
             backbone = GaussianProcess(backbone)
         if not isinstance(backbone, GaussianProcess):
             raise TypeError(
-                f"backbone: expected a bayesinv.GaussianProcess or a GPyTorch kernel, got {type(backbone).__name__}"
+                f"backbone: expected a bayesinv.GaussianProcess or a GPyTorch kernel, got {type(backbone).__name__}; "
+                "networks are not supported in this version"
             )
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")

@@ -10,6 +10,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

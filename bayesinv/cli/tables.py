@@ -46,6 +46,8 @@ def facts_text(posterior: InvariancePosterior) -> str:
     lines = []
     if result.pareto_k is not None:
         verdict = "reliable" if result.pareto_k <= 0.7 else "not reliable, see the warning"
+        if not result.converged:
+            verdict += ", for the fit as it stopped"
         lines.append(f"Pareto k̂      {result.pareto_k:.2f} (importance weights {verdict})")
     if result.rhat is not None:
         finite = [value for value in result.rhat if value == value]  # NaN where fixed
@@ -53,6 +55,8 @@ def facts_text(posterior: InvariancePosterior) -> str:
     if result.log_evidence is not None:
         error = "" if not result.log_evidence_se else f" ± {result.log_evidence_se:.2f} (s.e.)"
         lines.append(f"log evidence  {result.log_evidence:.1f}{error} nats")
-    stopped = "" if result.converged else "; stopped at the step limit, before a plateau"
+    stopped = ""
+    if not result.converged:
+        stopped = "; the chains disagree" if result.rhat else "; still rising at the step limit: raise --max-steps"
     lines.append(f"inference     {result.inference}, {result.num_steps} steps{stopped}")
     return "\n".join([*lines, *(f"warning: {warning}" for warning in result.warnings)])

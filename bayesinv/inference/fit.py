@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def fit(
     device: str | torch.device = "auto",
     guide: str | GuideFactory = "full_rank",
     max_steps: int = 1000,
-    learning_rate: float = 0.045,
+    learning_rate: float = 0.1,
     tolerance: float = 0.02,
     num_draws: int = 300,
     num_chains: int = 2,
@@ -88,6 +89,11 @@ def fit(
     """
     if not isinstance(model, InvarianceModel):
         raise TypeError(f"model: expected a bayesinv.InvarianceModel, got {type(model).__name__}")
+    if not isinstance(inference, str):
+        raise TypeError(
+            f"inference: expected one of {list(INFERENCES)}, got a {type(inference).__name__}; pass x and y together: "
+            "fit(model, (x, y))"
+        )
     if inference not in INFERENCES:
         raise ValueError(f"inference: expected one of {list(INFERENCES)}, got {inference!r}")
     _check_counts(max_steps=max_steps, num_chains=num_chains, num_warmup=num_warmup)
@@ -177,6 +183,11 @@ def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str,
             "that the reweighted posterior and log_evidence are rough. "
             'Try guide="flow", more max_steps, or inference="nuts"',
         )
+        if not math.isfinite(drawn.pareto_k):
+            notes = (
+                f"the weights of {len(drawn.extents)} draws have too short a tail to be judged (Pareto k̂ needs about "
+                "25): raise num_draws",
+            )
         warnings.warn(notes[0], ImportanceWarning, stacklevel=3)
     if drawn.num_failed:
         notes = (*notes, f"the evidence could not be computed at {drawn.num_failed} draws, which have no weight")
@@ -235,6 +246,7 @@ def choose_device(device: str | torch.device) -> torch.device:
         torch.zeros(1, device=place).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ValueError(
-            f'device: expected "auto", "cpu" or an accelerator of this machine such as "cuda", got {device!r}'
+            f'device: expected "auto", "cpu", or an accelerator that is there, got {device!r}; '
+            f"CUDA devices on this machine: {torch.cuda.device_count()}"
         ) from error
     return place

@@ -34,7 +34,7 @@ class Schedule:
     """
 
     max_steps: int = 1000
-    learning_rate: float = 0.045
+    learning_rate: float = 0.1
     tolerance: float = 0.02
 
 

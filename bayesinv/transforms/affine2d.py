@@ -134,6 +134,11 @@ class _AffineWarp(Transform):
                 f"{type(self).__name__} expects images, batch x channel x height x width, and "
                 f"shape {tuple(x.shape)} came; add a channel to grey images with x[:, None]"
             )
+        if isinstance(x, Tensor) and x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
+            raise DataError(
+                f"{type(self).__name__} expects batch x channel x height x width, and shape {tuple(x.shape)} looks like "
+                "batch x height x width x channel; use x.permute(0, 3, 1, 2)"
+            )
 
     def samples_like(self, other: "_AffineWarp") -> bool:
         """Whether the two pad and interpolate alike, so that their matrices can be multiplied and

@@ -13,6 +13,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# The same for every script, and less than a plateau takes on some sets (about 500): the tables can be rerun in minutes.
+MAX_STEPS = 400
+
+
 def provenance() -> str:
     """Machine, versions and date in one line."""
     import gpytorch

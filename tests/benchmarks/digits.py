@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 
-from common import calibration_error, mean_and_range, print_table, provenance, side_by_side
+from common import MAX_STEPS, calibration_error, mean_and_range, print_table, provenance, side_by_side
 
 SETS = {"upright": None, "±45°": math.radians(45), "full circle": math.pi}
 FIXED_OFF = dict.fromkeys(["translate_x", "translate_y", "rotation", "scale_x", "scale_y", "shear"], 0.0)
@@ -38,7 +38,7 @@ def job(argument):
         priors=None if invariant else FIXED_OFF,
     )
     began = time.perf_counter()
-    posterior = bayesinv.fit(model, data, seed=seed)
+    posterior = bayesinv.fit(model, data, seed=seed, max_steps=MAX_STEPS)
     seconds = time.perf_counter() - began
     prediction = posterior.predict(test.x)
     if one_hot:

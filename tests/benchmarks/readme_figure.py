@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from common import provenance
+from common import MAX_STEPS, provenance
 
 SETS = {"upright": None, "turned within ±45°": math.radians(45), "turned over the full circle": math.pi}
 POSTERIOR, PRIOR = "#0072B2", "#E69F00"  # Okabe and Ito: apart in every common form of colour blindness
@@ -31,7 +31,7 @@ def main() -> None:
     for column, (name, rotation) in enumerate(SETS.items()):
         train, _ = bayesinv.datasets.digits(rotation, num_train=500, seed=0)
         model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(), "affine2d")
-        posterior = bayesinv.fit(model, train, seed=0)
+        posterior = bayesinv.fit(model, train, seed=0, max_steps=MAX_STEPS)
         row = posterior.summary().loc["rotation"]
         for i in range(NUM_IMAGES):
             axis = figure.add_subplot(grid[0, NUM_IMAGES * column + i])

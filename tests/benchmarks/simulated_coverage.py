@@ -11,7 +11,7 @@ import argparse
 import math
 import warnings
 
-from common import mean_and_range, print_table, provenance, side_by_side
+from common import MAX_STEPS, mean_and_range, print_table, provenance, side_by_side
 
 TRUE_ROTATION = math.radians(60)
 OUTPUTS = {"gaussian": 3, "dirichlet": 6}
@@ -40,7 +40,7 @@ def job(argument):
     eta = torch.tensor([0.0, 0.0, TRUE_ROTATION, 0.0, 0.0, 0.0], dtype=torch.float64)
     drawn = teacher.simulate(x, eta, num_outputs=OUTPUTS[evidence], seed=seed)
     data = bayesinv.Data(x, drawn.y, None if evidence == "gaussian" else OUTPUTS[evidence])
-    posterior = bayesinv.fit(make(), data, seed=seed)
+    posterior = bayesinv.fit(make(), data, seed=seed, max_steps=MAX_STEPS)
     table = posterior.summary()
     rotation = table.loc["rotation"]
     return {

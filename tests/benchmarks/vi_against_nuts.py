@@ -11,7 +11,7 @@ import argparse
 import math
 import warnings
 
-from common import print_table, provenance, side_by_side
+from common import MAX_STEPS, print_table, provenance, side_by_side
 
 
 def job(argument):
@@ -29,7 +29,7 @@ def job(argument):
         bayesinv.GaussianProcess(), "affine2d", likelihood="gaussian" if gaussian else "categorical", evidence=evidence
     )
     draws = {"vi": 1000, "nuts": 400}[inference]
-    posterior = bayesinv.fit(model, data, inference=inference, seed=seed, num_draws=draws)
+    posterior = bayesinv.fit(model, data, inference=inference, seed=seed, num_draws=draws, max_steps=MAX_STEPS)
     quantiles = posterior.result.draws.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64), dim=0)
     return posterior.model.symmetries, quantiles.tolist(), posterior.result
 
