@@ -136,8 +136,8 @@ class _AffineWarp(Transform):
             )
         if isinstance(x, Tensor) and x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
             raise DataError(
-                f"{type(self).__name__} expects batch x channel x height x width, and shape {tuple(x.shape)} looks like "
-                "batch x height x width x channel; use x.permute(0, 3, 1, 2)"
+                f"{type(self).__name__} expects batch x channel x height x width, and shape {tuple(x.shape)} looks "
+                "like batch x height x width x channel; use x.permute(0, 3, 1, 2)"
             )
 
     def samples_like(self, other: "_AffineWarp") -> bool:
