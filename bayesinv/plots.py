@@ -177,8 +177,8 @@ def plot_evidence(
 ) -> "matplotlib.figure.Figure":
     """log p(D | η) along one symmetry, the others at their posterior medians.
 
-    The line is the evidence relative to the highest point drawn; the band is the posterior's 90 %
-    interval.
+    The line is the evidence relative to the highest point drawn, over the whole range and around the
+    posterior; the band is the posterior's 90 % interval.
 
     Args:
         posterior: the posterior.
@@ -196,17 +196,25 @@ def plot_evidence(
         float(coordinate.to_people(float(v)))
         for v in posterior.quantile([0.05, 0.5, 0.95])[:, posterior.index(symmetry)]
     )
+    values = (profile["log_evidence"] - profile["log_evidence"].max()).to_numpy()
+    extents = profile["extent_people"].to_numpy()
     with _style():
-        figure = _figure(6.0, 4.2)
-        panel = figure.subplots()
-        panel.axvspan(lower, upper, color=_PRIOR, alpha=0.35, lw=0, label="posterior, 90 %")
-        panel.axvline(median, color="#8A5F00", ls="--", lw=1.5, label="posterior median")
-        values = profile["log_evidence"] - profile["log_evidence"].max()
-        panel.plot(profile["extent_people"], values, "o-", color=_POSTERIOR, ms=4, label="evidence")
-        panel.set_xlabel(f"half-width of {_title(symmetry)} ({coordinate.unit})")
-        panel.set_ylabel("log evidence − maximum (nats)")
-        panel.set_xlim(0, float(profile["extent_people"].max()))
-        figure.legend(loc="outside upper center", ncols=3, frameon=False, columnspacing=1.2)
+        figure = _figure(10.0, 4.2)
+        whole, near = figure.subplots(1, 2)
+        for panel in (whole, near):
+            panel.axvspan(lower, upper, color=_PRIOR, alpha=0.35, lw=0, label="posterior, 90 %")
+            panel.axvline(median, color="#8A5F00", ls="--", lw=1.5, label="posterior median")
+            panel.plot(extents, values, "o-", color=_POSTERIOR, ms=4, label="evidence")
+            panel.set_xlabel(f"half-width of {_title(symmetry)} ({coordinate.unit})")
+        whole.set_ylabel("log evidence − maximum (nats)")
+        whole.set_xlim(0, float(extents.max()))
+        # Over the whole range the evidence falls by hundreds of nats; what makes the posterior are the last few.
+        margin = max(0.5 * (upper - lower), 1e-3 * float(extents.max()))
+        near.set_xlim(max(lower - margin, 0.0), upper + margin)
+        near.set_ylim(-6.0, 0.5)
+        near.set_title("around the posterior")
+        handles, labels = whole.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, columnspacing=1.2)
     return figure
 
 

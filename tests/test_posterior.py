@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesinv import GaussianProcess, InvarianceModel, datasets, fit
-from bayesinv.errors import DataError, ImportanceWarning
+from bayesinv.errors import DataError, ImportanceWarning, NotConvergedWarning
 from bayesinv.posterior import InvariancePosterior
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 
@@ -210,6 +210,7 @@ def real():
     with warnings.catch_warnings():
         # fifteen steps leave the guide rough, and the fit says so
         warnings.simplefilter("ignore", ImportanceWarning)
+        warnings.simplefilter("ignore", NotConvergedWarning)
         return fit(model, split.train, seed=0, max_steps=15, num_draws=40), split.test
 
 

@@ -35,6 +35,8 @@ def cholesky(A: Float[Tensor, "*batch M M"], what: str, regularise: bool = False
     L, info = torch.linalg.cholesky_ex(A)
     if not bool(info.any()) and bool(torch.isfinite(L.detach()).all()):
         return L
+    if not bool(scale > 0) and bool(torch.isfinite(scale).all()):
+        raise NumericalError(f"{what} ({A.shape[-1]} x {A.shape[-1]}) has no positive diagonal: nothing varies")
     try:
         factor: Tensor = psd_safe_cholesky(A, jitter=RELATIVE_JITTER * float(scale), max_tries=MAX_TRIES)
     except (NotPSDError, NanError) as error:
