@@ -34,11 +34,12 @@ class Split(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """What a file or folder holds: inputs (n, *event), targets or None, class names or ()."""
+    """What a file or folder holds: inputs (n, *event), targets or None, class names or (), file names or ()."""
 
     x: np.ndarray
     y: np.ndarray | None
     classes: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 def data_root() -> Path:
@@ -248,7 +249,7 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
 
     Returns:
         x (n, channels, height, width), float32 in [0, 1]; y the labels, in the order of the sorted
-        class names, or None; the class names.
+        class names, or None; the class names; the files, relative to the folder.
 
     Raises:
         DataError: no such folder, no pictures, a picture that cannot be read, or sizes that differ.
@@ -280,7 +281,8 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
                 f"{first[1]}×{first[0]}; expected one size. Give a size to resize to."
             )
     x = np.stack([_with_channels(array, channels) for array in arrays])
-    return Examples(x, np.asarray(labels, dtype=np.int64) if classes else None, classes)
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    return Examples(x, np.asarray(labels, dtype=np.int64) if classes else None, classes, names)
 
 
 def _pictures(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
@@ -303,6 +305,9 @@ def _read_picture(file: Path, size: int | None) -> np.ndarray:
     """One picture in [0, 1]: (height, width) if it is grey, else (height, width, 3)."""
     try:
         with Image.open(file) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise DataError(f"{file} holds {frames} frames; expected one picture a file. Write the frames apart")
             if image.mode.startswith("I") or image.mode == "F":
                 # Conversion to 8 bits would clip these, so their range has to be known first.
                 if not image.mode.startswith("I;16"):

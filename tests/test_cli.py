@@ -127,7 +127,8 @@ def test_pictures(tmp_path, capsys):
     # pictures without classes, read at the size of the fit
     assert main(["predict", str(out), str(folder / "zero"), "--out", str(csv)]) == 0
     table = pd.read_csv(csv)
-    assert list(table.columns) == ["index", "label", "p(one)", "p(zero)"]
+    assert list(table.columns) == ["index", "file", "label", "p(one)", "p(zero)"]
+    assert table["file"][0] == "0.png"
     assert len(table) == 12
     # one class of the two: labels go by name, not by position
     only = tmp_path / "only"

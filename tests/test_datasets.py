@@ -240,3 +240,14 @@ def test_arguments_of_image_folder(tmp_path):
         load_image_folder(tmp_path, channels=2)
     with pytest.raises(ValueError, match="size is 0"):
         load_image_folder(tmp_path, size=0)
+
+
+def test_pictures_keep_their_names_and_stacks_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    grey = Image.new("L", (4, 4))
+    grey.save(tmp_path / "a" / "2.png")
+    grey.save(tmp_path / "a" / "1.png")
+    assert load_image_folder(tmp_path).files == ("a/1.png", "a/2.png")
+    grey.save(tmp_path / "a" / "stack.tif", save_all=True, append_images=[grey, grey])
+    with pytest.raises(DataError, match=r"stack.tif holds 3 frames"):
+        load_image_folder(tmp_path)

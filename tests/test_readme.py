@@ -36,3 +36,13 @@ def test_make_targets_are_those_of_the_makefile():
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert target in targets
+
+
+def test_the_transform_of_contributing_conforms():
+    from bayesinv.testing.transforms import TransformCase, check_transform, smooth_images
+
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    check_transform(TransformCase(names["Brightness"](), smooth_images(), registered=False))

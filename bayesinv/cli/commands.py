@@ -132,6 +132,8 @@ def predict(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     table = _table(prediction, classes)
+    if examples.files:
+        table.insert(0, "file", list(examples.files))
     score = "" if targets is None else _score(prediction, np.asarray(targets))
     if options.out is None:
         print(table.head(SHOWN_PREDICTIONS).to_string(float_format="{:.3f}".format))
