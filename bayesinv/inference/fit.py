@@ -37,7 +37,7 @@ def fit(
     device: str | torch.device = "auto",
     guide: str | GuideFactory = "full_rank",
     max_steps: int = 1000,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.05,
     tolerance: float = 0.02,
     num_draws: int = 300,
     num_chains: int = 2,

@@ -29,12 +29,12 @@ class Schedule:
 
     Attributes:
         max_steps: the most steps.
-        learning_rate: Adam's, for the guide; hyperparameters move at 0.7 and inducing inputs at 0.2 of it.
+        learning_rate: Adam's, for the guide; hyperparameters move at twice and inducing inputs at 0.4 of it.
         tolerance: of the plateau rule, in units of the objective's spread.
     """
 
     max_steps: int = 1000
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     tolerance: float = 0.02
 
 
@@ -47,11 +47,15 @@ def start_values(model: InvarianceModel) -> dict[str, Tensor]:
 
 
 def hyperparameter_groups(model: InvarianceModel, rate: float) -> list[dict[str, object]]:
-    """Adam groups: inducing inputs are many and correlated, and move at a lower rate than the scales."""
+    """Adam groups: scales move ahead of the extents, inducing inputs behind.
+
+    Extents that run ahead of the kernel settle where the starting kernel wants them: at a rate of 0.1 with slower
+    scales, one of 23 simulated sets with a true rotation of 60° ended in a second, lower mode at 108°.
+    """
     inducing = [model.backbone.inducing] if model.backbone.inducing.requires_grad else []
     others = [p for p in model.parameters() if p.requires_grad and p is not model.backbone.inducing]
-    groups: list[dict[str, object]] = [{"params": others, "lr": 0.7 * rate}] if others else []
-    return [*groups, {"params": inducing, "lr": 0.2 * rate}] if inducing else groups
+    groups: list[dict[str, object]] = [{"params": others, "lr": 2.0 * rate}] if others else []
+    return [*groups, {"params": inducing, "lr": 0.4 * rate}] if inducing else groups
 
 
 def fit_hyperparameters(
