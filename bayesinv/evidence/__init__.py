@@ -28,8 +28,8 @@ EVIDENCES: dict[str, Callable[..., Evidence]] = {
     "dirichlet": DirichletEvidence,
     "polya_gamma": PolyaGammaEvidence,
 }
-# Dirichlet targets are conjugate, so that one evaluation needs no inner iteration; tests/benchmarks/digits.py --evidences
-# compares them with the others on accuracy, log loss and calibration.
+# Dirichlet targets are conjugate, so that one evaluation needs no inner iteration. tests/benchmarks/digits.py
+# --evidences compares them with the others on accuracy, log loss and calibration.
 DEFAULTS = {"categorical": "dirichlet", "gaussian": "gaussian"}
 
 
