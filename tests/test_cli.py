@@ -313,7 +313,11 @@ def test_interrupting_leaves_nothing_behind(train, tmp_path, capsys, monkeypatch
         time.sleep(10)
 
     monkeypatch.setattr("bayesinv.fit", interrupt)
-    assert main(["fit", str(train), "--out", str(tmp_path / "run")]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with it ignored
+    try:
+        assert main(["fit", str(train), "--out", str(tmp_path / "run")]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

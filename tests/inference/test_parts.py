@@ -173,8 +173,8 @@ def test_nuts_agrees_with_vi_on_the_same_evidence():
         num_orbit_samples=8,
     )
     vi = bayesinv.fit(model, train, seed=0, num_draws=400)
-    nuts = bayesinv.fit(model, train, seed=0, inference="nuts", num_draws=150, num_warmup=60)
-    assert nuts.result.extents.shape == (2, 150, 2)
+    nuts = bayesinv.fit(model, train, seed=0, inference="nuts", num_draws=300, num_warmup=100)
+    assert nuts.result.extents.shape == (2, 300, 2)
     assert nuts.result.rhat[0] < 1.05 and math.isnan(nuts.result.rhat[1])
     a, b = vi["rotation"].numpy(), nuts["rotation"].numpy()
     spread = np.quantile(b, 0.95) - np.quantile(b, 0.05)
