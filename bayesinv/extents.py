@@ -150,6 +150,79 @@ class Truncated(dist.TorchDistribution):
         return self.base.icdf(self._low_mass + value * self._mass).clamp(0.0, float(self.high))
 
 
+class Outward(dist.TorchDistribution):
+    """A prior that pushes an extent outwards, p(η) ∝ exp(n λ η / high) on [0, high].
+
+    With the plug-in likelihood it asks how far inputs can move before labels break: every example is worth λ nats of
+    likelihood over the whole range. It grows with n as the likelihood does, so it is a decision about a trade-off,
+    the regulariser of Augerino and AugNet read as a prior, and not a belief.
+
+    Args:
+        strength: λ > 0, nats per example over the whole range.
+        high: the bound; None is the symmetry's largest sensible extent.
+        num_total: n; None is the number of training examples, which ``fit`` fills in (until then n = 1).
+
+    Raises:
+        ExtentError: a strength that is not positive.
+
+    Example:
+        >>> prior = Outward(0.1, high=2.0, num_total=100)
+        >>> round(float(prior.log_prob(torch.tensor(2.0)) - prior.log_prob(torch.tensor(0.0))), 6)
+        10.0
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (torch's own convention)
+    has_rsample = True
+
+    def __init__(
+        self,
+        strength: float,
+        high: float | None = None,
+        num_total: int | None = None,
+        validate_args: bool | None = None,
+    ):
+        if not (math.isfinite(strength) and strength > 0):
+            raise ExtentError(f"Outward: expected a positive strength, got {strength!r}; for a flat prior leave it out")
+        self.strength = float(strength)
+        self.given_high, self.num_total = high, num_total
+        self.high = torch.as_tensor(1.0 if high is None else high, dtype=torch.float64)
+        super().__init__(torch.Size(), torch.Size(), validate_args=validate_args)
+
+    @property
+    def rate(self) -> Tensor:
+        """n λ / high."""
+        return self.strength * (self.num_total or 1) / self.high
+
+    def scaled(self, high: float, num_total: int | None) -> Outward:
+        """The same with what was left open filled in."""
+        return Outward(
+            self.strength,
+            high if self.given_high is None else self.given_high,
+            num_total if self.num_total is None else self.num_total,
+        )
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> ProbitInterval:
+        return ProbitInterval(torch.zeros((), dtype=torch.float64), self.high)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+        """Draws by inverting the distribution function."""
+        return self.icdf(torch.rand(sample_shape, dtype=torch.float64))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(η); -inf outside [0, high]."""
+        total = self.rate * self.high
+        # log of r / (exp(r·high) - 1), without overflow
+        constant = self.rate.log() - total - torch.log(-torch.expm1(-total))
+        inside = (value >= 0) & (value <= self.high)
+        return torch.where(inside, constant + self.rate * value, -torch.inf)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile function, values in [0, 1]."""
+        floor = torch.exp(-self.rate * self.high)
+        return (self.high + torch.log(floor + value * (1.0 - floor)) / self.rate).clamp(0.0, float(self.high))
+
+
 def _inside(base: Prior, value: Tensor) -> Tensor:
     """The value moved into the base's support, which may be open at zero (log-normal) or lie elsewhere."""
     low = float(getattr(base.support, "lower_bound", 0.0))
@@ -209,6 +282,8 @@ class Extents(nn.Module):
         self.fixed: dict[str, float] = {}
         for coordinate in coordinates:
             value = given.get(coordinate.name, UniformExtent(0.0, coordinate.largest))
+            if isinstance(value, Outward):
+                value = value.scaled(coordinate.largest, None)
             if isinstance(value, torch.distributions.Distribution):
                 self.priors[coordinate.name] = checked_prior(value, coordinate)
             else:
@@ -218,6 +293,12 @@ class Extents(nn.Module):
     def active(self) -> tuple[str, ...]:
         """Names of the latent symmetries, in the order of the coordinates."""
         return tuple(name for name in self.symmetries if name in self.priors)
+
+    def resolve(self, num_total: int) -> None:
+        """Tell the priors that depend on it how many training examples there are."""
+        for name, prior in self.priors.items():
+            if isinstance(prior, Outward):
+                self.priors[name] = prior.scaled(float(prior.high), num_total)
 
     def log_prior(self, eta: Float[Tensor, " K"]) -> Float[Tensor, ""]:
         """log p(η) over the latent symmetries; -inf outside the support."""
@@ -330,6 +411,13 @@ def _prior_config(name: str, prior: Prior) -> dict[str, Any]:
             "base": _prior_config(name, prior.base),
             "high": float(prior.high),
         }
+    if isinstance(prior, Outward):
+        return {
+            "type": "Outward",
+            "strength": prior.strength,
+            "high": float(prior.high),
+            "num_total": prior.num_total,
+        }
     known = isinstance(prior, UniformExtent) or getattr(dist, type(prior).__name__, None) is type(prior)
     if not known or not prior.arg_constraints:
         raise ExtentError(
@@ -349,6 +437,8 @@ def _build_prior(config: Mapping[str, Any]) -> Prior:
     kind = config["type"]
     if kind == "Truncated":
         return Truncated(_build_prior(config["base"]), high=config["high"])
+    if kind == "Outward":
+        return Outward(config["strength"], config["high"], config["num_total"])
     cls: Any = UniformExtent if kind == "UniformExtent" else getattr(dist, kind, None)
     known = isinstance(cls, type) and issubclass(cls, torch.distributions.Distribution)
     if not known:

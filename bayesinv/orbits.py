@@ -97,11 +97,23 @@ class Orbit(torch.nn.Module):
         self.base: Tensor
         self.register_buffer("base", base_draws(num_samples, transform.num_coordinates, draws, seed))  # (S, K)
 
-    def coordinates(self, extents: Float[Tensor, " K"]) -> Float[Tensor, "S K"]:
+    def fresh_base(self) -> Float[Tensor, "S K"]:
+        """The base draws moved by one uniform shift modulo their range, drawn from torch's global generator.
+
+        A shifted Sobol set is as evenly spread, and its averages are unbiased over shifts (Cranley & Patterson,
+        1976), so that a stochastic objective sees the whole orbit and not S fixed points of it.
+        """
+        shift = 2.0 * torch.rand(self.base.shape[1], dtype=self.base.dtype).to(self.base.device)
+        return (self.base + 1.0 + shift) % 2.0 - 1.0
+
+    def coordinates(
+        self, extents: Float[Tensor, " K"], base: Float[Tensor, "S K"] | None = None
+    ) -> Float[Tensor, "S K"]:
         """t_s = η · ε_s.
 
         Arguments:
             extents: η in internal units, (K,).
+            base: other base draws than the orbit's own.
 
         Returns:
             (S, K), in the dtype and on the device of ``extents``.
@@ -114,16 +126,20 @@ class Orbit(torch.nn.Module):
                 f"expected one extent for each of {', '.join(self.transform.names)}, shape "
                 f"({self.base.shape[1]},), and shape {tuple(extents.shape)} came"
             )
-        return extents * self.base.to(extents)
+        return extents * (self.base if base is None else base).to(extents)
 
     def forward(
-        self, x: Float[Tensor, "batch *event"], extents: Float[Tensor, " K"]
+        self,
+        x: Float[Tensor, "batch *event"],
+        extents: Float[Tensor, " K"],
+        base: Float[Tensor, "S K"] | None = None,
     ) -> Float[Tensor, "S batch *event"]:
         """The points T_{η·ε_s} x_i of one orbit shared by the batch.
 
         Arguments:
             x: the examples, (batch, *event).
             extents: η in internal units, (K,).
+            base: other base draws than the orbit's own, such as `fresh_base()`.
 
         Returns:
             (S, batch, *event), in the dtype of ``x`` and differentiable in both.
@@ -132,7 +148,7 @@ class Orbit(torch.nn.Module):
             ValueError: if ``extents`` is not of shape (K,).
             DataError: if the transform cannot act on ``x``.
         """
-        return self.transform.orbit(x, self.coordinates(extents))
+        return self.transform.orbit(x, self.coordinates(extents, base))
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description; ``"transform"`` is for `bayesinv.transforms.from_config`, the

@@ -23,7 +23,7 @@ class KnownModel(InvarianceModel):
     centre = torch.tensor([0.9, 0.05, 0.02], dtype=torch.float64)
     width = 0.1
 
-    def log_evidence(self, eta: Tensor, data: Data) -> Tensor:
+    def log_evidence(self, eta: Tensor, data: Data, num_total: int | None = None) -> Tensor:
         return -0.5 * ((eta - self.centre[: len(eta)]) / self.width).square().sum()
 
     def predict(

@@ -48,7 +48,7 @@ def test_simulated_functions_have_the_invariant_prior_covariance(images):
     model.backbone.initialise(images.x, output_variance=1.0, seed=0)
     eta = torch.tensor([0.5, 0.1], dtype=torch.float64)
     x = images.x[:3]
-    K = model.invariant_prior(eta).covariance(x)
+    K = model.at(eta).covariance(x)
     f = model.simulate(x, eta, num_outputs=4000, seed=1).function
     empirical = f @ f.T / f.shape[1]
     # the standard error of an entry of an empirical covariance is sqrt((K_ij² + K_ii K_jj) / draws)
@@ -149,7 +149,7 @@ def test_class_probabilities_sum_to_one_and_move_with_the_evidence(images):
 def test_fixed_at_zero_uses_the_image_itself_once(images):
     model = small_model(priors={"rotation": None, "translate_x": 0})
     model.initialise(images)
-    prior = model.invariant_prior(torch.zeros(2, dtype=torch.float64))
+    prior = model.at(torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close(prior.points(images.x), images.x[None].double())
 
 

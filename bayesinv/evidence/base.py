@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
 from bayesinv.prediction import Average, ClassAverage
 
@@ -17,29 +17,59 @@ from bayesinv.prediction import Average, ClassAverage
 class Evidence(nn.Module, ABC):
     """An evidence integrates h out and keeps what is needed to predict with it.
 
-    Subclasses hold the likelihood's own parameters (noise, class means) and nothing about the
-    extents: those arrive inside the prior.
+    Subclasses hold the likelihood's own parameters (noise, class means, variational parameters) and nothing about
+    the extents: those arrive inside ``prior``, the backbone seen through the orbit at one value of the extents
+    (:class:`~bayesinv.backbones.invariant.InvariantPrior` of a Gaussian process,
+    :class:`~bayesinv.backbones.invariant_network.InvariantNetwork` of a network).
+
+    Attributes:
+        name: what ``evidence=`` calls it.
+        likelihood: which likelihood it serves.
+        backbone: "gp" or "network".
+        minibatch: whether ``log_evidence`` is an estimate from any part of the data, so that ``fit`` runs over
+            minibatches; otherwise it needs all of them at once and is deterministic.
+        trains_weights: whether the backbone's weights are trained by ``weight_loss`` on a detached orbit, apart
+            from the evidence.
     """
 
     name: str
     likelihood: str
-    mean: nn.Parameter  # constant mean of each output, (C,)
+    backbone: ClassVar[str] = "gp"
+    minibatch: ClassVar[bool] = False
+    trains_weights: ClassVar[bool] = False
 
-    def resize(self, num_outputs: int) -> None:
-        """Make room for the means of a saved state before ``load_state_dict``."""
-        self.mean = nn.Parameter(torch.zeros(num_outputs, dtype=torch.float64, device=self.mean.device))
+    @property
+    def constant_mean(self) -> Float[Tensor, " C"]:
+        """What is added to every draw of the function: zero, unless the evidence learns a mean of each output."""
+        return torch.zeros(1, dtype=torch.float64)
+
+    def prepare_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 (most have nothing to size)
+        """Make room for the arrays of a saved state (names without prefix) before ``load_state_dict``."""
+
+    def prepare(self, prior: Any, data: Data) -> None:
+        """Start what needs an initialised backbone; ``prior`` is that backbone without a transform."""
 
     @abstractmethod
     def initialise(self, data: Data) -> float:
         """Start the parameters at the scale of the data; returns a starting variance for the prior over h."""
 
     @abstractmethod
-    def log_evidence(self, prior: InvariantPrior, data: Data) -> Float[Tensor, ""]:
-        """log p(D | η), or a lower bound on it; differentiable in everything that requires a gradient."""
+    def log_evidence(self, prior: Any, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
+        """log p(D | η), or a lower bound on it; differentiable in everything that requires a gradient.
+
+        Args:
+            prior: the backbone at one value of the extents.
+            data: all data; or a minibatch, for an evidence that takes one.
+            num_total: n, the number of examples that a minibatch stands for; its own size if None.
+        """
+
+    def weight_loss(self, prior: Any, data: Data, num_total: int) -> Float[Tensor, ""]:
+        """What the weights of a network minimise, nats per example; only where ``trains_weights``."""
+        raise NotImplementedError(f"{self.name} has no weights to train apart from the evidence")
 
     @abstractmethod
     def function_posterior(
-        self, prior: InvariantPrior, x: Float[Tensor, n * event], data: Data
+        self, prior: Any, x: Float[Tensor, n * event], data: Data
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """Mean and variance of f(x) given the data, each of shape (n, C)."""
 

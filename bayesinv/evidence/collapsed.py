@@ -13,11 +13,12 @@ A_c = I + V Λ_c Vᵀ, r = t - m and q_i = |V_i|², the collapsed bound is (Tits
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
@@ -74,6 +75,18 @@ class Solution:
 class CollapsedEvidence(Evidence):
     """The collapsed bound; a subclass says how its likelihood becomes sites."""
 
+    mean: nn.Parameter  # constant mean of each output, (C,)
+
+    @property
+    def constant_mean(self) -> Float[Tensor, " C"]:
+        """The learned mean of each output."""
+        return self.mean
+
+    def prepare_state(self, state: Mapping[str, Tensor]) -> None:
+        """Make room for the means."""
+        num_outputs = len(state["mean"])
+        self.mean = nn.Parameter(torch.zeros(num_outputs, dtype=torch.float64, device=self.mean.device))
+
     @abstractmethod
     def sites(self, white: Whitened, data: Data) -> Sites:
         """The likelihood in Gaussian form, at its best for this prior."""
@@ -90,8 +103,17 @@ class CollapsedEvidence(Evidence):
         c = torch.linalg.solve_triangular(LA, b.T[..., None], upper=False)[..., 0]  # (C, M)
         return Solution(LA, c)
 
-    def log_evidence(self, prior: InvariantPrior, data: Data) -> Float[Tensor, ""]:
-        """The collapsed lower bound on log p(D | η); exact when Z spans the orbits of the data."""
+    def log_evidence(self, prior: InvariantPrior, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
+        """The collapsed lower bound on log p(D | η); exact when Z spans the orbits of the data.
+
+        Raises:
+            ValueError: a minibatch, over which the bound does not split.
+        """
+        if num_total not in (None, len(data)):
+            raise ValueError(
+                f"the {self.name} evidence needs all {num_total} examples at once, got {len(data)}; "
+                'for minibatches use evidence="stochastic"'
+            )
         return self.bound(Whitened.of(prior, data.x), data)
 
     def bound(self, white: Whitened, data: Data) -> Float[Tensor, ""]:

@@ -81,7 +81,7 @@ class EvidenceCase:
     def dense(self) -> tuple[Tensor, Whitened]:
         """The limit of the bound: function values as inducing values."""
         evidence = _collapsed(self.model)
-        K = self.model.invariant_prior(self.eta).covariance(self.data.x)
+        K = self.model.at(self.eta).covariance(self.data.x)
         L = cholesky(K + 1e-10 * torch.eye(len(K), dtype=K.dtype), "dense k_ff")
         white = Whitened(L, L.T.contiguous(), torch.zeros(len(K), dtype=K.dtype))
         return evidence.bound(white, self.data), white
@@ -94,7 +94,7 @@ class EvidenceCase:
 
     def orbit_points(self) -> Tensor:
         """All sampled orbits of all inputs, (S·n, features): inducing points for which the bound is tight."""
-        points = self.model.invariant_prior(self.eta).points(self.data.x)
+        points = self.model.at(self.eta).points(self.data.x)
         return points.flatten(0, 1).flatten(1)
 
 
@@ -146,7 +146,7 @@ def check_formula(case: EvidenceCase) -> None:
     """The bound in M x M algebra equals the density of the targets under Q + Λ⁻¹ in n x n algebra, less the trace."""
     evidence = _collapsed(case.model)
     with torch.no_grad():
-        white = Whitened.of(case.model.invariant_prior(case.eta), case.data.x)
+        white = Whitened.of(case.model.at(case.eta), case.data.x)
         sites = evidence.sites(white, case.data)
         Q = white.V.T @ white.V
         total = sites.constant - 0.5 * (sites.precision * white.residual[:, None]).sum()
@@ -191,7 +191,7 @@ def check_converges_in_orbit(case: EvidenceCase) -> None:
 
     def at(num_samples: int) -> float:
         model = InvarianceModel(
-            GaussianProcess(num_inducing=case.model.backbone.num_inducing),
+            GaussianProcess(num_inducing=case.model.backbone.get_parameter("inducing").shape[0]),
             case.model.transform,
             likelihood=case.model.likelihood,
             evidence=copy.deepcopy(case.model.evidence),

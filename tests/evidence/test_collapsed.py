@@ -32,7 +32,7 @@ class TestPolyaGamma(EvidenceConformance):
 
 
 def dense_covariance(case):
-    return case.model.invariant_prior(case.eta).covariance(case.data.x)
+    return case.model.at(case.eta).covariance(case.data.x)
 
 
 def normal_log_density(target, mean, covariance):
@@ -134,7 +134,7 @@ class WithoutTraceTerm(GaussianEvidence):
 class DetachedExtents(GaussianEvidence):
     """Has no gradient in the extents."""
 
-    def log_evidence(self, prior, data):
+    def log_evidence(self, prior, data, num_total=None):
         prior.eta = prior.eta.detach() + 0.0 * prior.eta
         return super().log_evidence(prior, data)
 
@@ -151,7 +151,7 @@ class Drifting(GaussianEvidence):
 
     calls = 0
 
-    def log_evidence(self, prior, data):
+    def log_evidence(self, prior, data, num_total=None):
         self.calls += 1
         return super().log_evidence(prior, data) + 0.01 * self.calls
 
@@ -165,7 +165,7 @@ def test_the_suite_rejects_a_wrong_evidence(broken):
 def test_dirichlet_gram_equals_the_direct_sum():
     case = EvidenceCase.of(DirichletEvidence())
     V = torch.randn(5, len(case.data), dtype=torch.float64)
-    white = Whitened.of(case.model.invariant_prior(case.eta), case.data.x)
+    white = Whitened.of(case.model.at(case.eta), case.data.x)
     sites = case.model.evidence.sites(white, case.data)
     gram = case.model.evidence.weighted_gram(V, sites, case.data)
     direct = torch.einsum("mn,nc,kn->cmk", V, sites.precision, V)
