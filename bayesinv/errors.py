@@ -8,6 +8,7 @@ classes here name the failures that a caller may want to catch apart.
 from typing import Any
 
 __all__ = [
+    "CheckpointError",
     "DataError",
     "ExtentError",
     "ImportanceWarning",
@@ -16,6 +17,16 @@ __all__ = [
     "NumericalError",
     "SavedFileError",
 ]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be gone on from: damaged, of a later format, or of another fit.
+
+    Example:
+        >>> from bayesinv.errors import CheckpointError
+        >>> issubclass(CheckpointError, ValueError)
+        True
+    """
 
 
 class DataError(ValueError):

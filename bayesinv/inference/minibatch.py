@@ -1,0 +1,169 @@
+"""Variational inference over minibatches: weights on a detached orbit, extents on the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from torch import Tensor, nn
+
+from bayesinv.data import Data
+from bayesinv.evidence import NetworkEvidence
+from bayesinv.extents import SITE_PREFIX
+from bayesinv.inference.guides import GuideFactory, make_guide
+from bayesinv.inference.importance import extents_of_trace
+from bayesinv.inference.training import Objective, Phase, Training
+from bayesinv.inference.vi import describe_extents, start_values
+from bayesinv.model import InvarianceModel
+
+
+class VariationalObjective(Objective):
+    """The ELBO of q(η) on an evidence that takes minibatches.
+
+    An evidence that learns everything by its own bound (stochastic GP) has one phase. Where weights are trained apart,
+    they take their steps on the likelihood seen through an orbit at a draw η ~ q that is detached from it, and every few
+    steps the guide and the hyperparameters (prior scales, noise) take one on E_q[log p(D | η)] - KL(q ‖ p). The
+    Laplace evidence has three stretches of that:
+
+    1. burn-in: the likelihood alone, extents where they start. Extents of an untrained network run away, since
+       everything is explained best by a constant; then the prior scales start at what the weights have become;
+    2. weights at their mode under the prior, scales on the evidence and a little later the extents too: under scales
+       that are still too wide, extents grow only to keep the determinant small;
+    3. finish: the likelihood alone again, under the posterior found, for predictions. The mode under the prior
+       of a minibatch evidence is too smooth to predict with.
+
+    Args:
+        model: initialised, on its device; it is trained in place.
+        guide: as for ``fit``; None where every extent is fixed.
+        batch: some data, to create the guide's parameters with.
+        num_total: n.
+    """
+
+    def __init__(self, model: InvarianceModel, guide: str | GuideFactory, batch: Data, num_total: int):
+        self.model = model
+        self.guide: Any = None
+        self.guide_name: str | None = None
+        self.modules = [model]
+        if model.active:
+            self.guide, self.guide_name = make_guide(guide, model, start_values(model))
+            with torch.no_grad():
+                self.guide(batch, num_total)  # creates the guide's parameters
+            if isinstance(self.guide, nn.Module):
+                self.modules.append(self.guide)
+            self._elbo = Trace_ELBO()(model, self.guide)
+
+    def phases(self, training: Training, num_steps: int) -> list[Phase]:
+        """Weights alone, then weights and extents, then weights alone again; or everything in one phase."""
+        evidence = self.model.evidence
+        guide = list(self.guide.parameters()) if self.guide is not None else []
+        slow = {"params": guide, "lr": training.extent_rate}
+        if not evidence.trains_weights:
+            everything = [p for p in self.model.parameters() if p.requires_grad]
+            groups = [{"params": everything, "lr": training.hyper_rate}, *([slow] if guide else [])]
+            return [Phase("joint", groups, self.extent_loss, training.batch_size, schedule="cooldown", traced=True)]
+        start = round(training.burn_in * num_steps)
+        stop = num_steps - round(training.finish * num_steps) if evidence.name != "plugin" else num_steps
+        weights = list(self.model.network.weights().values())
+        own = [p for p in evidence.parameters() if p.requires_grad]  # the noise of a regression
+        groups = [{"params": weights, "lr": training.weight_rate, "weight_decay": training.weight_decay}]
+        with_noise = [*groups, *([{"params": own, "lr": training.hyper_rate}] if own else [])]
+        size, schedule = training.batch_size, training.schedule
+        if evidence.name == "plugin":
+            phases = [Phase("weights", with_noise, self.weight_loss, size, schedule=schedule, clip=True)]
+            hyper: list[dict[str, Any]] = []
+        else:
+            phases = [
+                Phase("burn-in", with_noise, self.plain_loss, size, stop=start, schedule="constant", clip=True),
+                Phase(
+                    "weights",
+                    groups,
+                    self.weight_loss,
+                    size,
+                    start=start,
+                    stop=stop,
+                    schedule=schedule,
+                    clip=True,
+                    on_start=self.model.network.start_scales,
+                ),
+                Phase("finish", with_noise, self.plain_loss, size, start=stop, schedule=schedule, clip=True),
+            ]
+            hyper = [{"params": [self.model.network.log_scales, *own], "lr": training.hyper_rate}]
+        groups = [*hyper, *([slow] if guide else [])]
+        begin = start + round(training.settle * num_steps) if hyper and guide else start
+        size, every = training.extent_batch_size, training.extent_every
+        if begin > start:
+            phases.append(
+                Phase(
+                    "scales", hyper, self.extent_loss, size, every=every, start=start, stop=begin, schedule="constant"
+                )
+            )
+        if groups:
+            phases.append(
+                Phase(
+                    "extents",
+                    groups,
+                    self.extent_loss,
+                    size,
+                    every=every,
+                    start=begin,
+                    stop=stop,
+                    schedule="cooldown",
+                    traced=True,
+                )
+            )
+        else:
+            phases[0].traced = True
+        return [phase for phase in phases if phase.stop is None or phase.stop > phase.start]
+
+    def weight_loss(self, data: Data, num_total: int) -> Tensor:
+        """The weights' own loss at a detached draw of the extents."""
+        with torch.no_grad():
+            eta = self.draw(data)
+        return self.model.evidence.weight_loss(self.model.at(eta, fresh=True), data, num_total)
+
+    def plain_loss(self, data: Data, num_total: int) -> Tensor:
+        """The negative mean log likelihood at a detached draw of the extents."""
+        with torch.no_grad():
+            eta = self.draw(data)
+        return -self._evidence.mean_log_likelihood(self.model.at(eta, fresh=True), data)
+
+    @property
+    def _evidence(self) -> NetworkEvidence:
+        evidence = self.model.evidence
+        if not isinstance(evidence, NetworkEvidence):
+            raise TypeError(f"the {evidence.name} evidence trains no weights")
+        return evidence
+
+    def extent_loss(self, data: Data, num_total: int) -> Tensor:
+        """The negative ELBO, nats."""
+        if self.guide is None:
+            return -(self.model.log_evidence(self.fixed(), data, num_total) + self.model.log_hyperprior())
+        return self._elbo(data, num_total)
+
+    def draw(self, data: Data) -> Tensor:
+        """η ~ q, (K,)."""
+        if self.guide is None:
+            return self.fixed()
+        return extents_of_trace(self.model, poutine.trace(self.guide).get_trace(data, 1))
+
+    def fixed(self) -> Tensor:
+        """η where nothing is latent."""
+        return torch.tensor([self.model.extents.fixed[name] for name in self.model.symmetries], dtype=torch.float64)
+
+    def current_extents(self) -> Mapping[str, float]:
+        """Medians of q, internal units."""
+        if self.guide is None:
+            return dict(self.model.extents.fixed)
+        with torch.no_grad():
+            medians = self.guide.median(None, 1) if hasattr(self.guide, "median") else self.guide(None, 1)
+        return {
+            name: float(medians[SITE_PREFIX + name]) if name in self.model.active else self.model.extents.fixed[name]
+            for name in self.model.symmetries
+        }
+
+    def describe(self, extents: Mapping[str, float]) -> str:
+        """The three largest extents in words."""
+        return describe_extents(self.model, extents) if self.model.active else "extents fixed"

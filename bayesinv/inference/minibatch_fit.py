@@ -1,0 +1,213 @@
+"""``fit`` where data come in minibatches: variational inference and point methods on networks."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesinv.data import Data
+from bayesinv.errors import NonFiniteError
+from bayesinv.extents import Outward
+from bayesinv.inference.guides import GuideFactory
+from bayesinv.inference.importance import draw_extents
+from bayesinv.inference.loop import Callback, Trace
+from bayesinv.inference.minibatch import VariationalObjective
+from bayesinv.inference.point import PointMethod, PointObjective
+from bayesinv.inference.result import InferenceResult
+from bayesinv.inference.training import Objective, Training, train
+from bayesinv.inference.vi import local_parameters
+from bayesinv.model import InvarianceModel
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.randomness import seeded
+from bayesinv.streams import Stream
+
+# What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
+KEPT_EXAMPLES = 1000
+# Minibatches over which the final ELBO is averaged, at the most.
+EVIDENCE_BATCHES = 20
+
+
+def fit_minibatches(
+    model: InvarianceModel,
+    data: Any,
+    method: str | PointMethod,
+    *,
+    training: Training,
+    seed: int,
+    device: torch.device,
+    guide: str | GuideFactory,
+    max_steps: int | None,
+    num_draws: int,
+    progress: bool,
+    callbacks: Sequence[Callback],
+) -> InvariancePosterior:
+    """Train over minibatches and wrap what came out; arguments as for ``fit``.
+
+    Raises:
+        DataError: unusable data. CheckpointError: a checkpoint of another fit, or a damaged one.
+        NonFiniteError: the objective could not be computed; its ``posterior`` holds the last good state.
+    """
+    began = time.perf_counter()
+    stream = Stream.of(data, model.likelihood, model.transform, num_workers=training.num_workers)
+    batch_size = min(training.batch_size, stream.num_total)
+    per_epoch = max(1, stream.num_total // batch_size)
+    num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
+    fitted = copy.deepcopy(model).to(device)
+    failure: NonFiniteError | None = None
+    with seeded(seed), local_parameters():
+        kept = stream.subset(min(KEPT_EXAMPLES, stream.num_total), seed).to(device)
+        fitted.initialise(kept, seed, stream.num_total)
+        if fitted.is_network:
+            fitted.network.mixed_precision = training.mixed_precision
+            if stream.num_classes is None and fitted.likelihood == "categorical":
+                stream.num_classes = fitted.network.initialise(kept.x, 1.0, seed)
+        point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
+        if point is None:
+            first = kept.subset(slice(0, min(len(kept), training.extent_batch_size)))
+            variational = VariationalObjective(fitted, guide, first, stream.num_total)
+        objective: Objective = variational if point is None else point
+        name = method.name if isinstance(method, PointMethod) else method
+        try:
+            trace = train(
+                objective,
+                stream,
+                training,
+                num_steps,
+                seed,
+                _fingerprint(name, method, model, training, num_steps, seed, stream.num_total, guide),
+                progress,
+                callbacks,
+            )
+        except NonFiniteError as error:
+            if error.step <= 1:
+                raise
+            trace, failure = Trace((), False), error
+        settings: dict[str, Any] = {
+            "device": str(device),
+            "batch_size": batch_size,
+            "epochs": num_steps / per_epoch,
+            "num_train": stream.num_total,
+            "training": _described(training),
+        }
+        if point is not None:
+            facts = _point_facts(point, name, settings)
+            fitted = point.fitted_model()
+        else:
+            facts = _variational_facts(variational, kept, stream, training, num_draws, seed, settings)
+    if fitted.is_network:
+        fitted.network.mixed_precision = False
+    notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
+    result = InferenceResult(
+        **facts,
+        trace=trace.objective,
+        num_steps=num_steps,
+        converged=failure is None,
+        seconds=time.perf_counter() - began,
+        seed=seed,
+        settings=settings,
+        warnings=notes,
+    )
+    posterior = InvariancePosterior(fitted, kept, result)
+    if failure is not None:
+        failure.posterior = posterior
+        raise failure
+    return posterior
+
+
+def _point_facts(objective: PointObjective, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    settings["training_copies"] = objective.training_copies
+    settings["prediction_copies"] = objective.prediction_copies
+    settings["method"] = objective.facts()
+    return {"inference": name, "guide": None, "extents": objective.extents()[None, None]}
+
+
+def _variational_facts(
+    objective: VariationalObjective,
+    kept: Data,
+    stream: Stream,
+    training: Training,
+    num_draws: int,
+    seed: int,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    model = objective.model
+    copies = 1 if not model.active and not any(model.extents.fixed.values()) else model.orbit.num_samples
+    settings["training_copies"] = settings["prediction_copies"] = copies
+    place = next(model.parameters()).device
+    elbo, error = estimate_elbo(objective, stream, training, seed, place)
+    is_evidence = model.evidence.name != "plugin"
+    settings["elbo"], settings["elbo_se"] = elbo, error
+    if objective.guide is None:
+        extents = objective.fixed()[None, None]
+    else:
+        extents = draw_extents(model, lambda data: objective.guide(data, 1), kept, num_draws)[None]
+    notes: tuple[str, ...] = ()
+    flat = [name for name in model.active if not isinstance(model.extents.priors[name], Outward)]
+    if not is_evidence and flat:
+        notes = (
+            f"the plug-in likelihood never rewards an extent: under the prior of {', '.join(flat)} only "
+            "upper_limit() says something; for a trade-off give an Outward(strength) prior",
+        )
+    return {
+        "warnings": notes,
+        "inference": "fixed" if objective.guide is None else "vi",
+        "guide": objective.guide_name,
+        "extents": extents,
+        "log_evidence": elbo if is_evidence else None,
+        "log_evidence_se": error if is_evidence else None,
+    }
+
+
+@torch.no_grad()
+def estimate_elbo(
+    objective: VariationalObjective, stream: Stream, training: Training, seed: int, place: torch.device
+) -> tuple[float, float]:
+    """Mean and standard error of the ELBO over minibatches that together hold the data once, or 20 of them."""
+    size = min(training.extent_batch_size, stream.num_total)
+    num = max(2, min(EVIDENCE_BATCHES, stream.num_total // size))
+    values: list[Tensor] = []
+    with seeded(seed):
+        for step in range(num):
+            batch = stream.batch(seed, "evidence", step, size).to(place)
+            values.append(-objective.extent_loss(batch, stream.num_total).detach().cpu().double().reshape(()))
+    stacked = torch.stack(values)
+    return float(stacked.mean()), float(stacked.std() / math.sqrt(num))
+
+
+def _fingerprint(
+    name: str,
+    method: str | PointMethod,
+    model: InvarianceModel,
+    training: Training,
+    num_steps: int,
+    seed: int,
+    num_total: int,
+    guide: Any,
+) -> Mapping[str, Any]:
+    """What has to be the same for a checkpoint to be gone on from."""
+    try:
+        config: Any = model.config()
+    except (TypeError, ValueError, NotImplementedError):
+        config = repr(model)
+    return {
+        "method": name if isinstance(method, str) else repr(method),
+        "model": config,
+        "training": _described(training),
+        "num_steps": num_steps,
+        "seed": seed,
+        "num_train": num_total,
+        "guide": guide if isinstance(guide, str) else getattr(guide, "__name__", type(guide).__name__),
+    }
+
+
+def _described(training: Training) -> dict[str, Any]:
+    """The settings that shape the result; where checkpoints go does not."""
+    apart = ("checkpoint", "checkpoint_every", "resume", "num_workers")
+    return {key: value for key, value in dataclasses.asdict(training).items() if key not in apart}

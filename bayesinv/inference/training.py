@@ -1,0 +1,244 @@
+"""The minibatch training loop: phases of optimiser steps over a stream, with checkpoints that are resumed exactly.
+
+A global step t runs the phases that are due, in order. Batches and random numbers of a phase are a function of
+(seed, phase, t) alone, and rates one of t, so that parameters, optimisers and t are the whole state of a run.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from bayesinv.data import Data
+from bayesinv.errors import DataError, NonFiniteError, NumericalError
+from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
+from bayesinv.inference.loop import Callback, Step, Trace
+from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
+from bayesinv.randomness import seeded
+from bayesinv.streams import Stream, derive_seed, set_seed
+
+__all__ = ["Objective", "Phase", "Training", "train"]
+
+# Steps between looks at the objective: reading it makes the host wait for the device.
+CHECK_EVERY = 20
+# Seconds between two pictures of the bar, whose extents have to come from the device.
+REFRESH_SECONDS = 0.3
+
+
+def train(
+    objective: Objective,
+    stream: Stream,
+    training: Training,
+    num_steps: int,
+    seed: int,
+    fingerprint: Mapping[str, Any],
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Trace:
+    """Run every phase of an objective over minibatches, from the checkpoint on where there is one.
+
+    Args:
+        objective: what to train, in place.
+        stream: the data.
+        training: clipping and checkpoints are read here; the rest is for the objective's phases.
+        num_steps: global steps.
+        seed: of batches and of what the losses draw. On the CPU, the same seed gives the same bits, resumed or not.
+        fingerprint: JSON-able; what has to be the same for a checkpoint to be gone on from.
+        progress: show a bar.
+        callbacks: called after every step; True ends the run, and a checkpoint then counts as finished.
+
+    Returns:
+        The objective at every step of the traced phase.
+
+    Raises:
+        NonFiniteError: a loss could not be computed; the modules hold an earlier state at which it could, if any.
+        CheckpointError: the checkpoint is damaged, or of another fit. DataError: an unusable batch.
+        FileNotFoundError, IsADirectoryError: the checkpoint's folder does not exist, or it is one.
+    """
+    phases = checked_phases(objective.phases(training, num_steps), num_steps)
+    run = _Run(objective, phases, stream, training, num_steps, seed)
+    file: CheckpointFile | None = None
+    if training.checkpoint is not None:
+        facts = {**fingerprint, "data": {"num_total": stream.num_total, "digest": stream.digest()}}
+        file = CheckpointFile(training.checkpoint, facts)
+        saved = file.read() if training.resume else None
+        if saved is not None:
+            file.restore(saved, run.modules, run.optimisers)
+            run.go_on(saved)
+            if saved.finished:
+                return Trace(saved.trace, False)
+    last_shown, shown = -math.inf, run.step
+    try:
+        with (
+            seeded(seed),
+            tqdm(total=num_steps, initial=run.step, disable=not progress, unit="step", dynamic_ncols=True) as bar,
+        ):
+            finished = False
+            while not finished:
+                run.advance()
+                finished = run.step == num_steps
+                due = file is not None and (finished or run.step % training.checkpoint_every == 0)
+                if callbacks or due or finished or run.step % CHECK_EVERY == 0:
+                    run.check()
+                if file is not None and due:
+                    file.write(run.checkpoint(finished))
+                if progress and (finished or time.perf_counter() - last_shown > REFRESH_SECONDS):
+                    bar.set_postfix_str(objective.describe(objective.current_extents()), refresh=False)
+                    bar.update(run.step - shown)
+                    last_shown, shown = time.perf_counter(), run.step
+                if callbacks:
+                    value = run.trace[-1] if run.trace else math.nan
+                    info = Step(run.step, num_steps, value, objective.current_extents(), run.seconds)
+                    if any([callback(info) is True for callback in callbacks]) and not finished:
+                        finished = True
+                        if file is not None:
+                            file.write(run.checkpoint(finished))
+    finally:
+        stream.close()
+    return Trace(tuple(run.trace), False)
+
+
+class _Run:
+    """The state of a run: parameters, optimisers and the step, with an earlier state to fall back on."""
+
+    def __init__(
+        self, objective: Objective, phases: list[Phase], stream: Stream, training: Training, num_steps: int, seed: int
+    ):
+        self.modules = list(objective.modules)
+        self.phases = phases
+        self.stream = stream
+        self.clip_norm = training.clip_norm
+        self.num_steps = num_steps
+        self.seed = seed
+        self.optimisers = [_optimiser(phase) for phase in phases]
+        self.full_rates = [[float(group["lr"]) for group in o.param_groups] for o in self.optimisers]
+        self.parameters = list({id(p): p for p in _parameters(self.modules, phases)}.values())
+        self.device = self.parameters[0].device
+        self.step = 0
+        self.trace: list[float] = []
+        # Losses since the last check, as (step, traced, value): on the device, unread.
+        self._unread: list[tuple[int, bool, Tensor]] = []
+        # A state is known to be good once a loss has been computed at it.
+        self._good: list[dict[str, Any]] | None = None
+        self._latest, self._latest_step = self._state(), 0
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, less the time between an interruption and its resumption."""
+        return time.perf_counter() - self._began
+
+    def go_on(self, saved: Checkpoint) -> None:
+        """Take over where a checkpoint was written; modules and optimisers have its state already."""
+        self.step = saved.step
+        self.trace = list(saved.trace)
+        self._began = time.perf_counter() - saved.seconds
+        # Written after a check, and so with losses computed on the way to it and finite parameters.
+        self._good = self._latest = self._state()
+        self._latest_step = self.step
+
+    def advance(self) -> None:
+        """One global step: the phases that are due, each on a batch of its own."""
+        step = self.step
+        if step % CHECK_EVERY == 0 and step > self._latest_step:
+            self._good, self._latest, self._latest_step = self._latest, self._state(), step
+        for phase, optimiser, full in zip(self.phases, self.optimisers, self.full_rates, strict=True):
+            if not phase.is_due(step):
+                continue
+            batch = self.stream.batch(self.seed, phase.name, (step - phase.start) // phase.every, phase.batch_size)
+            batch = _to_device(batch, self.device)
+            set_seed(derive_seed(self.seed, phase.name, step), self.device)
+            if phase.on_start is not None and step == phase.start:
+                phase.on_start()
+            share = phase.rate(step, self.num_steps)
+            for group, rate in zip(optimiser.param_groups, full, strict=True):
+                group["lr"] = rate * share
+            for p in self.parameters:
+                p.grad = None
+            try:
+                loss = phase.loss(batch, self.stream.num_total)
+            except (NumericalError, ValueError, torch.linalg.LinAlgError) as error:
+                if isinstance(error, DataError) or (type(error) is ValueError and "nan" not in str(error)):
+                    raise  # Pyro reports parameters that are not finite as ValueError; others are not ours to explain
+                self.check()  # an earlier loss may be the first that was not finite
+                self._fail(step, str(error).splitlines()[0], error)
+            loss.backward(inputs=phase.params)  # and not into what another phase trains
+            if phase.clip and self.clip_norm is not None:
+                nn.utils.clip_grad_norm_(phase.params, self.clip_norm)
+            optimiser.step()
+            self._unread.append((step, phase.traced, loss.detach().reshape(())))
+        self.step += 1
+
+    def check(self) -> None:
+        """Read the losses since the last check; raise if one of them, or a parameter, is not finite."""
+        unread, self._unread = self._unread, []
+        values = _read([value for _, _, value in unread])
+        for (step, traced, _), value in zip(unread, values, strict=True):
+            if not math.isfinite(value):
+                self._fail(step, f"the objective is {-value}", None)
+            if traced:
+                self.trace.append(-value)
+        if not all(_read([torch.isfinite(p.detach()).all() for p in self.parameters])):
+            self._fail(max(0, self.step - 1), "a parameter is not finite after it", None)
+
+    def checkpoint(self, finished: bool) -> Checkpoint:
+        """All of it, after a check."""
+        return Checkpoint(
+            step=self.step,
+            finished=finished,
+            modules=[dict(module.state_dict()) for module in self.modules],
+            optimisers=[optimiser.state_dict() for optimiser in self.optimisers],
+            trace=tuple(self.trace),
+            seconds=self.seconds,
+        )
+
+    def _state(self) -> list[dict[str, Any]]:
+        return [copy.deepcopy(dict(module.state_dict())) for module in self.modules]
+
+    def _fail(self, step: int, reason: str, cause: Exception | None) -> None:
+        """Restore the latest state before `step` at which a loss is known to be finite, and raise."""
+        computed = step > self._latest_step
+        state = self._latest if computed else self._good
+        if state is not None:
+            for module, tensors in zip(self.modules, state, strict=True):
+                module.load_state_dict(tensors)
+        kept = "there is no earlier state" if state is None else "an earlier state is kept"
+        raise NonFiniteError(f"step {step + 1}: {reason}; {kept}", step=step + 1) from cause
+
+
+def _optimiser(phase: Phase) -> torch.optim.Optimizer:
+    """Adam; AdamW where weights decay, which is then apart from the gradient."""
+    groups = [{"weight_decay": 0.0, **group} for group in phase.groups]
+    decays = any(group["weight_decay"] > 0 for group in groups)
+    return torch.optim.AdamW(groups) if decays else torch.optim.Adam(groups)
+
+
+def _parameters(modules: Sequence[nn.Module], phases: Sequence[Phase]) -> list[Tensor]:
+    return [p for module in modules for p in module.parameters()] + [p for phase in phases for p in phase.params]
+
+
+def _to_device(data: Data, device: torch.device) -> Data:
+    if data.x.device == device:
+        return data
+    x, y = data.x, data.y
+    if device.type == "cuda" and x.device.type == "cpu":
+        x, y = x.pin_memory(), y.pin_memory()  # a copy out of other memory makes the host wait
+    return Data(x.to(device, non_blocking=True), y.to(device, non_blocking=True), data.num_classes)
+
+
+def _read(values: list[Tensor]) -> list[float]:
+    """Scalars as numbers; one wait for each device."""
+    numbers = [0.0] * len(values)
+    for device in {value.device for value in values}:
+        places = [i for i, value in enumerate(values) if value.device == device]
+        stacked = torch.stack([values[i].to(torch.float64) for i in places])
+        for i, number in zip(places, stacked.tolist(), strict=True):
+            numbers[i] = number
+    return numbers

@@ -1,0 +1,186 @@
+"""What all streams share: seeds, and the checks that every batch passes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesinv.data import Data, as_data, as_inputs
+from bayesinv.errors import DataError
+from bayesinv.transforms import Transform
+
+__all__ = ["Stream", "checked_size", "derive_seed", "drawing", "set_seed", "shown"]
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed below 2**32 that is a fixed function of its parts and shares nothing with that of other parts.
+
+    Example:
+        >>> derive_seed(0, "weights", 3) == derive_seed(0, "weights", 3)
+        True
+        >>> derive_seed(0, "weights", 3) == derive_seed(0, "extents", 3)
+        False
+    """
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "little")
+
+
+def set_seed(seed: int, device: torch.device | None = None) -> None:
+    """Seed Python's, NumPy's and torch's global generators, and that of a device.
+
+    ``torch.manual_seed`` would also leave a note, with a stack trace, for every kind of accelerator that has not been
+    used yet; at one call a step these fill the memory.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Run a block with the generators of the CPU seeded, and restore them; cheap enough for every batch."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            set_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+class Stream(ABC):
+    """Training data as minibatches; make one with :meth:`of`.
+
+    Attributes:
+        num_total: n, the number of examples that a batch stands for.
+        num_classes: C; None for real targets, and until it is known. May be set.
+        batch_size: that of the DataLoader it was made from, or None.
+        exact_resume: whether `batch` is a pure function of its arguments.
+
+    Example:
+        >>> stream = Stream.of((torch.rand(10, 1, 8, 8), torch.arange(10) % 2), "categorical")
+        >>> stream.num_total, stream.event_shape
+        (10, (1, 8, 8))
+        >>> one, other = (stream.batch(seed=0, purpose="weights", step=7, size=4) for _ in range(2))
+        >>> len(one), torch.equal(one.x, other.x)
+        (4, True)
+    """
+
+    exact_resume = True
+
+    def __init__(self, num_total: int, likelihood: str, transform: Transform | None, num_classes: int | None = None):
+        self.num_total = num_total
+        self.likelihood = likelihood
+        self.transform = transform
+        self.num_classes = num_classes
+        self.batch_size: int | None = None
+
+    @staticmethod
+    def of(data: Any, likelihood: str, transform: Transform | None = None, num_workers: int = 0) -> Stream:
+        """A stream of whatever holds (x, y).
+
+        Args:
+            data: (x, y) tensors or arrays; a `Data`; a map-style ``Dataset`` of (x, y) items; a ``DataLoader``, whose
+                data set, ``collate_fn`` and workers are used, its order replaced by that of the stream; an
+                ``IterableDataset``, or a ``DataLoader`` with a sampler of its own, which are iterated as they come.
+            likelihood: "categorical" or "gaussian".
+            transform: where given, checks that x is what it acts on.
+            num_workers: processes that fetch the batches of a data set ahead of time, for every purpose; those of a
+                DataLoader come first.
+
+        Raises:
+            DataError: unusable data, or data of unknown size. TypeError: of an unknown kind.
+            ValueError: an unknown likelihood.
+        """
+        from bayesinv.streams.sources import stream_of  # which needs the streams below this class
+
+        return stream_of(data, likelihood, transform, num_workers)
+
+    @property
+    @abstractmethod
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+
+    @abstractmethod
+    def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
+        """Batch number `step` of the batches for one purpose, distinct examples.
+
+        An epoch is one permutation; the last batch of it, where short, is filled up from its beginning.
+
+        Args:
+            seed: of the permutations.
+            purpose: any name; purposes have permutations of their own.
+            step: counted from 0.
+            size: examples in the batch; cut to `num_total`.
+
+        Raises:
+            DataError: the batch is not usable; names it.
+        """
+
+    @abstractmethod
+    def subset(self, num: int, seed: int) -> Data:
+        """`num` random examples, or all of them in their own order if there are no more."""
+
+    def digest(self) -> str | None:
+        """A checksum of the data where they are in memory, to tell them from others; else None."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 (most streams hold nothing)
+        """End the worker processes; they start again when they are needed."""
+
+    def checked(self, item: Any, where: str, indices: list[int] | None) -> Data:
+        """A collated batch as `Data`, or a DataError that says which one is at fault and why."""
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise DataError(f"{where}: the data set gave a {type(item).__name__}; expected pairs (x, y)")
+        try:
+            if self.likelihood == "gaussian":
+                return as_data(tuple(item), "gaussian", self.transform)
+            x = as_inputs(item[0], self.transform)
+            y = torch.as_tensor(item[1], device=x.device)
+            num_classes = _check_labels(y, self.num_classes)
+            return Data(x, y.to(torch.int64), num_classes)
+        except DataError as error:
+            raise DataError(f"{where}{_culprits(item, indices)}: {error}") from error
+
+
+def checked_size(size: int, num_total: int) -> int:
+    if size < 1:
+        raise ValueError(f"size: expected at least 1 example, got {size}")
+    return min(size, num_total)
+
+
+def _check_labels(y: Tensor, num_classes: int | None) -> int:
+    """C, or one more than the largest label where it is not known."""
+    if y.ndim != 1 or y.is_floating_point():
+        raise DataError(f"y has shape {tuple(y.shape)} and dtype {y.dtype}; expected integer labels of shape (n,)")
+    low, high = (int(bound) for bound in torch.aminmax(y.to(torch.int64)))
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        allowed = "0..C-1" if num_classes is None else f"0..{num_classes - 1} for {num_classes} classes"
+        raise DataError(f"label {low if low < 0 else high} is out of range; expected {allowed}")
+    return max(2, high + 1) if num_classes is None else num_classes
+
+
+def _culprits(item: Any, indices: list[int] | None) -> str:
+    """Which examples of the data set are not finite, for a message."""
+    if indices is None:
+        return ""
+    bad: set[int] = set()
+    for part in item:
+        if isinstance(part, Tensor) and part.ndim and len(part) == len(indices):
+            finite = torch.isfinite(part).reshape(len(part), -1).all(1)
+            bad.update(indices[i] for i in torch.nonzero(~finite)[:, 0].tolist())
+    return f" (data set indices {shown(sorted(bad))})" if bad else f" (data set indices {shown(indices)})"
+
+
+def shown(indices: list[int]) -> str:
+    return ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")

@@ -1,0 +1,71 @@
+"""A stream over what has an order of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from bayesinv.data import Data
+from bayesinv.errors import DataError
+from bayesinv.streams.base import Stream, checked_size, derive_seed, drawing
+from bayesinv.transforms import Transform
+
+
+class IterableStream(Stream):
+    """What can only be iterated, over and over; the batches follow one another whatever they are for."""
+
+    exact_resume = False
+
+    def __init__(self, loader: Any, num_total: int, likelihood: str, transform: Transform | None):
+        super().__init__(num_total, likelihood, transform)
+        self._loader = loader
+        self._chunks: Iterator[Any] | None = None
+        self._buffer: list[Data] = []
+        self._count = 0
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self._first(1, 0).event_shape
+
+    def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
+        size = checked_size(size, self.num_total)
+        data = self._first(size, derive_seed(seed, "iterated", self._count))
+        rest = self._buffer[0].subset(slice(size, None))
+        self._buffer = [rest] if len(rest) else []
+        return data
+
+    def subset(self, num: int, seed: int) -> Data:
+        """The first `num` examples, which stay in the stream."""
+        return self._first(min(num, self.num_total), seed)
+
+    def close(self) -> None:
+        self._chunks = None
+
+    def _first(self, num: int, seed: int) -> Data:
+        with drawing(seed):
+            held = sum(map(len, self._buffer))
+            while held < num:
+                self._buffer.append(self._next())
+                held += len(self._buffer[-1])
+        shapes = {data.event_shape for data in self._buffer}
+        if len(shapes) > 1:
+            raise DataError(f"the inputs differ in shape: {', '.join(map(str, sorted(shapes)))}; expected one shape")
+        x, y = torch.cat([data.x for data in self._buffer]), torch.cat([data.y for data in self._buffer])
+        classes = None if self.likelihood == "gaussian" else max(data.num_outputs for data in self._buffer)
+        self._buffer = [Data(x, y, self.num_classes or classes)]
+        return self._buffer[0].subset(slice(0, num))
+
+    def _next(self) -> Data:
+        fresh = self._chunks is None
+        if self._chunks is None:
+            self._chunks = iter(self._loader)
+        item = next(self._chunks, None)
+        if item is None:
+            self._chunks = None
+            if fresh:
+                raise DataError("a pass over the data gave no example; expected at least 1")
+            return self._next()
+        self._count += 1
+        return self.checked(item, f"chunk {self._count} of the iterated data", None)

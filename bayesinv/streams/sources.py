@@ -1,0 +1,93 @@
+"""Which stream fits what was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
+
+from bayesinv.data import LIKELIHOODS, as_data
+from bayesinv.errors import DataError
+from bayesinv.streams.base import Stream
+from bayesinv.streams.indexed import DatasetStream, MemoryStream
+from bayesinv.streams.iterated import IterableStream
+from bayesinv.transforms import Transform
+
+# Examples that a bare IterableDataset is asked for at once.
+CHUNK = 64
+
+
+def stream_of(data: Any, likelihood: str, transform: Transform | None, num_workers: int) -> Stream:
+    """Arguments and errors as for `Stream.of`."""
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
+    if isinstance(data, DataLoader):
+        return _of_loader(data, likelihood, transform, num_workers)
+    if isinstance(data, IterableDataset):
+        loader: Any = DataLoader(data, batch_size=CHUNK, num_workers=num_workers)
+        return IterableStream(loader, length_of(data, data), likelihood, transform)
+    if type(data) is TensorDataset:
+        return MemoryStream(as_data(data.tensors, likelihood, transform), transform)
+    if isinstance(data, Dataset):
+        options = {"num_workers": num_workers}
+        return DatasetStream(data, length_of(data, data), None, default_collate, options, likelihood, transform)
+    return MemoryStream(as_data(data, likelihood, transform), transform)
+
+
+def _of_loader(loader: Any, likelihood: str, transform: Transform | None, num_workers: int) -> Stream:
+    """The data set of a loader under our own permutations where its order means nothing, else the loader itself."""
+    stream: Stream
+    if loader.batch_sampler is None:
+        raise DataError(
+            "the DataLoader has batch_size=None, so that its items may be examples or batches; give it a batch_size, "
+            "or pass its data set"
+        )
+    kind = type(loader.sampler)
+    replaced = kind is RandomSampler and loader.sampler.replacement
+    own_order = type(loader.batch_sampler) is not BatchSampler or replaced
+    if isinstance(loader.dataset, IterableDataset):
+        stream = IterableStream(loader, length_of(loader.dataset, loader), likelihood, transform)
+    elif own_order or kind not in (RandomSampler, SequentialSampler, SubsetRandomSampler):
+        num_total = length_of(loader.dataset, loader)
+        if type(loader.batch_sampler) is BatchSampler and hasattr(loader.sampler, "__len__"):
+            num_total = min(num_total, len(loader.sampler))
+        stream = IterableStream(loader, num_total, likelihood, transform)
+    elif (
+        type(loader.dataset) is TensorDataset
+        and loader.collate_fn is default_collate
+        and kind is not SubsetRandomSampler
+    ):
+        stream = MemoryStream(as_data(loader.dataset.tensors, likelihood, transform), transform)
+    else:
+        rows = torch.as_tensor(list(loader.sampler.indices)) if kind is SubsetRandomSampler else None
+        num_total = length_of(loader.dataset, loader) if rows is None else len(rows)
+        options = {
+            "num_workers": loader.num_workers or num_workers,
+            "worker_init_fn": loader.worker_init_fn,
+            "multiprocessing_context": loader.multiprocessing_context,
+        }
+        stream = DatasetStream(loader.dataset, num_total, rows, loader.collate_fn, options, likelihood, transform)
+    stream.batch_size = loader.batch_size
+    return stream
+
+
+def length_of(dataset: Any, given: Any) -> int:
+    """The number of examples; `given` is what the caller passed, for the message."""
+    try:
+        return len(dataset)
+    except (TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"the size of the data set of this {type(given).__name__} is not known, and the evidence of a minibatch "
+            f"counts for all examples; give {type(dataset).__name__} a __len__ that returns their number"
+        ) from error
