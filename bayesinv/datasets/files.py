@@ -1,182 +1,19 @@
-"""Data sets: scikit-learn's bundled digits, MNIST where it is on disk, `.npz` files, image folders.
+"""Inputs and targets from `.npz` files and from folders of pictures."""
 
-Nothing is downloaded. Large data sets are looked for under the folder that the environment variable
-``BAYESINV_DATA`` names (`data_root`).
-"""
-
-import math
-import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError
-from bayesinv.transforms import Affine2d
 
-__all__ = ["Examples", "Split", "data_root", "digits", "load_image_folder", "load_npz", "mnist"]
+__all__ = ["IMAGE_SUFFIXES", "load_image_folder", "load_npz"]
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-class Split(NamedTuple):
-    """A training set and a test set that share no example."""
-
-    train: Data
-    test: Data
-
-
-class Examples(NamedTuple):
-    """What a file or folder holds: inputs (n, *event), targets or None, class names or (), file names or ()."""
-
-    x: np.ndarray
-    y: np.ndarray | None
-    classes: tuple[str, ...]
-    files: tuple[str, ...] = ()
-
-
-def data_root() -> Path:
-    """The folder with data sets that are not bundled: the value of ``BAYESINV_DATA``.
-
-    Raises:
-        DataError: the variable is not set, or names no folder.
-
-    Example:
-        >>> from bayesinv.datasets import mnist
-        >>> train, test = mnist(num_train=1000)  # doctest: +SKIP
-    """
-    value = os.environ.get("BAYESINV_DATA", "")
-    if not value:
-        raise DataError(
-            "BAYESINV_DATA is not set; expected the folder that holds the data sets, for example "
-            "BAYESINV_DATA=data with data/MNIST/raw/ inside"
-        )
-    root = Path(value).expanduser()
-    if not root.is_dir():
-        raise DataError(f"BAYESINV_DATA names {value!r}, which is not a folder")
-    return root
-
-
-def digits(rotation: float | None = None, size: int = 16, num_train: int = 500, seed: int = 0) -> Split:
-    """scikit-learn's 1,797 handwritten digits, each turned by an angle of its own.
-
-        angle_i ~ U[−rotation, rotation],  in training and test images alike
-
-    The 8×8 pictures are scaled to [0, 1], enlarged to ``size`` (bilinear) and then turned.
-
-    Args:
-        rotation: half-width of the angles in radians, 0..π; None leaves the digits upright.
-        size: side in pixels, at least 8.
-        num_train: training examples; the rest of the 1,797 is the test set.
-        seed: of the split and the angles. The global generators are neither used nor changed.
-
-    Returns:
-        The split; x is (n, 1, size, size), float32, and there are 10 classes.
-
-    Raises:
-        ValueError: an argument out of its range.
-
-    Reference:
-        E. Alpaydin, C. Kaynak (1998). Optical recognition of handwritten digits. UCI repository.
-
-    Example:
-        >>> from bayesinv.datasets import digits
-        >>> train, test = digits(rotation=0.785, num_train=300)
-        >>> train.x.shape, len(test)
-        (torch.Size([300, 1, 16, 16]), 1497)
-    """
-    from sklearn.datasets import load_digits  # takes a second to import: only where it is needed
-
-    if size < 8:
-        raise ValueError(f"size is {size}; expected at least 8, the side of the original pictures")
-    images, labels = load_digits(return_X_y=True)
-    x = torch.from_numpy(images).float().reshape(-1, 1, 8, 8) / 16  # grey levels are 0..16
-    x = torch.nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    y = torch.from_numpy(labels).to(torch.int64)
-    if not 1 <= num_train < len(x):
-        raise ValueError(f"num_train is {num_train}; expected 1..{len(x) - 1}")
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=generator)
-    x, y = _turned(x[order], rotation, generator), y[order]
-    return Split(
-        Data(x[:num_train], y[:num_train], num_classes=10),
-        Data(x[num_train:], y[num_train:], num_classes=10),
-    )
-
-
-def mnist(
-    root: str | Path | None = None,
-    num_train: int = 1000,
-    num_test: int = 1000,
-    rotation: float | None = None,
-    seed: int = 0,
-) -> Split:
-    """A random part of MNIST, read from disk, each picture turned by an angle of its own.
-
-    Args:
-        root: folder with MNIST/raw/ inside; None takes `data_root()`.
-        num_train: examples out of the 60,000 training pictures.
-        num_test: examples out of the 10,000 test pictures.
-        rotation: half-width of the angles in radians, 0..π; None leaves the digits upright.
-        seed: of the choice of examples and the angles.
-
-    Returns:
-        The split; x is (n, 1, 28, 28), float32 in [0, 1], and there are 10 classes.
-
-    Raises:
-        DataError: MNIST is not there.
-        ValueError: an argument out of its range.
-
-    Reference:
-        Y. LeCun, L. Bottou, Y. Bengio, P. Haffner (1998). Gradient-based learning applied to
-        document recognition. Proceedings of the IEEE 86.
-
-    Example:
-        >>> from bayesinv.datasets import mnist
-        >>> train, test = mnist(num_train=1000)  # doctest: +SKIP
-    """
-    from torchvision.datasets import MNIST  # heavy, and only needed here
-
-    folder = data_root() if root is None else Path(root)
-    generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for train, num in ((True, num_train), (False, num_test)):
-        try:
-            source = MNIST(str(folder), train=train, download=False)
-        except RuntimeError as error:
-            raise DataError(
-                f"MNIST is not in {folder}; expected the four unpacked IDX files in "
-                f"{folder / 'MNIST' / 'raw'}. Nothing is downloaded."
-            ) from error
-        if not 1 <= num <= len(source.data):
-            which = "num_train" if train else "num_test"
-            raise ValueError(f"{which} is {num}; expected 1..{len(source.data)}")
-        index = torch.randperm(len(source.data), generator=generator)[:num]
-        x = source.data[index].unsqueeze(1).float() / 255
-        y = source.targets[index].to(torch.int64)
-        parts.append(Data(_turned(x, rotation, generator), y, num_classes=10))
-    return Split(*parts)
-
-
-def _turned(
-    x: Float[Tensor, "batch channels height width"],
-    rotation: float | None,
-    generator: torch.Generator,
-) -> Float[Tensor, "batch channels height width"]:
-    """Each image turned by its own angle in U[−rotation, rotation] (radians)."""
-    if rotation is None:
-        return x
-    if not 0 <= rotation <= math.pi:
-        raise ValueError(f"rotation is {rotation}; expected radians in 0..π (45° is {math.radians(45):.4f})")
-    angles = rotation * (2 * torch.rand(len(x), 1, generator=generator) - 1)
-    return Affine2d(["rotation"]).transform(x, angles)
 
 
 def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:

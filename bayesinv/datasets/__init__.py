@@ -1,0 +1,26 @@
+"""Data sets: the bundled digits, sets of images where they are on disk, `.npz` files, image folders.
+
+Nothing is downloaded. Large data sets are looked for under the folder that the environment variable
+``BAYESINV_DATA`` names (`data_root`).
+"""
+
+from bayesinv.datasets.characters import default_pictures, mario_iggy
+from bayesinv.datasets.cifar import cifar10
+from bayesinv.datasets.files import IMAGE_SUFFIXES, load_image_folder, load_npz
+from bayesinv.datasets.handwritten import digits, fashion_mnist, mnist
+from bayesinv.datasets.split import Examples, Split, data_root
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Examples",
+    "Split",
+    "cifar10",
+    "data_root",
+    "default_pictures",
+    "digits",
+    "fashion_mnist",
+    "load_image_folder",
+    "load_npz",
+    "mario_iggy",
+    "mnist",
+]
