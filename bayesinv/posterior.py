@@ -19,6 +19,7 @@ from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.prediction import Prediction
 from bayesinv.quantiles import systematic_resample, weighted_quantile
+from bayesinv.randomness import seeded
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -161,6 +162,36 @@ class InvariancePosterior:
         """
         return posterior_summary.summary_table(self, reweighted=reweighted, level=level)
 
+    def upper_limit(self, level: float = 0.95, reweighted: bool = False) -> pd.DataFrame:
+        """How far each extent reaches at most, with the given posterior probability, in people's units.
+
+        What to quote for a plug-in likelihood under a flat prior, which says from where on labels break but rewards no
+        extent: its medians and lower ends only repeat the prior.
+
+        Args:
+            level: the posterior probability below the limit.
+            reweighted: whether to use the importance weights.
+
+        Returns:
+            Index `symmetry`; columns `upper_limit`, `largest` (what the symmetry could reach) and `unit`.
+
+        Raises:
+            ValueError: `level` outside (0, 1), or no weights to use.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level is a probability between 0 and 1; got {level}")
+        limits = self.quantile(level, reweighted)
+        rows = [
+            {
+                "symmetry": c.name,
+                "upper_limit": float(c.to_people(float(limit))),
+                "largest": float(c.to_people(c.largest)),
+                "unit": c.unit,
+            }
+            for c, limit in zip(self.model.transform.coordinates, limits, strict=True)
+        ]
+        return pd.DataFrame(rows).set_index("symmetry")
+
     def predict(self, x: Any, num_samples: int = 32, reweighted: bool = False, seed: int = 0) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
@@ -283,8 +314,10 @@ class InvariancePosterior:
         grid = np.union1d(np.linspace(0, end, num_points - num_points // 2), near)
         eta = self.quantile(0.5).repeat(len(grid), 1)  # (points, K)
         eta[:, k] = torch.from_numpy(grid)
-        with torch.no_grad():
-            values = [float(self.model.log_evidence(row, self.data)) for row in eta]
+        values = []
+        for row in eta:
+            with torch.no_grad(), seeded(0):  # an evidence that draws outputs at random draws the same ones everywhere
+                values.append(float(self.model.log_evidence(row, self.data)))
         people = coordinate.to_people(grid)
         return pd.DataFrame({"extent": grid, "extent_people": people, "log_evidence": values})
 

@@ -34,8 +34,9 @@ def summary_table(
 
     Returns:
         Index `symmetry`; columns `median`, `lower`, `upper` (the interval of mass `level`), `unit`,
-        `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`,
-        and, where the method gives them, `rhat` and `ess`. A fixed symmetry has lower = upper.
+        `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`, `point`
+        (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
+        estimate have lower = upper.
         `attrs` holds level, reweighted, inference, pareto_k, log_evidence and log_evidence_se.
 
     Raises:
@@ -69,6 +70,7 @@ def summary_table(
             "prior_upper": prior_upper,
             "prior_p_inactive": float(np.mean(prior_draws[:, k] < negligible[k])),
             "fixed": name in model.extents.fixed,
+            "point": result.num_chains * result.num_draws == 1,
         }
         if result.rhat is not None:
             row["rhat"] = result.rhat[k]
@@ -104,7 +106,9 @@ def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     body = []
     for name, row in summary_table(posterior).iterrows():
         unit = _spaced(row["unit"])
-        interval = "fixed" if row["fixed"] else f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
+        interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
+        if row["fixed"] or row["point"]:
+            interval = "fixed" if row["fixed"] else "point estimate"
         cells = (
             str(name),
             f"±{_number(row['median'])}{unit}",
@@ -127,11 +131,10 @@ def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
 def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     result = posterior.result
     method = result.inference if result.guide is None else f"{result.inference} ({result.guide})"
-    chains = "1 chain" if result.num_chains == 1 else f"{result.num_chains} chains"
-    facts = [
-        f"{method}, {chains} of {result.num_draws} draws",
-        f"{len(posterior.data)} training examples",
-    ]
+    if result.num_chains * result.num_draws > 1:
+        chains = "1 chain" if result.num_chains == 1 else f"{result.num_chains} chains"
+        method = f"{method}, {chains} of {result.num_draws} draws"
+    facts = [method, f"{result.settings.get('num_train', len(posterior.data))} training examples"]
     if result.log_evidence is not None:
         error = "" if result.log_evidence_se is None else f" ± {result.log_evidence_se:.2g}"
         facts.append(f"log evidence {result.log_evidence:.1f}{error} nats")
@@ -144,8 +147,8 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
 
 def _interval_words(row: pd.Series) -> str:
     unit = _spaced(row["unit"])
-    if row["fixed"]:
-        return f"±{_number(row['median'])}{unit}, fixed"
+    if row["fixed"] or row["point"]:
+        return f"±{_number(row['median'])}{unit}, {'fixed' if row['fixed'] else 'point estimate'}"
     interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
     return f"±{_number(row['median'])}{unit}, 90 % interval {interval}"
 

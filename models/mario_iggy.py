@@ -50,7 +50,7 @@ STRENGTH = 0.1
 
 # Share of the steps before the first one of the extents, by question. While the network knows nothing, turning costs no
 # likelihood, and an outward prior alone would carry the extent to its end.
-EXTENT_START = {"permitted": 0.25, "needed": 0.0}
+BURN_IN = {"permitted": 0.25, "needed": 0.15}
 
 
 def build(
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         common.stop(made, error)
-    posterior = common.fit_options(options, model, train, extent_start=EXTENT_START[options.question])
+    posterior = common.fit_options(options, model, train, burn_in=BURN_IN[options.question])
     asked = f"{options.question}, {model.average.replace('_', ' ')} averages"
     what = asked if options.inference == "vi" else options.inference
     figure = rotation_figure(posterior, f"{what}, {len(train)} images")

@@ -12,9 +12,10 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 
 # Each line may import the lines above it and itself. A new part goes where it belongs.
 LAYERS = [
-    ["errors", "randomness", "quantiles"],
+    ["errors", "randomness", "quantiles", "metrics"],
     ["transforms"],
     ["data", "extents", "orbits"],
+    ["streams"],
     ["datasets", "prediction"],
     ["backbones"],
     ["evidence"],
@@ -22,7 +23,8 @@ LAYERS = [
     ["inference.result"],
     ["posterior_summary", "plots", "arviz_export"],
     ["posterior"],
-    ["storage", "inference"],
+    ["storage", "inference", "comparison", "comparison_plot"],
+    ["callbacks"],
     ["testing", "demo"],
     ["cli", "__main__"],
 ]

@@ -78,7 +78,7 @@ class NetworkEvidence(Evidence):
     def function_posterior(
         self, prior: InvariantNetwork, x: Float[Tensor, n * event], data: Data
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
-        """f(x) at the trained weights, and its variance: that over copies where their densities are averaged, else 0."""
+        """f(x) at the trained weights; its variance is that over copies where their densities are averaged, else 0."""
         outputs = prior.outputs_in_blocks(x).double()
         f = average_copies(outputs, prior.average, self.likelihood)
         if self.likelihood == "gaussian" and prior.average == "probabilities":

@@ -1,7 +1,20 @@
-"""From a model and data to a posterior: variational inference, NUTS, and the loop beneath them."""
+"""From a model and data to a posterior: variational inference, NUTS, point estimates, and the loops beneath them."""
 
 from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
+from bayesinv.inference.point import Augerino, AugNet, Fixed, NoInvariance, PointMethod, Policy
 from bayesinv.inference.result import InferenceResult
+from bayesinv.inference.training import Training
 
-__all__ = ["InferenceResult", "Step", "fit"]
+__all__ = [
+    "AugNet",
+    "Augerino",
+    "Fixed",
+    "InferenceResult",
+    "NoInvariance",
+    "PointMethod",
+    "Policy",
+    "Step",
+    "Training",
+    "fit",
+]

@@ -9,34 +9,42 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.inference.guides import GuideFactory
 from bayesinv.inference.importance import WeightedDraws, importance_sample
 from bayesinv.inference.loop import Callback, Trace
+from bayesinv.inference.minibatch_fit import fit_minibatches
 from bayesinv.inference.nuts import Chains, run_nuts
+from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
+from bayesinv.inference.training import Training
 from bayesinv.inference.vi import Schedule, fit_guide, fit_hyperparameters, local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 
 INFERENCES = ("vi", "nuts")
+MAX_STEPS = 1000  # of a collapsed evidence, whose fits end on a plateau; minibatches count in epochs
 LARGEST_PARETO_K = 0.7  # Vehtari et al., 2024: past it the weights' mean has not settled at any feasible size
 LARGEST_RHAT = 1.05
 
 
 def fit(
-    model: InvarianceModel,
+    model: InvarianceModel | nn.Module,
     data: Any,
-    inference: str = "vi",
+    inference: str | PointMethod = "vi",
     *,
     seed: int = 0,
     device: str | torch.device = "auto",
     guide: str | GuideFactory = "full_rank",
-    max_steps: int = 1000,
+    max_steps: int | None = None,
+    training: Training | None = None,
     learning_rate: float = 0.05,
     tolerance: float = 0.02,
     num_draws: int = 300,
@@ -48,32 +56,38 @@ def fit(
     """Fit the posterior over the extents of invariance, p(η | D).
 
     Maximises the ELBO E_q[log p(D | η)] - KL(q ‖ p) over q, the kernel, the noise and the inducing inputs
-    ("vi"), or samples p(η | D) at the values so learned ("nuts"). The model passed in is left as it was.
+    ("vi"), or samples p(η | D) at the values so learned ("nuts"). Networks train over minibatches: their weights on
+    a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it was.
 
     Args:
-        model: what to fit.
-        data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader`` (read once, as a whole: the collapsed
-            evidence does not split over batches). x is (n, *event) floating point; y is (n,) labels or real
-            targets (n,) or (n, outputs).
-        inference: "vi" or "nuts".
+        model: what to fit; a network or a GPyTorch kernel alone is fitted to images under ``"affine2d"``, as a
+            classification where y holds integers.
+        data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
+            labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
+            it in minibatches, whatever its size.
+        inference: "vi" or "nuts"; for networks also the point estimates "augerino", "augnet", "fixed", "policy" and
+            "none", by name or as an object with options, such as ``bayesinv.inference.Augerino(regularisation=0.1)``.
         seed: of everything random; the same seed gives the same result on the CPU.
         device: "auto" (CUDA if there is one), "cpu", "cuda", ...
-        guide: "full_rank" (normal), "mean_field", "flow", or a callable from the Pyro model to a guide.
-        max_steps: the most optimiser steps; the run ends earlier on a plateau.
-        learning_rate: of Adam, for the guide.
-        tolerance: of the plateau rule, in units of the objective's spread over a window.
-        num_draws: posterior draws, per chain for NUTS, at least 5; after VI each is weighed by one evaluation of
-            the evidence.
+        guide: "full_rank" (normal), "mean_field", "flow" (collapsed evidences only), or a callable from the Pyro
+            model to a guide.
+        max_steps: the most optimiser steps; the run of a collapsed evidence ends earlier on a plateau. None is 1,000
+            there, and ``training.epochs`` passes over the data with minibatches.
+        training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
+        learning_rate: of Adam, for the guide of a collapsed evidence.
+        tolerance: of its plateau rule, in units of the objective's spread over a window.
+        num_draws: posterior draws, per chain for NUTS, at least 5; after VI on a collapsed evidence each is weighed
+            by one evaluation of the evidence.
         num_chains, num_warmup: of NUTS.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
 
     Returns:
-        The posterior. With every extent fixed it is a point mass, and ``log_evidence`` is the evidence there.
+        The posterior. With every extent fixed, and for point estimates, it is a point mass.
 
     Raises:
         DataError: unusable data. NonFiniteError: the objective could not be computed; its ``posterior``
-            holds the last good state, if there was one.
+            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
 
     Warns:
         ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, or max_steps reached before a plateau.
@@ -87,16 +101,9 @@ def fit(
         >>> posterior.sample(3).shape
         torch.Size([3, 1])
     """
-    if not isinstance(model, InvarianceModel):
-        raise TypeError(f"model: expected a bayesinv.InvarianceModel, got {type(model).__name__}")
-    if not isinstance(inference, str):
-        raise TypeError(
-            f"inference: expected one of {list(INFERENCES)}, got a {type(inference).__name__}; pass x and y together: "
-            "fit(model, (x, y))"
-        )
-    if inference not in INFERENCES:
-        raise ValueError(f"inference: expected one of {list(INFERENCES)}, got {inference!r}")
-    _check_counts(max_steps=max_steps, num_chains=num_chains, num_warmup=num_warmup)
+    model = _as_model(model, data)
+    method = _method(inference)
+    _check_counts(max_steps=MAX_STEPS if max_steps is None else max_steps, num_chains=num_chains, num_warmup=num_warmup)
     _check_counts(least=5, num_draws=num_draws)
     for name, value in {"learning_rate": learning_rate, "tolerance": tolerance}.items():
         if not value > 0:
@@ -104,6 +111,27 @@ def fit(
     with seeded(seed):  # refuses what is no seed before anything is computed
         seed = int(seed)
     place = choose_device(device)
+    if model.evidence.minibatch or isinstance(method, PointMethod):
+        _check_minibatch(model, method, guide)
+        return fit_minibatches(
+            model,
+            data,
+            method,
+            training=Training() if training is None else training,
+            seed=seed,
+            device=place,
+            guide=guide,
+            max_steps=max_steps,
+            num_draws=num_draws,
+            progress=progress,
+            callbacks=callbacks,
+        )
+    if training is not None:
+        raise ValueError(
+            f"training: the {model.evidence_name} evidence takes all data at once and has no minibatches; "
+            "use max_steps and learning_rate, or an evidence that takes minibatches"
+        )
+    max_steps = MAX_STEPS if max_steps is None else max_steps
     checked: Data = as_data(data, model.likelihood, model.transform)
     schedule = Schedule(max_steps, learning_rate, tolerance)
     began = time.perf_counter()
@@ -118,7 +146,7 @@ def fit(
         else:
             q, name, trace, failure = fit_guide(fitted, checked, guide, schedule, progress, callbacks)
             chains: Chains | None = None
-            if inference == "nuts" and failure is None:
+            if method == "nuts" and failure is None:
                 try:
                     chains = run_nuts(fitted, q, checked, num_chains, num_draws, num_warmup, num_draws, progress)
                 except NumericalError as error:
@@ -148,6 +176,65 @@ def fit(
         failure.posterior = posterior
         raise failure
     return posterior
+
+
+def _as_model(model: Any, data: Any) -> InvarianceModel:
+    """A model as it is, or one made around a backbone for images."""
+    if isinstance(model, InvarianceModel):
+        return model
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a bayesinv.InvarianceModel or a torch.nn.Module, got {type(model).__name__}")
+    x, y = _first(data)
+    if np.ndim(x) != 3:
+        raise ValueError(
+            f"fit({type(model).__name__}, data) takes images (channels, height, width), and one input here has shape "
+            f"{tuple(np.shape(x))}; say which symmetries to consider: fit(InvarianceModel(net, transforms), data)"
+        )
+    real = y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind == "f"
+    return InvarianceModel(model, "affine2d", likelihood="gaussian" if real else "categorical")
+
+
+def _first(data: Any) -> tuple[Any, Any]:
+    """The first example, whatever the data come as."""
+    if isinstance(data, Data):
+        data = (data.x, data.y)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return data[0][0], data[1][0]
+    try:
+        source = data.dataset if isinstance(data, DataLoader) else data
+        x, y = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise TypeError(
+            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader"
+        ) from error
+    return x, y
+
+
+def _method(inference: str | PointMethod) -> str | PointMethod:
+    """ "vi", "nuts", or a point method."""
+    if isinstance(inference, PointMethod):
+        return inference
+    names = [*INFERENCES, *POINT_METHODS]
+    if not isinstance(inference, str):
+        raise TypeError(
+            f"inference: expected one of {names} or a point method, got a {type(inference).__name__}; pass x and y "
+            "together: fit(model, (x, y))"
+        )
+    if inference not in names:
+        raise ValueError(f"inference: expected one of {names}, got {inference!r}")
+    return inference if inference in INFERENCES else as_point_method(inference)
+
+
+def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: str | GuideFactory) -> None:
+    """Refuse what needs a deterministic evidence of all data."""
+    if method == "nuts":
+        raise ValueError(
+            f'inference="nuts" needs an evidence that is a deterministic function of the extents, and the '
+            f'{model.evidence_name} evidence is an estimate from minibatches; use inference="vi", or a GaussianProcess '
+            "(also on frozen features of a network: DeepKernel(net, frozen=True))"
+        )
+    if guide == "flow" and method == "vi":
+        raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')
 
 
 def _check_counts(least: int = 1, **counts: int) -> None:

@@ -24,8 +24,8 @@ class VariationalObjective(Objective):
     """The ELBO of q(η) on an evidence that takes minibatches.
 
     An evidence that learns everything by its own bound (stochastic GP) has one phase. Where weights are trained apart,
-    they take their steps on the likelihood seen through an orbit at a draw η ~ q that is detached from it, and every few
-    steps the guide and the hyperparameters (prior scales, noise) take one on E_q[log p(D | η)] - KL(q ‖ p). The
+    they take their steps on the likelihood seen through an orbit at a draw η ~ q that is detached from it, and every
+    few steps the guide and the hyperparameters (prior scales, noise) take one on E_q[log p(D | η)] - KL(q ‖ p). The
     Laplace evidence has three stretches of that:
 
     1. burn-in: the likelihood alone, extents where they start. Extents of an untrained network run away, since

@@ -19,7 +19,7 @@ from bayesinv.inference.guides import GuideFactory
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import Callback, Trace
 from bayesinv.inference.minibatch import VariationalObjective
-from bayesinv.inference.point import PointMethod, PointObjective
+from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
 from bayesinv.inference.vi import local_parameters
@@ -59,10 +59,13 @@ def fit_minibatches(
     batch_size = min(training.batch_size, stream.num_total)
     per_epoch = max(1, stream.num_total // batch_size)
     num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
-    fitted = copy.deepcopy(model).to(device)
+    fitted = plug_in_copy(model, method.name) if isinstance(method, PointMethod) else copy.deepcopy(model)
+    fitted = fitted.to(device)
     failure: NonFiniteError | None = None
     with seeded(seed), local_parameters():
         kept = stream.subset(min(KEPT_EXAMPLES, stream.num_total), seed).to(device)
+        if isinstance(method, PointMethod):
+            method.check(kept)
         fitted.initialise(kept, seed, stream.num_total)
         if fitted.is_network:
             fitted.network.mixed_precision = training.mixed_precision

@@ -32,7 +32,8 @@ class InferenceResult:
             trusted.
         log_evidence: an estimate of log p(D) in nats, or None.
         log_evidence_se: its standard error in nats, or None.
-        trace: the objective (ELBO, nats) at each optimiser step, before any NUTS.
+        trace: the objective (nats) at each optimiser step that estimates it, before any NUTS: the ELBO, at every step
+            of a collapsed evidence and at every step of the extents over minibatches.
         seconds: wall-clock time of the fit.
         num_steps: optimiser steps, or transitions of one chain.
         converged: whether the method's own stopping rule was met.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError
-from bayesinv.extents import SITE_PREFIX
+from bayesinv.extents import SITE_PREFIX, Outward
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.model import InvarianceModel
@@ -39,11 +39,18 @@ class Schedule:
 
 
 def start_values(model: InvarianceModel) -> dict[str, Tensor]:
-    """Starting extents by site name."""
+    """Starting extents by site name.
+
+    A prior that pushes outwards has its quantiles at the far end, and no likelihood speaks there: its extents start
+    where those of a flat prior would.
+    """
     start = model.extents.prior_quantile(START_QUANTILE)
-    return {
-        SITE_PREFIX + name: value for name, value in zip(model.symmetries, start, strict=True) if name in model.active
-    }
+    values = {}
+    for name, value in zip(model.symmetries, start, strict=True):
+        if name in model.active:
+            prior = model.extents.priors[name]
+            values[SITE_PREFIX + name] = START_QUANTILE * prior.high if isinstance(prior, Outward) else value
+    return values
 
 
 def hyperparameter_groups(model: InvarianceModel, rate: float) -> list[dict[str, object]]:

@@ -236,7 +236,7 @@ def test_a_failure_at_the_first_step_leaves_nothing_behind(train, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"inference": "mcmc"}, ValueError, r"inference: expected one of \['vi', 'nuts'\]"),
+        ({"inference": "mcmc"}, ValueError, r"inference: expected one of \['vi', 'nuts', 'augerino'"),
         ({"guide": "iaf"}, ValueError, "guide: expected one of"),
         ({"device": "cuda:99"}, ValueError, "device: expected"),
         ({"device": "tpu"}, ValueError, "device: expected"),
@@ -274,7 +274,9 @@ def test_bad_data_is_refused_before_anything_runs(train, spoil, message):
 
 
 def test_not_a_model():
-    with pytest.raises(TypeError, match="model"):
+    with pytest.raises(TypeError, match="model: expected"):
+        bayesinv.fit("lenet", (torch.rand(4, 2), torch.zeros(4)))
+    with pytest.raises(ValueError, match="say which symmetries to consider"):
         bayesinv.fit(torch.nn.Linear(2, 2), (torch.rand(4, 2), torch.zeros(4)))
 
 

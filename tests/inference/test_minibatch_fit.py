@@ -165,3 +165,17 @@ def test_what_does_not_go_together_is_refused(make, options, message, train):
 def test_cuda_runs_the_same_fit(train):
     fitted = bayesinv.fit(model(), train, seed=3, device="cuda", training=QUICK)
     assert fitted.predict(train.x[:3]).probs.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "inference", ["augerino", "augnet", "none", "randaugment", bayesinv.inference.Fixed({"rotation": 0.4})]
+)
+def test_point_estimates_come_as_posteriors_of_one_point_and_take_any_layer(inference, train):
+    layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, 2))
+    mine = InvarianceModel(layers, ["rotation", "translate_x"], num_orbit_samples=4)
+    fitted = bayesinv.fit(mine, train, inference, training=Training(epochs=2, batch_size=20))
+    assert fitted.result.extents.shape == (1, 1, 2)
+    assert fitted.log_evidence is None
+    assert (fitted.summary()["lower"] == fitted.summary()["upper"]).all()
+    assert fitted.predict(train.x[:4]).probs.shape == (4, 2)
+    assert {"training_copies", "prediction_copies", "method"} <= set(fitted.result.settings)

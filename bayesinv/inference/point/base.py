@@ -1,0 +1,234 @@
+"""What a point method is: one joint minimisation over weights and, where it learns them, extents."""
+
+import copy
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Shaped
+from torch import Tensor, nn
+
+from bayesinv.backbones import NeuralNetwork
+from bayesinv.data import Data
+from bayesinv.evidence import NetworkEvidence, PlugInEvidence
+from bayesinv.extents import Extents
+from bayesinv.inference.training import Objective, Phase, Training
+from bayesinv.inference.vi import describe_extents
+from bayesinv.model import InvarianceModel
+from bayesinv.orbits import Orbit
+
+__all__ = ["PointMethod", "PointObjective", "plug_in_copy"]
+
+
+class PointMethod(ABC):
+    """How a network is trained to one number per symmetry, in place of a posterior.
+
+    A subclass is a frozen dataclass of options, with a `name`. All of them minimise the negative log likelihood at the
+    current weights, so that the evidence of the model is replaced by the plug-in likelihood.
+    """
+
+    name: str
+
+    @abstractmethod
+    def prepare(self, model: InvarianceModel) -> InvarianceModel:
+        """A copy of the model with the evidence, average, extents and orbit that the fitted one has.
+
+        The values that are learned come with its state, so that it is also what a saved fit can be loaded into:
+        ``bayesinv.load(path, model=method.prepare(model))``.
+
+        Raises:
+            ValueError: the method cannot train this model; says what can.
+        """
+
+    @abstractmethod
+    def objective(self, model: InvarianceModel, training: Training, num_total: int, seed: int) -> "PointObjective":
+        """What the training loop minimises.
+
+        Args:
+            model: initialised, on its device; left as it is.
+            training: rates and sizes.
+            num_total: n.
+            seed: of what is drawn once; what is drawn at every step comes from the loop.
+
+        Raises:
+            ValueError: as `prepare`.
+        """
+
+    def check(self, data: Data) -> None:  # noqa: B027 (most methods take whatever the transform takes)
+        """Raise a DataError if the method cannot train on such inputs."""
+
+
+class PointObjective(Objective):
+    """The loss of a point method: L = -(1/n) Σ_i log p(y_i | copies of x_i) - reward.
+
+    Args:
+        method: whose options these are.
+        model: prepared by the method; trained in place.
+        training_copies: of an input in one step.
+        prediction_copies: of an input in a prediction.
+        modules: further ones that hold what is trained.
+    """
+
+    def __init__(
+        self,
+        method: PointMethod,
+        model: InvarianceModel,
+        training_copies: int,
+        prediction_copies: int,
+        modules: Sequence[nn.Module] = (),
+    ):
+        evidence, network = model.evidence, model.backbone
+        if not (isinstance(evidence, PlugInEvidence) and isinstance(network, NeuralNetwork)):
+            raise TypeError(
+                f"expected a model that {type(method).__name__}.prepare has made, and one with a "
+                f"{type(network).__name__} and the {evidence.name} evidence came"
+            )
+        self.method = method
+        self.model = model
+        self.evidence = evidence
+        self.network = network
+        self.modules = [model, *modules]
+        self.training_copies = training_copies
+        self.prediction_copies = prediction_copies
+
+    @abstractmethod
+    def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
+        """The copies of a batch that one step sees; new ones at every call."""
+
+    @abstractmethod
+    def extents(self) -> Float64[Tensor, " K"]:
+        """Half-widths as they are now, internal units, on the CPU."""
+
+    def reward(self) -> Float[Tensor, ""]:
+        """What is added to the mean log likelihood; nothing by default."""
+        return torch.zeros(())
+
+    def own_groups(self, training: Training) -> list[dict[str, Any]]:
+        """Optimiser groups beside weights and noise; none by default."""
+        return []
+
+    def phases(self, training: Training, num_steps: int) -> list[Phase]:
+        """Weights, noise and what the method learns, in one step; weights alone decay.
+
+        With ``Training.extent_start`` the weights are alone for that share of the steps.
+        """
+        weights = list(self.network.weights().values())
+        noise = [p for p in self.evidence.parameters() if p.requires_grad]
+        groups = [{"params": weights, "lr": training.weight_rate, "weight_decay": training.weight_decay}]
+        if noise:
+            groups.append({"params": noise, "lr": training.hyper_rate, "weight_decay": 0.0})
+        own = [{"weight_decay": 0.0, **group} for group in self.own_groups(training)]
+        start = min(round(training.extent_start * num_steps), num_steps - 1) if own else 0
+        size, schedule = training.batch_size, training.schedule
+        phases = [
+            Phase("joint", [*groups, *own], self.loss, size, start=start, schedule=schedule, traced=True, clip=True)
+        ]
+        if start:
+            phases.insert(0, Phase("burn-in", groups, self.loss, size, stop=start, schedule="constant", clip=True))
+        return phases
+
+    def loss(self, data: Data, num_total: int) -> Float[Tensor, ""]:
+        """L on a minibatch, nats per example."""
+        points = self.training_points(data.x)
+        outputs = self.network.functional({}, points.flatten(0, 1)).unflatten(0, points.shape[:2])
+        value = self.evidence.averaged_log_likelihood(outputs, data.y, self.model.average).mean()
+        return -(value + self.reward().to(value.device))
+
+    def current_extents(self) -> Mapping[str, float]:
+        """Half-widths by symmetry, internal units."""
+        return dict(zip(self.model.symmetries, self.extents().tolist(), strict=True))
+
+    def describe(self, extents: Mapping[str, float]) -> str:
+        """The three largest extents in words."""
+        return describe_extents(self.model, extents) if self.model.active else "extents fixed"
+
+    def fitted_model(self) -> InvarianceModel:
+        """The model as it is now, ready to predict with the extents that `extents` gives."""
+        return self.model
+
+    def facts(self) -> dict[str, Any]:
+        """The method, its options and what it found, as JSON holds them."""
+        return {"name": self.method.name, **dataclasses.asdict(self.method)}  # type: ignore[call-overload]
+
+
+def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None) -> InvarianceModel:
+    """A deep copy of a network's model with the plug-in likelihood, and another average over copies if given.
+
+    Raises:
+        ValueError: the backbone is no network.
+    """
+    if not model.is_network:
+        cure = (
+            "fix the extents of such a model by priors={name: number} and fit it as ever"
+            if method in ("fixed", "none")
+            else 'use inference="vi", or a NeuralNetwork'
+        )
+        raise ValueError(
+            f'inference="{method}" trains the weights of a network, and this model has a '
+            f"{type(model.backbone).__name__}; {cure}"
+        )
+    copied = copy.deepcopy(model)
+    if not isinstance(model.evidence, PlugInEvidence):
+        evidence = PlugInEvidence(model.likelihood)
+        if isinstance(model.evidence, NetworkEvidence):  # its noise may have been initialised at the data's scale
+            evidence.to(model.evidence.log_noise)
+            with torch.no_grad():
+                evidence.log_noise.copy_(model.evidence.log_noise)
+        copied.evidence = evidence
+    if average is not None:
+        copied.average = average
+    return copied
+
+
+def fix_extents(model: InvarianceModel, extents: Mapping[str, float]) -> None:
+    """Make every extent of a model a fixed number, in place; those not named are off.
+
+    Raises:
+        ExtentError: an unknown name, or a number outside [0, largest].
+    """
+    model.extents = Extents(model.transform.coordinates, {name: 0.0 for name in model.symmetries} | dict(extents))
+
+
+def fixed_extents(model: InvarianceModel) -> Float64[Tensor, " K"]:
+    """The fixed numbers in the order of the symmetries; 0 for latent ones."""
+    return torch.tensor([model.extents.fixed.get(name, 0.0) for name in model.symmetries], dtype=torch.float64)
+
+
+def resized(orbit: Orbit, num_samples: int) -> Orbit:
+    """An orbit of the same transform and kind of draws with another number of copies, on the same device."""
+    return Orbit(orbit.transform, num_samples, orbit.draws, orbit.seed).to(orbit.base.device)
+
+
+def uniform_draws(shape: Sequence[int], like: Tensor) -> Float64[Tensor, "*shape"]:
+    """ε ~ U[-1, 1] from torch's global generator on the CPU, so that devices share their numbers."""
+    return (2.0 * torch.rand(*shape, dtype=torch.float64) - 1.0).to(like.device)
+
+
+def copies_of(x: Shaped[Tensor, "n *event"], num_copies: int) -> Shaped[Tensor, "copies n *event"]:
+    """A batch several times over, without memory of its own."""
+    return x.expand(num_copies, *x.shape)
+
+
+def require_latent(model: InvarianceModel, method: str) -> None:
+    """Raise a ValueError unless there is an extent to learn."""
+    if not model.active:
+        raise ValueError(
+            f'inference="{method}" learns the extents that are latent, and all of this model are fixed; give one a '
+            'prior in priors={name: ...}, or use inference="fixed"'
+        )
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise a ValueError unless the option is a positive integer."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def check_number(name: str, value: int | float, zero: bool = False) -> None:
+    """Raise a ValueError unless the option is a finite number above zero, or at zero where that is allowed."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name}: expected a finite number {'>= 0' if zero else '> 0'}, got {value!r}")

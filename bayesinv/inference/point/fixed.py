@@ -1,0 +1,156 @@
+"""Extents by hand: an orbit of given size, or none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from bayesinv.inference.point.base import (
+    PointMethod,
+    PointObjective,
+    check_count,
+    check_number,
+    copies_of,
+    fix_extents,
+    fixed_extents,
+    plug_in_copy,
+    resized,
+    uniform_draws,
+)
+from bayesinv.inference.training import Training
+from bayesinv.model import InvarianceModel
+from bayesinv.orbits import Orbit
+
+__all__ = ["Fixed", "NoInvariance"]
+
+
+@dataclass(frozen=True)
+class Fixed(PointMethod):
+    """A network averaged over an orbit of given extents; its weights alone are learned.
+
+        L = -(1/n) Σ_i log p(y_i | average_s h(T_{η ε_s} x_i)),   the average that the model was made with
+
+    Args:
+        extents: by symmetry, internal units. One that is left out stays at the number that the model fixes it at, and
+            is off if the model has it latent; none at all is refused where one is latent.
+        num_copies: of an input in a training step, each with a draw of its own. None: the model's sampled orbit,
+            moved anew at every step and shared by the batch.
+        prediction_copies: of an input in a prediction; None is the model's number.
+
+    Raises:
+        ValueError: a negative extent, or a number of copies below one.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> fitted = Fixed({"rotation": 0.5}).prepare(InvarianceModel(net, ["rotation", "shear"]))
+        >>> fitted.extents.fixed
+        {'rotation': 0.5, 'shear': 0.0}
+    """
+
+    extents: Mapping[str, int | float] = field(default_factory=dict)
+    num_copies: int | None = None
+    prediction_copies: int | None = None
+    name = "fixed"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extents", dict(self.extents))
+        for symmetry, extent in self.extents.items():
+            check_number(f"extents[{symmetry!r}]", extent, zero=True)
+        for option in ("num_copies", "prediction_copies"):
+            if getattr(self, option) is not None:
+                check_count(option, getattr(self, option))
+
+    def prepare(self, model: InvarianceModel) -> InvarianceModel:
+        """A copy whose extents are all fixed.
+
+        Raises:
+            ValueError: the backbone is no network, or no extents are given and some are latent.
+            ExtentError: an unknown symmetry, or an extent past the largest sensible one.
+        """
+        fitted = plug_in_copy(model, self.name)
+        if model.active and not self.extents:
+            raise ValueError(
+                f'inference="fixed" needs to know how far {", ".join(model.active)} reach; pass '
+                "Fixed({name: extent, ...}), internal units"
+            )
+        fix_extents(fitted, model.extents.fixed | dict(self.extents))
+        if self.prediction_copies is not None:
+            fitted.orbit = resized(fitted.orbit, self.prediction_copies)
+        return fitted
+
+    def objective(self, model: InvarianceModel, training: Training, num_total: int, seed: int) -> PointObjective:
+        """What the training loop minimises."""
+        fitted = self.prepare(model)
+        return _FixedObjective(self, fitted, model.orbit, self.num_copies)
+
+
+class _FixedObjective(PointObjective):
+    def __init__(self, method: Fixed, model: InvarianceModel, orbit: Orbit, num_copies: int | None):
+        self._eta = fixed_extents(model)
+        # The orbit of nothing is the input itself: one copy says all, unless more are asked for.
+        self._identity = not bool(self._eta.any())
+        self._orbit = orbit
+        self._num_copies = 1 if num_copies is None and self._identity else num_copies
+        copies = orbit.num_samples if self._num_copies is None else self._num_copies
+        super().__init__(method, model, copies, 1 if self._identity else model.orbit.num_samples)
+
+    def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
+        eta = self._eta.to(x.device)
+        if self._num_copies is None:
+            return self._orbit(x, eta, self._orbit.fresh_base())
+        if self._identity:
+            return copies_of(x, self._num_copies)
+        t = eta * uniform_draws((self._num_copies, len(x), len(eta)), x)
+        return self._orbit.transform.orbit_per_example(x, t)
+
+    def extents(self) -> Float64[Tensor, " K"]:
+        return self._eta
+
+
+@dataclass(frozen=True)
+class NoInvariance(PointMethod):
+    """A network on its inputs as they are: every extent is zero, and predictions see one copy.
+
+    Args:
+        num_copies: how often an input enters a training step, for a network that draws (dropout) beside methods with
+            as many.
+
+    Raises:
+        ValueError: a number of copies below one.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> NoInvariance().prepare(InvarianceModel(net, "rotation")).extents.fixed
+        {'rotation': 0.0}
+    """
+
+    num_copies: int = 1
+    name = "none"
+
+    def __post_init__(self) -> None:
+        check_count("num_copies", self.num_copies)
+
+    def prepare(self, model: InvarianceModel) -> InvarianceModel:
+        """A copy whose extents are all zero.
+
+        Raises:
+            ValueError: the backbone is no network.
+        """
+        fitted = plug_in_copy(model, self.name, "log_likelihood")
+        fix_extents(fitted, {})
+        return fitted
+
+    def objective(self, model: InvarianceModel, training: Training, num_total: int, seed: int) -> PointObjective:
+        """What the training loop minimises."""
+        return _PlainObjective(self, self.prepare(model), self.num_copies, 1)
+
+
+class _PlainObjective(PointObjective):
+    def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
+        return copies_of(x, self.training_copies)
+
+    def extents(self) -> Float64[Tensor, " K"]:
+        return fixed_extents(self.model)
