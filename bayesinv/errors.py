@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "CheckpointError",
+    "ComparisonWarning",
     "DataError",
     "ExtentError",
     "ImportanceWarning",
@@ -76,6 +77,16 @@ class NotConvergedWarning(UserWarning):
     Example:
         >>> from bayesinv.errors import NotConvergedWarning
         >>> issubclass(NotConvergedWarning, UserWarning)
+        True
+    """
+
+
+class ComparisonWarning(UserWarning):
+    """Log evidences of different kinds, orbits or data stand side by side, and may not be ranked.
+
+    Example:
+        >>> from bayesinv.errors import ComparisonWarning
+        >>> issubclass(ComparisonWarning, UserWarning)
         True
     """
 

@@ -27,7 +27,7 @@ _PRIOR = "#E69F00"
 _GREY = "#595959"
 
 # Print at half size brings 13 points to 6.5, the smallest that reads without effort.
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 13,
     "axes.titlesize": 13,
     "axes.labelsize": 13,
@@ -255,7 +255,7 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
 def _style() -> Any:
     import matplotlib
 
-    return matplotlib.rc_context(_STYLE)
+    return matplotlib.rc_context(STYLE)
 
 
 def _figure(width: float, height: float) -> "matplotlib.figure.Figure":

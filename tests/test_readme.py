@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[0]
     assert len(block.strip().splitlines()) <= 15
     small = block.replace("num_train=500", "num_train=60").replace("progress=True", "max_steps=10, num_draws=20")
     assert small.count("60") == 1 and "max_steps=10" in small
@@ -21,6 +21,16 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     assert "rotation" in capsys.readouterr().out
     assert (tmp_path / "extents.png").stat().st_size > 1000
     assert (tmp_path / "digits.bayesinv").exists()
+
+
+def test_the_example_with_a_network_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[1]
+    small = block.replace("num_train=500", "num_train=60").replace("epochs=40", "epochs=2")
+    assert small.count("num_train=60") == 1 and small.count("epochs=2") == 2
+    exec(compile(small, "README.md", "exec"), {})
+    assert "augerino" in capsys.readouterr().out
+    assert (tmp_path / "run.checkpoint").stat().st_size > 1000
 
 
 def test_what_it_points_to_exists():

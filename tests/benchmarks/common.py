@@ -46,17 +46,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 
 
-def calibration_error(probs: Any, labels: Any, num_bins: int = 15) -> float:
-    """Expected calibration error of the most probable class, equal-width bins (Guo et al., 2017)."""
-    confidence, guess = probs.max(-1)
-    right = (guess == labels).double()
-    bins = (confidence * num_bins).long().clamp(max=num_bins - 1)
-    total = 0.0
-    for b in range(num_bins):
-        inside = bins == b
-        if bool(inside.any()):
-            total += float(inside.double().mean() * (confidence[inside].mean() - right[inside].mean()).abs())
-    return total
+def calibration_error(probs: Any, labels: Any) -> float:
+    """Expected calibration error, once the threads are set."""
+    from bayesinv import metrics
+
+    return metrics.calibration_error(probs, labels)
 
 
 def mean_and_range(values: Sequence[float], digits: int = 1) -> str:
