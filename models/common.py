@@ -2,13 +2,13 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import bayesinv
 from bayesinv.data import Data
-from bayesinv.inference import Fixed
+from bayesinv.inference import Fixed, PointMethod
 from bayesinv.inference.fit import choose_device
 from bayesinv.posterior import InvariancePosterior
 
@@ -97,7 +97,11 @@ def checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> arg
 
 
 def fit_options(
-    options: argparse.Namespace, model: bayesinv.InvarianceModel, train: Data, **training: Any
+    options: argparse.Namespace,
+    model: bayesinv.InvarianceModel,
+    train: Data,
+    methods: Mapping[str, PointMethod] | None = None,
+    **training: Any,
 ) -> InvariancePosterior:
     """Fit as the command line says.
 
@@ -105,9 +109,11 @@ def fit_options(
         options: the command line, with ``truth``, the extents that "fixed" takes, internal units.
         model: untrained.
         train: what ``build`` returned with it.
+        methods: point methods with other options than their defaults, by name.
         training: further fields of `bayesinv.Training`.
     """
-    inference = Fixed(options.truth) if options.inference == "fixed" else options.inference
+    known = {"fixed": Fixed(options.truth), **(methods or {})}
+    inference = known.get(options.inference, options.inference)
     return bayesinv.fit(
         model,
         train,

@@ -145,6 +145,7 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--epochs", type=float, default=60)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--add", nargs="*", type=Path, default=[], help="JSON files of earlier runs to join")
     parser.add_argument("--out", type=Path, help="write every result to this JSON file")
     options = parser.parse_args()
     sets = options.sets or (["±90°", "full circle", "±8 px"] if options.what == "methods" else list(SETS))
@@ -164,6 +165,8 @@ def main():
     else:
         cases = [(s, "vi", 1000, "lenet", k, options.epochs) for s in sets for k in seeds]
     results = list(side_by_side(job, cases, 1 if options.what == "time" else options.jobs))
+    for file in options.add:
+        results += json.loads(file.read_text())
     print(provenance())
     if options.what == "methods":
         print_methods(results)

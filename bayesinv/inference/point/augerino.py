@@ -44,7 +44,8 @@ class Augerino(PointMethod):
         num_copies: of an input in a training step; their losses are averaged.
         prediction_copies: of an input in a prediction; a fixed set of draws, shared by all inputs.
         initial_width: full width at the start, of every latent symmetry.
-        rate: Adam's, for raw; None is ``Training.extent_rate``.
+        rate: Adam's, for raw; published are 0.01 for CIFAR-10 and Mario & Iggy and 0.1 for rotated MNIST. None is
+            ``Training.extent_rate``, which is made for posteriors and is fast.
 
     Raises:
         ValueError: an option outside its range.
@@ -65,7 +66,7 @@ class Augerino(PointMethod):
     num_copies: int = 1
     prediction_copies: int = 4
     initial_width: int | float = 0.1
-    rate: int | float | None = None
+    rate: int | float | None = 0.01
     name = "augerino"
 
     def __post_init__(self) -> None:
