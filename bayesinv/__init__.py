@@ -15,11 +15,12 @@ with warnings.catch_warnings():
     import gpytorch as _gpytorch  # noqa: F401
     import pyro as _pyro  # noqa: F401
 
-from bayesinv import datasets, errors, evidence, transforms
-from bayesinv.backbones import GaussianProcess
+from bayesinv import datasets, errors, evidence, metrics, transforms
+from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
+from bayesinv.comparison import Comparison, compare
 from bayesinv.data import Data
-from bayesinv.extents import Extents, Truncated, UniformExtent, sample_extents
-from bayesinv.inference import InferenceResult, Step, fit
+from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
+from bayesinv.inference import InferenceResult, Step, Training, fit
 from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
 from bayesinv.posterior import InvariancePosterior
@@ -31,27 +32,34 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Affine2d",
+    "Comparison",
     "Compose",
     "Data",
+    "DeepKernel",
     "Extents",
     "GaussianProcess",
     "InferenceResult",
     "InvarianceModel",
     "InvariancePosterior",
+    "NeuralNetwork",
     "Orbit",
+    "Outward",
     "Prediction",
     "Step",
+    "Training",
     "Transform",
     "Truncated",
     "UniformExtent",
     "average_function",
     "average_probabilities",
     "base_draws",
+    "compare",
     "datasets",
     "errors",
     "evidence",
     "fit",
     "load",
+    "metrics",
     "sample_extents",
     "transforms",
 ]

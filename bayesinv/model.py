@@ -1,8 +1,9 @@
 """The one Pyro model that variational inference, NUTS, simulation and prediction all run.
 
-    η ~ p(η),    h ~ GP(0, k),    f(x) = mean_s h(T_{η ε_s} x),    y_i ~ p(y | f(x_i)),
+    η ~ p(η),    h ~ p(h),    f(x) = mean_s h(T_{η ε_s} x),    y_i ~ p(y | f(x_i)),
 
-with h integrated out by the evidence, so that η is what is left to sample.
+with h, a Gaussian process or a network with a Gaussian prior over its weights, integrated out by the evidence, so that
+η is what is left to sample.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bayesinv.backbones import GaussianProcess
+from bayesinv.backbones import GaussianProcess, NeuralNetwork
 from bayesinv.backbones.invariant import InvariantPrior
+from bayesinv.backbones.invariant_network import AVERAGES
 from bayesinv.data import Data
-from bayesinv.errors import NumericalError
-from bayesinv.evidence import Evidence, as_evidence, evidence_from_config
+from bayesinv.errors import DataError, NumericalError
+from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence, evidence_from_config
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_extents
 from bayesinv.orbits import Orbit
@@ -45,17 +47,22 @@ class InvarianceModel(nn.Module):
     """A backbone seen through an orbit whose extents are latent.
 
     Args:
-        backbone: a :class:`GaussianProcess`, or a GPyTorch kernel to make one around.
+        backbone: a :class:`GaussianProcess`, or a GPyTorch kernel to make one around; a :class:`NeuralNetwork`, or any
+            ``torch.nn.Module`` from (n, *event) to (n, outputs) to make one around.
         transforms: a :class:`Transform`, a list of them (applied in order), or built-in names
             such as "affine2d" or ["rotation", "translate_x"].
         likelihood: "categorical" (labels 0..C-1) or "gaussian" (real targets).
-        evidence: "auto", a name ("dirichlet", "polya_gamma", "gaussian"), or an ``Evidence`` object.
+        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "dirichlet", "polya_gamma",
+            "gaussian" and "stochastic", for a network "laplace" and "plugin".
         priors: by symmetry name: a Pyro distribution, a number (fixed), or None (off); internal units.
         num_orbit_samples: S, the size of the sampled orbit. A finite S is part of the model.
         draws: base draws, "sobol" (scrambled) or "monte_carlo".
         orbit_seed: of the base draws, which are fixed for the life of the model.
         precision: "mixed" (orbit and cross kernels in float32, algebra in float64) or "double".
         memory_budget: bytes for the orbit and kernel of one block of inputs.
+        average: what is averaged over the copies of an input, for networks: "function" (outputs, a prior over
+            invariant functions), "probabilities" (a mixture over transformed inputs), or "log_likelihood" (what
+            Augerino and AugNet train; only with evidence="plugin"). A Gaussian process averages function values.
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -68,7 +75,7 @@ class InvarianceModel(nn.Module):
 
     def __init__(
         self,
-        backbone: GaussianProcess | Kernel,
+        backbone: GaussianProcess | Kernel | NeuralNetwork | nn.Module,
         transforms: Transform | str | Sequence[Transform | str],
         likelihood: str = "categorical",
         evidence: str | Evidence = "auto",
@@ -78,23 +85,40 @@ class InvarianceModel(nn.Module):
         orbit_seed: int = 0,
         precision: str = "mixed",
         memory_budget: int = 2**30,
+        average: str = "function",
     ):
         super().__init__()
-        if isinstance(backbone, Kernel):
-            backbone = GaussianProcess(backbone)
-        if not isinstance(backbone, GaussianProcess):
-            raise TypeError(
-                f"backbone: expected a bayesinv.GaussianProcess or a GPyTorch kernel, got {type(backbone).__name__}; "
-                "networks are not supported in this version"
-            )
+        self.backbone = as_backbone(backbone)
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
-        self.backbone = backbone
         self.orbit = Orbit(as_transform(transforms), num_orbit_samples, draws=draws, seed=orbit_seed)
-        self.evidence = as_evidence(evidence, likelihood)
+        self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
         self.extents = Extents(self.transform.coordinates, priors)
         self.precision = precision
         self.memory_budget = memory_budget
+        averages = self.evidence.averages if isinstance(self.evidence, NetworkEvidence) else ("function",)
+        if average not in averages:
+            known = "" if average in AVERAGES else f" (known are {list(AVERAGES)})"
+            raise ValueError(
+                f"average: the {self.evidence.name} evidence takes {list(averages)}, got {average!r}{known}"
+            )
+        self.average = average
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the backbone is a network."""
+        return isinstance(self.backbone, NeuralNetwork)
+
+    @property
+    def network(self) -> NeuralNetwork:
+        """The backbone, where it is a network.
+
+        Raises:
+            TypeError: it is not.
+        """
+        if not isinstance(self.backbone, NeuralNetwork):
+            raise TypeError(f"the backbone is a {type(self.backbone).__name__}, not a network")
+        return self.backbone
 
     @property
     def transform(self) -> Transform:
@@ -121,38 +145,91 @@ class InvarianceModel(nn.Module):
         """Names of the latent ones."""
         return self.extents.active
 
-    def initialise(self, data: Data, seed: int = 0) -> None:
-        """Start kernel, inducing points, noise and means at the scale of the data."""
-        output_variance = self.evidence.initialise(data)
-        self.backbone.initialise(data.x, output_variance, seed)
+    def initialise(self, data: Data, seed: int = 0, num_total: int | None = None) -> None:
+        """Start kernel, inducing points, noise and means at the scale of the data.
 
-    def forward(self, data: Data) -> None:
+        Args:
+            data: all data, or a part of them where the evidence takes minibatches.
+            seed: of what is chosen at random.
+            num_total: n, if the data are a part.
+
+        Raises:
+            DataError: the network does not take these inputs, or has too few outputs for the labels.
+            ValueError: a layer under which the evidence has no meaning.
+        """
+        output_variance = self.evidence.initialise(data)
+        self.extents.resolve(len(data) if num_total is None else num_total)
+        if isinstance(self.backbone, GaussianProcess):
+            self.backbone.initialise(data.x, output_variance, seed)
+            self.evidence.prepare(self._untransformed(self.backbone), data)
+        else:
+            self.backbone.prepare(data.num_outputs)
+            self._check_outputs(self.backbone.initialise(data.x, output_variance, seed), data)
+            if self.evidence.name != "plugin":
+                self.backbone.check_layers(self.evidence.name)
+
+    def _untransformed(self, backbone: GaussianProcess) -> InvariantPrior:
+        """The prior over h itself."""
+        zero = torch.zeros(len(self.symmetries), dtype=torch.float64)
+        return backbone.at(self.orbit, zero, PRECISIONS[self.precision], self.memory_budget, identity=True)
+
+    def _check_outputs(self, num_outputs: int, data: Data) -> None:
+        """Raise unless the network has an output for every class, or for every target."""
+        wanted = data.num_outputs
+        if self.likelihood == "gaussian" and num_outputs != wanted:
+            raise DataError(
+                f"the network has {num_outputs} outputs and y {wanted} columns; make its last layer {wanted} wide"
+            )
+        if self.likelihood == "categorical" and num_outputs < max(2, wanted):
+            raise DataError(
+                f"the network has {num_outputs} outputs for {wanted} classes; make its last layer {wanted} wide "
+                "(logits, without a softmax)"
+            )
+
+    def forward(self, data: Data, num_total: int | None = None) -> None:
         """The Pyro model: one site per latent extent, and the evidence as a factor.
+
+        Args:
+            data: all data, or a minibatch.
+            num_total: the number of examples that a minibatch stands for.
 
         Raises:
             NumericalError: the evidence is not finite; names the extents.
         """
         eta = sample_extents(self.extents)
-        value = self.log_evidence(eta, data)
+        value = self.log_evidence(eta, data) if num_total is None else self.log_evidence(eta, data, num_total)
         if not bool(torch.isfinite(value.detach())):
             at = ", ".join(f"{name}={e:.3g}" for name, e in zip(self.symmetries, eta.tolist(), strict=True))
             raise NumericalError(f"site 'evidence' is {float(value.detach())} at extents {at}")
         pyro.factor("evidence", value)
         pyro.factor("hyperpriors", self.log_hyperprior())
 
-    def invariant_prior(self, eta: Float[Tensor, " K"]) -> InvariantPrior:
-        """The prior over invariant functions at given extents."""
-        identity = not self.active and not any(self.extents.fixed.values())
-        return InvariantPrior(self.backbone, self.orbit, eta, PRECISIONS[self.precision], self.memory_budget, identity)
+    def at(self, eta: Float[Tensor, " K"], fresh: bool = False) -> Any:
+        """The backbone seen through the orbit at given extents.
 
-    def log_evidence(self, eta: Float[Tensor, " K"], data: Data) -> Float[Tensor, ""]:
+        Args:
+            eta: extents, shape (K,), internal units.
+            fresh: networks only: new base draws from torch's global generator instead of the orbit's own.
+
+        Returns:
+            An :class:`InvariantPrior` of a Gaussian process, an :class:`InvariantNetwork` of a network.
+        """
+        identity = not self.active and not any(self.extents.fixed.values())
+        if isinstance(self.backbone, NeuralNetwork):
+            base = self.orbit.fresh_base() if fresh else None
+            return self.backbone.at(self.orbit, eta, self.average, self.memory_budget, identity, base)
+        return self.backbone.at(self.orbit, eta, PRECISIONS[self.precision], self.memory_budget, identity)
+
+    def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """log p(D | η), differentiable in η and the hyperparameters; on the CPU, where the guide is.
 
         Args:
             eta: extents, shape (K,), internal units, in the order of ``symmetries``.
             data: inputs and targets.
+            num_total: the number of examples that a minibatch stands for; its orbit is then a fresh one.
         """
-        return self.evidence.log_evidence(self.invariant_prior(eta), data).to("cpu", torch.float64)
+        prior = self.at(eta, fresh=num_total is not None)
+        return self.evidence.log_evidence(prior, data, num_total).to("cpu", torch.float64)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """Log density of the priors on kernel hyperparameters and noise; zero without any."""
@@ -162,7 +239,7 @@ class InvarianceModel(nn.Module):
         self, x: Float[Tensor, n * event], data: Data, eta: Float[Tensor, " K"]
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """Mean and variance of f(x) given the data and the extents, each (n, C)."""
-        return self.evidence.function_posterior(self.invariant_prior(eta), x, data)
+        return self.evidence.function_posterior(self.at(eta), x, data)
 
     @torch.no_grad()
     def predict(
@@ -213,7 +290,9 @@ class InvarianceModel(nn.Module):
     ) -> Simulation:
         """Draw extents, function and targets from the same finite-orbit model that is fitted.
 
-        The function is drawn from the dense prior covariance, n²S² kernel values: for n up to a thousand.
+        The function of a Gaussian process is drawn from the dense prior covariance, n²S² kernel values: for n up to a
+        thousand. That of a network is the one at its current weights; draw these from their prior with
+        ``backbone.sample_weights(seed)`` for a teacher.
 
         Args:
             x: inputs, (n, *event).
@@ -225,7 +304,12 @@ class InvarianceModel(nn.Module):
         Raises:
             ValueError: fewer than two classes, or another number than the model was initialised for.
         """
-        default = 1 if self.likelihood == "gaussian" else len(self.evidence.mean)
+        if not isinstance(self.backbone, GaussianProcess):
+            with seeded(seed), torch.no_grad():
+                eta = self.extents.sample_prior(1)[0] if extents is None else torch.as_tensor(extents).double()
+                f = self.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta)[0]
+                return Simulation(eta, f, self.evidence.sample_targets(f))
+        default = 1 if self.likelihood == "gaussian" else len(self.evidence.constant_mean)
         num_outputs = default if num_outputs is None else num_outputs
         if self.likelihood == "categorical" and num_outputs < 2:
             raise ValueError(f"num_outputs: expected the number of classes, at least 2, got {num_outputs}")
@@ -233,8 +317,8 @@ class InvarianceModel(nn.Module):
         # Seeds of their own: with one seed for both, the function would depend on the extents.
         extents_seed, function_seed = torch.randint(2**31, (2,), generator=seeds).tolist()
         eta = self.extents.sample_prior(1, extents_seed)[0] if extents is None else torch.as_tensor(extents).double()
-        K = self.invariant_prior(eta).covariance(x)
-        means = self.evidence.mean
+        K = self.at(eta).covariance(x)
+        means = self.evidence.constant_mean
         if len(means) not in (1, num_outputs):
             raise ValueError(f"num_outputs: this model has been initialised for {len(means)}, got {num_outputs}")
         with seeded(function_seed):
@@ -252,6 +336,7 @@ class InvarianceModel(nn.Module):
             "priors": self.extents.config(),
             "precision": self.precision,
             "memory_budget": self.memory_budget,
+            "average": self.average,
         }
 
     @classmethod
@@ -261,6 +346,8 @@ class InvarianceModel(nn.Module):
         Raises:
             ValueError: the kernel (or noise prior, or transform) is the user's own and cannot be rebuilt.
         """
+        if config["backbone"]["type"] != "GaussianProcess":
+            raise ValueError("the network is the user's own object; pass the model: load(path, model=model)")
         if config["backbone"]["kernel"] is not None:
             raise ValueError("the kernel is the user's own object; pass the model: load(path, model=model)")
         orbit = config["orbit"]
@@ -278,10 +365,29 @@ class InvarianceModel(nn.Module):
             orbit_seed=orbit["seed"],
             precision=config["precision"],
             memory_budget=config["memory_budget"],
+            average=config.get("average", "function"),
         )
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """``load_state_dict`` for a model that has not seen the data: sizes its arrays first."""
-        self.backbone.resize_inducing(*state["backbone.inducing"].shape)
-        self.evidence.resize(len(state["evidence.mean"]))
+        for name, part in (("backbone.", self.backbone), ("evidence.", self.evidence)):
+            part.prepare_state({key.removeprefix(name): v for key, v in state.items() if key.startswith(name)})
         self.load_state_dict(dict(state))
+
+
+def as_backbone(backbone: Any) -> GaussianProcess | NeuralNetwork:
+    """A backbone as it is, or one made around a kernel or a module.
+
+    Raises:
+        TypeError: none of these.
+    """
+    if isinstance(backbone, GaussianProcess | NeuralNetwork):
+        return backbone
+    if isinstance(backbone, Kernel):
+        return GaussianProcess(backbone)
+    if isinstance(backbone, nn.Module):
+        return NeuralNetwork(backbone)
+    raise TypeError(
+        "backbone: expected a bayesinv.GaussianProcess, a GPyTorch kernel, a bayesinv.NeuralNetwork or a "
+        f"torch.nn.Module, got {type(backbone).__name__}"
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gpytorch.constraints import Positive
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.errors import DataError
+from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
+
+if TYPE_CHECKING:
+    from bayesinv.backbones.invariant import InvariantPrior
 
 
 def _default_kernel() -> Kernel:
@@ -45,10 +50,14 @@ class GaussianProcess(nn.Module):
             in the objective.
         num_inducing: M; never more than the number of inputs.
         learn_inducing: whether Z moves with the kernel's parameters.
-        inducing_points: Z itself, shape (M, *event), instead of a random subset of the inputs.
+        inducing_points: Z itself, shape (M, *event), or (M, D) with features, instead of a random subset of the inputs.
+        features: a network φ from (n, *event) to D features per input, for h(x) = g(φ(x)), g ~ GP(0, k). It is
+            copied and frozen (no gradients, eval mode, its own precision), and Z lies in the space of the features.
+            Train it before, on something else: features trained along with the evidence of their last layer alone
+            fit the noise away, and every extent with it.
 
     Raises:
-        TypeError: kernel is not a GPyTorch kernel.
+        TypeError: kernel is not a GPyTorch kernel, or features no module.
         ValueError: a kernel with a batch shape, or fewer than one inducing point.
 
     Example:
@@ -66,6 +75,7 @@ class GaussianProcess(nn.Module):
         num_inducing: int = 150,
         learn_inducing: bool = True,
         inducing_points: Tensor | None = None,
+        features: nn.Module | None = None,
     ):
         super().__init__()
         if kernel is not None and not isinstance(kernel, Kernel):
@@ -74,6 +84,9 @@ class GaussianProcess(nn.Module):
             raise ValueError(f"kernel: expected no batch shape (outputs share it), got {tuple(kernel.batch_shape)}")
         if num_inducing < 1:
             raise ValueError(f"num_inducing: expected at least 1, got {num_inducing}")
+        if features is not None and not isinstance(features, nn.Module):
+            raise TypeError(f"features: expected a torch.nn.Module or None, got {type(features).__name__}")
+        self.features = None if features is None else copy.deepcopy(features).requires_grad_(False).eval()
         self.is_default_kernel = kernel is None
         # A copy: learning, and float64, are not to reach the caller's kernel.
         self.kernel = (_default_kernel() if kernel is None else copy.deepcopy(kernel)).double()
@@ -93,14 +106,14 @@ class GaussianProcess(nn.Module):
         """
         if self._given_inducing is not None:
             Z = self._given_inducing.detach().reshape(len(self._given_inducing), -1)
-            if Z.shape[1] != x[0].numel():
-                raise DataError(
-                    f"inducing_points: expected {x[0].numel()} numbers a point as in the data, got {Z.shape[1]}"
-                )
+            size = self.embed(x[None, :1])[0, 0].numel()
+            if Z.shape[1] != size:
+                where = "the data" if self.features is None else "the features"
+                raise DataError(f"inducing_points: expected {size} numbers a point as in {where}, got {Z.shape[1]}")
         else:
             with seeded(seed):
                 chosen = torch.randperm(len(x))[: self.num_inducing]
-            Z = x[chosen.to(x.device)].reshape(len(chosen), -1)
+            Z = self.embed(x[None, chosen.to(x.device)])[0].reshape(len(chosen), -1)
         Z = Z.detach().to(x.device, torch.float64, copy=True)
         self.inducing = nn.Parameter(Z, requires_grad=self.learn_inducing)
         if self.is_default_kernel:
@@ -110,17 +123,55 @@ class GaussianProcess(nn.Module):
             self.kernel.base_kernel.lengthscale = positive.median() if len(positive) else 1.0
             self.kernel.outputscale = output_variance
 
-    def resize_inducing(self, num_points: int, num_features: int) -> None:
+    def prepare_state(self, state: Mapping[str, Tensor]) -> None:
         """Make room for Z of a saved state before ``load_state_dict``."""
-        Z = torch.zeros(num_points, num_features, dtype=torch.float64, device=self.inducing.device)
+        Z = torch.zeros_like(state["inducing"], dtype=torch.float64, device=self.inducing.device)
         self.inducing = nn.Parameter(Z, requires_grad=self.learn_inducing)
+
+    def at(
+        self, orbit: Orbit, eta: Float[Tensor, " K"], dtype: torch.dtype, memory_budget: int, identity: bool = False
+    ) -> InvariantPrior:
+        """The prior over orbit averages at one value of the extents."""
+        from bayesinv.backbones.invariant import InvariantPrior  # which names this class in its types
+
+        return InvariantPrior(self, orbit, eta, dtype, memory_budget, identity)
+
+    def train(self, mode: bool = True) -> GaussianProcess:
+        """As of any module, but for the features, which stay as they are in evaluation."""
+        super().train(mode)
+        if self.features is not None:
+            self.features.eval()
+        return self
+
+    def embed(self, points: Float[Tensor, "S n *event"]) -> Float[Tensor, "S n ..."]:
+        """φ(T_s x), shape (S, n, D) in float64; the points themselves without features.
+
+        Raises:
+            DataError: the features do not take these inputs, or do not return a row for each.
+        """
+        if self.features is None:
+            return points
+        flat = points.flatten(0, 1)
+        weight = next(self.features.parameters(), None)
+        try:
+            out = self.features(flat if weight is None else flat.to(weight.dtype))
+        except Exception as error:
+            raise DataError(
+                f"the features failed on inputs of shape {tuple(flat.shape)}: {str(error).splitlines()[0]}"
+            ) from error
+        if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(flat):
+            came = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise DataError(
+                f"the features have to return (n, D) for inputs (n, *event), here n = {len(flat)}, but {came} came"
+            )
+        return out.flatten(1).unflatten(0, points.shape[:2]).to(torch.float64)
 
     def prior_covariance(self) -> Float[Tensor, "M M"]:
         """k(Z, Z), float64."""
         return self.kernel(self.inducing).to_dense()
 
     def cross(self, points: Float[Tensor, "S n *event"]) -> Float[Tensor, "n M"]:
-        """k_fu: mean_s k(T_s x, Z), float64, for points T_s x of shape (S, n, *event)."""
+        """k_fu: mean_s k(T_s x, Z), float64, for points T_s x of shape (S, n, *event) as :meth:`embed` gives them."""
         S, n = points.shape[:2]
         flat = points.reshape(S, n, -1)
         fast = self._rbf()
@@ -161,11 +212,15 @@ class GaussianProcess(nn.Module):
         spare. GPyTorch's kernels run in float64 and keep about ten arrays of the kernel's size (counted on Matérn).
         """
         M = len(self.inducing)
+        images = 0
+        if self.features is not None:  # the orbit, and the activations of a network: about thirty times their input
+            images = 32 * num_features * torch.finfo(dtype).bits // 8
+            num_features, dtype = self.inducing.shape[1], torch.float64
         if self._rbf() is not None:
             per_sample = (4 * num_features + 3 * M + 3 * num_samples) * torch.finfo(dtype).bits // 8
         else:
             per_sample = (8 * num_features + 10 * M + 10 * num_samples) * 8
-        return num_samples * per_sample
+        return num_samples * (images + per_sample)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """Sum of the log densities of the priors that the user registered on the kernel."""
@@ -185,9 +240,17 @@ class GaussianProcess(nn.Module):
         return scale, 0.5 / kernel.lengthscale.reshape(()).square()
 
     def config(self) -> dict[str, Any]:
-        """A JSON-able description; ``kernel`` is null for the default, and its text for a user's own."""
+        """A JSON-able description; ``kernel`` is null for the default, and its text for a user's own.
+
+        Features are the user's own too: with them it is of another type, which no file rebuilds.
+        """
+        own = (
+            {"type": "GaussianProcess"}
+            if self.features is None
+            else {"type": "FeatureGP", "features": repr(self.features)}
+        )
         return {
-            "type": "GaussianProcess",
+            **own,
             "kernel": None if self.is_default_kernel else repr(self.kernel),
             "num_inducing": self.num_inducing,
             "learn_inducing": self.learn_inducing,

@@ -64,11 +64,11 @@ class InvariantPrior:
 
     def covariance(self, x: Float[Tensor, n * event]) -> Float[Tensor, "n n"]:
         """The dense k_ff(x, x'), float64; n²S² kernel values, for small n only."""
-        points = self.points(x)
+        points = self.backbone.embed(self.points(x))
         return self.backbone.covariance(points, points)
 
     def _block_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        points = self.points(x)
+        points = self.backbone.embed(self.points(x))
         return self.backbone.cross(points), self.backbone.variance(points)
 
     def _block_size(self, x: Tensor) -> int:

@@ -55,7 +55,7 @@ class NeuralNetwork(nn.Module):
         >>> network = NeuralNetwork(nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)))
         >>> sorted(network.weights())
         ['1.bias', '1.weight', '3.bias', '3.weight']
-        >>> [round(float(s), 3) for s in network.prior_scales().values()]
+        >>> [round(float(s.detach()), 3) for s in network.prior_scales().values()]
         [2.0, 2.0, 1.414, 1.414]
     """
 

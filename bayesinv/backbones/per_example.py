@@ -4,28 +4,32 @@ For scalars u_i = Σ_c A_ic f_c(x_i) of the averaged outputs f(x_i) of m example
 
     K_ij = Σ_w σ_w² <∂u_i/∂w, ∂u_j/∂w>,    w over the weight tensors,
 
-differentiable in the points of the orbit and in the prior scales σ_w. ``vmap(grad)`` gives it for any network, but turns
-convolutions into grouped ones, which are slow. For linear and convolutional layers the gradient of one example is a
-product of the layer's inputs and of the gradient at its outputs, which one ordinary batched pass provides
-(Goodfellow, 2015, arXiv:1510.01799); the rest goes through ``vmap``.
+differentiable in the points of the orbit and in the prior scales σ_w. One ordinary batched pass records every use of a
+weight, and one gradient of Σ_i u_i at the outputs of these uses tells the examples apart: their gradients are products
+for linear maps, and convolutions with as many groups as examples for convolutions (Goodfellow, 2015, arXiv:1510.01799;
+Rochette, Manoel, Tramel, 2019, arXiv:1912.06015). A weight that is added or multiplied, as in a normalisation, becomes
+a copy for each point. Weights with any other use go through ``vmap``: right for any network, but LeNet then
+took 1.6 times as long on a CPU. One file past 400 lines: the record, the uses that it knows, and the convolutions'
+derivatives are of no use apart.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 Average = Callable[[Tensor], Tensor]
 Rows = Callable[[Tensor], Tensor]
-
-_FAST = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def example_gram(
@@ -36,27 +40,38 @@ def example_gram(
     rows: Rows,
     average: Average | None = None,
 ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "R m m"]]:
-    """The averaged outputs and one Gram matrix for each of R rows.
+    """The averaged outputs, and the Gram matrix K of the formula above for each of R rows.
 
     Args:
-        net: maps (n, *event) to (n, C).
+        net: maps (n, *event) to (n, C), example by example.
         weights: the weight tensors that the Gram matrix runs over, by name; constants.
         scales: prior standard deviation of each.
         points: copies of every example, (S, m, *event).
-        rows: from the averaged outputs (m, C) to A of shape (R, m, C); its own dependence on the points counts too.
-        average: from the copies' outputs (S, m, C) to (m, C); the mean if None.
+        rows: from the averaged outputs (m, C) to A of shape (R, m, C), called once. If A depends on the outputs,
+            K is differentiated through it too; detach them where that is not wanted.
+        average: from the copies' outputs (S, m, C) to (m, C), example by example; the mean if None.
 
     Returns:
         f (m, C) and K (R, m, m).
+
+    Raises:
+        ValueError: there are no weights, one has no scale, or A is not of shape (R, m, C).
+
+    Example:
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> points = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 2.0]]])  # two copies of two examples
+        >>> weights = {"weight": net.weight}
+        >>> f, K = example_gram(net, weights, {"weight": torch.tensor(0.5)}, points, lambda f: torch.ones(1, 2, 1))
+        >>> K[0].tolist()  # the mean points are (2, 0) and (0, 2), and the prior variance is a quarter
+        [[1.0, 0.0], [0.0, 1.0]]
     """
-    f, gradients = _gradients(net, weights, points, rows, average)
-    total: Tensor | int = 0
-    for name, J in gradients.items():
-        flat = J.flatten(2)  # (R, m, numbers)
-        total = total + scales[name].to(flat).square() * (flat @ flat.mT)
-    if not isinstance(total, Tensor):
-        raise ValueError("weights: expected at least one weight tensor")
-    return f, total
+    _check_scales(weights, scales)
+    f, gradients = _gradients(net, weights, points, rows, average, multiply_out=False)
+    parts = [
+        scales[name].to(f).square() * (J.gram() if isinstance(J, _Product) else _self_product(_flat(J)))
+        for name, J in gradients.items()
+    ]
+    return f, torch.stack(parts).sum(0)
 
 
 def dense_gram(
@@ -67,133 +82,89 @@ def dense_gram(
     rows: Rows,
     average: Average | None = None,
 ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "Rm Rm"]]:
-    """The same with all rows jointly: one Gram matrix over R·m scalars."""
-    f, gradients = _gradients(net, weights, points, rows, average)
-    total: Tensor | int = 0
-    for name, J in gradients.items():
-        flat = J.flatten(2).flatten(0, 1)  # (R·m, numbers)
-        total = total + scales[name].to(flat).square() * (flat @ flat.mT)
-    if not isinstance(total, Tensor):
-        raise ValueError("weights: expected at least one weight tensor")
-    return f, total
+    """The same with all rows jointly: one Gram matrix over R·m scalars, row by row."""
+    _check_scales(weights, scales)
+    f, gradients = example_gradients(net, weights, points, rows, average)
+    parts = [scales[name].to(f).square() * _self_product(_flat(J).flatten(0, 1)) for name, J in gradients.items()]
+    return f, torch.stack(parts).sum(0)
+
+
+def example_gradients(
+    net: nn.Module,
+    weights: Mapping[str, Tensor],
+    points: Float[Tensor, "S m *event"],
+    rows: Rows,
+    average: Average | None = None,
+) -> tuple[Float[Tensor, "m C"], dict[str, Tensor]]:
+    """The averaged outputs, and ∂u_i/∂w of every weight tensor, (R, m, *shape); arguments as above."""
+    f, gradients = _gradients(net, weights, points, rows, average, multiply_out=True)
+    return f, {name: J for name, J in gradients.items() if isinstance(J, Tensor)}
+
+
+def _flat(J: Float[Tensor, "R m *shape"]) -> Float[Tensor, "R m numbers"]:
+    return J.reshape(*J.shape[:2], -1)  # a scalar weight has no axis to flatten
+
+
+def _check_scales(weights: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> None:
+    missing = [name for name in weights if name not in scales]
+    if missing:
+        raise ValueError(f"scales: expected one for every weight tensor, got none for {missing}")
+
+
+@dataclass
+class _Product:
+    """J_i = Σ_s b_is a_isᵀ of a linear map, not multiplied out: <J_i, J_j> = Σ_st (a_is·a_jt) (b_is·b_jt)."""
+
+    a: Float[Tensor, "S m inputs"]
+    b: Float[Tensor, "R S m outputs"]
+
+    def gram(self) -> Float[Tensor, "R m m"]:
+        S, m = self.a.shape[:2]
+        pairs = _self_product(self.a.flatten(0, 1)) * _self_product(self.b.flatten(1, 2))  # (R, S·m, S·m)
+        return pairs.unflatten(2, (S, m)).sum(2).unflatten(1, (S, m)).sum(1)
 
 
 def _gradients(
-    net: nn.Module, weights: Mapping[str, Tensor], points: Tensor, rows: Rows, average: Average | None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """f, and for every weight tensor its per-example gradients (R, m, *shape)."""
-    outer = torch.is_grad_enabled()
-    with torch.enable_grad():
-        f, gradients = _with_graph(net, weights, points, rows, average, outer)
-    return (f, gradients) if outer else (f.detach(), {name: J.detach() for name, J in gradients.items()})
-
-
-def _with_graph(
     net: nn.Module,
     weights: Mapping[str, Tensor],
     points: Tensor,
     rows: Rows,
     average: Average | None,
-    create_graph: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    multiply_out: bool,
+) -> tuple[Tensor, dict[str, Tensor | _Product]]:
+    """f, and the per-example gradients of every weight tensor, (R, m, *shape)."""
+    if not weights:
+        raise ValueError("weights: expected at least one weight tensor, got none")
     mean: Average = average if average is not None else lambda outputs: outputs.mean(0)
-    S, m = points.shape[:2]
-    fast = _fast_layers(net, weights)
-    captured: dict[str, tuple[Tensor, Tensor]] = {}
-    calls: Counter[str] = Counter()
+    outer = torch.is_grad_enabled()
+    # Tensors of our own: constants, by whose identity the record knows them.
+    own = {name: w.detach() for name, w in weights.items()}
+    # In the precision of the points: curvature from half precision would not keep K positive definite.
+    with torch.enable_grad(), torch.autocast(points.device.type, enabled=False):
+        record = _Record(own, points, multiply_out)
+        with record:
+            outputs = _outputs(net, own, points)
+        f = mean(outputs)
+        A = rows(f)
+        if A.ndim != 3 or A.shape[1:] != f.shape or not len(A):
+            raise ValueError(f"rows: expected (R, m, C) with m, C = {tuple(f.shape)}, got {tuple(A.shape)}")
+        found = record.gradients(f, A, create_graph=outer)
+        rest = {name: w for name, w in own.items() if name not in found}
+        if rest:
+            found |= _by_vmap(net, own, rest, points, A, mean)
+    if not outer:
+        f, found = f.detach(), {name: _detach(J) for name, J in found.items()}
+    return f, {name: found[name] for name in own}
 
-    def capture(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-            calls[name] += 1
-            if not output.requires_grad:
-                output.requires_grad_()  # constant inputs: nothing upstream asks for a gradient
-            captured[name] = (inputs[0], output)
-            return None
 
-        return hook
-
-    handles = [net.get_submodule(name).register_forward_hook(capture(name)) for name in fast]
-    try:
-        outputs = functional_call(net, dict(weights), (points.flatten(0, 1),))
-    finally:
-        for handle in handles:
-            handle.remove()
+def _outputs(net: nn.Module, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"]) -> Tensor:
+    outputs = functional_call(net, dict(weights), (points.flatten(0, 1),))
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-    f = mean(outputs.unflatten(0, (S, m)))  # (m, C)
-    A = rows(f)  # (R, m, C); constant for the weights' gradient, but not for that in the points
-    layers = [name for name in fast if calls[name] == 1]
-    if (
-        any(isinstance(net.get_submodule(name), nn.Conv1d | nn.Conv2d) for name in layers)
-        and points.device.type == "cpu"
-    ):
-        layers = []  # measured: on two cores the unfolded product takes a third longer than vmap's grouped convolution
-    found: dict[str, list[Tensor]] = {}
-    for A_r in A:
-        if not layers:
-            break
-        at_outputs = torch.autograd.grad(
-            f, [captured[name][1] for name in layers], A_r, create_graph=create_graph, retain_graph=True
-        )
-        for name, b in zip(layers, at_outputs, strict=True):
-            for weight, J in _layer_gradients(net.get_submodule(name), captured[name][0], b, S, m).items():
-                full = f"{name}.{weight}" if name else weight
-                if full in weights:
-                    found.setdefault(full, []).append(J)
-    gradients = {name: torch.stack(parts) for name, parts in found.items()}
-    rest = {name: weights[name] for name in weights if name not in gradients}
-    if rest:
-        gradients |= _by_vmap(net, weights, rest, points, A, mean)
-    return f, {name: gradients[name] for name in weights}
+    return outputs.unflatten(0, points.shape[:2])  # (S, m, C)
 
 
-def _layer_gradients(layer: nn.Module, a: Tensor, b: Tensor, S: int, m: int) -> dict[str, Tensor]:
-    """Per-example gradients of a layer's weight and bias, (m, *shape), from its inputs and output gradients."""
-    if isinstance(layer, nn.Linear):
-        a, b = a.reshape(S, m, -1, a.shape[-1]), b.reshape(S, m, -1, b.shape[-1])  # (S, m, positions, features)
-        a, b = a.transpose(0, 1).flatten(1, 2), b.transpose(0, 1).flatten(1, 2)  # (m, S·positions, features)
-        return {"weight": b.mT @ a, "bias": b.sum(1)}
-    if isinstance(layer, nn.Conv1d):
-        a, b = a[:, :, None], b[:, :, None]  # as pictures of height one
-        kernel, padding = (1, *layer.kernel_size), (0, *_padding(layer))
-        stride, dilation = (1, *layer.stride), (1, *layer.dilation)
-    elif isinstance(layer, nn.Conv2d):
-        kernel, padding, stride, dilation = layer.kernel_size, _padding(layer), layer.stride, layer.dilation
-    else:
-        raise TypeError(f"expected one of {[kind.__name__ for kind in _FAST]}, got {type(layer).__name__}")
-    columns = F.unfold(a, kernel, dilation, padding, stride)  # (S·m, in·kernel, positions)
-    product = torch.einsum("nop,nkp->nok", b.flatten(2), columns)  # (S·m, out, in·kernel)
-    return {
-        "weight": product.unflatten(0, (S, m)).sum(0).reshape(m, *layer.weight.shape),
-        "bias": b.flatten(2).sum(2).unflatten(0, (S, m)).sum(0),
-    }
-
-
-def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:
-    if isinstance(layer.padding, str):
-        raise TypeError(f"expected numbers, got padding={layer.padding!r}, which is left to vmap")
-    return layer.padding
-
-
-def _fast_layers(net: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Layers whose gradients have the product form, and whose weights belong to nobody else."""
-    owners: Counter[int] = Counter()
-    for module in net.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners[id(parameter)] += 1
-    names = []
-    for name, module in net.named_modules(remove_duplicate=False):
-        if type(module) not in _FAST or any(owners[id(p)] > 1 for p in module.parameters()):
-            continue
-        if not any((f"{name}.{weight}" if name else weight) in weights for weight in ("weight", "bias")):
-            continue
-        plain = not isinstance(module, nn.Conv1d | nn.Conv2d) or (
-            module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        )
-        if plain:
-            names.append(name)
-    duplicated = Counter(id(net.get_submodule(name)) for name in names)
-    return [name for name in names if duplicated[id(net.get_submodule(name))] == 1]
+def _detach(J: Tensor | _Product) -> Tensor | _Product:
+    return _Product(J.a.detach(), J.b.detach()) if isinstance(J, _Product) else J.detach()
 
 
 def _by_vmap(
@@ -207,9 +178,308 @@ def _by_vmap(
     """Per-example gradients of any weights of any network, (R, m, *shape)."""
 
     def u(some: Mapping[str, Tensor], copies: Tensor, a: Tensor) -> Tensor:
-        outputs = functional_call(net, {**weights, **some}, (copies,))
-        outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-        return (a * mean(outputs[:, None])[0]).sum()
+        return (a * mean(_outputs(net, {**weights, **some}, copies[:, None]))[0]).sum()
 
     per_row = [vmap(grad(u), (None, 1, 0))(dict(wanted), points, a) for a in A]
     return {name: torch.stack([row[name] for row in per_row]) for name in wanted}
+
+
+Gradient = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class _Use:
+    """One use of one or two weights: where its gradient arrives, and what that makes of each weight's, (m, *shape)."""
+
+    at: Tensor | GradientEdge
+    gradients: dict[str, Gradient]
+    inputs: Tensor | None = None
+    version: int = 0
+    product: str | None = None  # the weight of a linear map that is cheaper not multiplied out
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether nothing has changed its inputs in place since."""
+        return self.inputs is None or self.inputs._version == self.version
+
+
+class _Record(TorchFunctionMode):
+    """Sees every function that is called with a weight, and replaces those it can take apart by examples.
+
+    Functions, not modules, so that weights in use outside their layer, twice, or in unknown modules are seen too.
+    """
+
+    _BROADCAST: ClassVar[set[Any]] = {
+        getattr(owner, name) for owner in (torch, Tensor) for name in ("add", "sub", "mul", "div")
+    }
+
+    def __init__(self, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"], multiply_out: bool):
+        super().__init__()
+        self.names = {id(w): name for name, w in weights.items()}
+        self.S, self.m = points.shape[:2]
+        self.multiply_out = multiply_out
+        self.uses: list[_Use] = []
+        self.other: set[str] = set()  # weights with uses that cannot be taken apart
+        self.zero = points.new_zeros(()).requires_grad_()
+        self.known: dict[Any, Callable[..., Tensor | None]] = {
+            F.linear: self.linear,
+            torch.conv1d: self.convolution,
+            torch.conv2d: self.convolution,
+            torch.conv3d: self.convolution,
+            F.layer_norm: self.layer_norm,
+            F.group_norm: self.group_norm,
+            F.batch_norm: self.batch_norm,
+        }
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        names = {self.names[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.names}
+        if names:
+            inputs = args[0] if args else None
+            if func in self._BROADCAST:
+                result = self.broadcast(func, args, kwargs)
+            elif func in self.known and isinstance(inputs, Tensor) and id(inputs) not in self.names:
+                result = self.known[func](*args, **kwargs) if self.is_batch(inputs) else None
+            else:
+                result = None
+            if result is not None:
+                return result
+            self.other |= names
+        return func(*args, **kwargs)
+
+    def is_batch(self, x: Tensor) -> bool:
+        """Whether the first axis, and no other one, can be that of the points."""
+        return x.ndim > 0 and len(x) == self.S * self.m and len(x) not in x.shape[1:-1]
+
+    def gradients(
+        self, f: Float[Tensor, "m C"], A: Float[Tensor, "R m C"], create_graph: bool
+    ) -> dict[str, Tensor | _Product]:
+        """Per-example gradients of the weights whose every use was taken apart, (R, m, *shape)."""
+        lost = self.other | {name for use in self.uses if not use.is_intact for name in use.gradients}
+        uses = [use for use in self.uses if not lost.issuperset(use.gradients)]
+        if not uses or not f.requires_grad:
+            return {}
+        at: list[Any] = [use.at for use in uses]
+        by_row = [
+            torch.autograd.grad(f, at, a, create_graph=create_graph, retain_graph=True, allow_unused=True) for a in A
+        ]
+        found: dict[str, list[Tensor]] = {}
+        products: dict[str, _Product] = {}
+        for use, b in zip(uses, zip(*by_row, strict=True), strict=True):
+            if any(b_r is None for b_r in b):  # out of autograd's sight, or of no use: vmap knows which
+                lost |= set(use.gradients)
+                continue
+            for name, gradient in use.gradients.items():
+                if name in lost:
+                    continue
+                alone = sum(name in other.gradients for other in uses) == 1
+                if name == use.product and use.inputs is not None and alone:
+                    shape = (self.S, self.m, -1)
+                    products[name] = _Product(use.inputs.reshape(shape), torch.stack(b).reshape(len(A), *shape))
+                else:
+                    found.setdefault(name, []).append(torch.stack([gradient(b_r) for b_r in b]))
+        result: dict[str, Tensor | _Product] = {**products}
+        result |= {name: parts[0] if len(parts) == 1 else torch.stack(parts).sum(0) for name, parts in found.items()}
+        return {name: J for name, J in result.items() if name not in lost}
+
+    def watch(self, y: Tensor, x: Tensor, gradients: dict[str | None, Gradient], product: str | None = None) -> Tensor:
+        """y = layer(x), from here on under watch; weights without a name are not asked for."""
+        if not torch.is_grad_enabled():
+            self.other |= {name for name in gradients if name is not None}
+            return y
+        y = y if y.requires_grad else y + self.zero  # constant inputs: nothing else asks for a gradient
+        named = {name: gradient for name, gradient in gradients.items() if name is not None}
+        # An edge and not y itself, which an in-place activation would turn into its own result.
+        self.uses.append(_Use(get_gradient_edge(y), named, x, x._version, product))
+        return y
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        def per_example(t: Tensor) -> Tensor:
+            # (S·m, *positions, features) to (m, S·positions, features)
+            return t.reshape(self.S, self.m, -1, t.shape[-1]).transpose(0, 1).flatten(1, 2)
+
+        name = self.name(weight)
+        outputs, inputs = weight.shape
+        # The Gram matrix costs (S·m)² (in + out) from the factors, and m² in·out from their product.
+        cheaper = x.ndim == 2 and not self.multiply_out and self.S**2 * (inputs + outputs) < inputs * outputs
+        gradients: dict[str | None, Gradient] = {
+            name: lambda b: per_example(b).mT @ per_example(x),
+            self.name(bias): lambda b: per_example(b).sum(1),
+        }
+        return self.watch(F.linear(x, weight, bias), x, gradients, name if cheaper else None)
+
+    def convolution(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Tensor | None:
+        axes = weight.ndim - 2
+        if x.ndim != weight.ndim or isinstance(padding, str):
+            return None
+        geometry = ((v,) * axes if isinstance(v, int) else tuple(v) for v in (stride, padding, dilation))
+        options = (*geometry, False, (0,) * axes, groups)  # not transposed
+
+        def weight_gradient(b: Tensor) -> Tensor:
+            return _WeightGradients.apply(x, b, (self.m, *weight.shape), *options)
+
+        gradients: dict[str | None, Gradient] = {
+            self.name(weight): weight_gradient,
+            self.name(bias): lambda b: b.flatten(2).sum(2).unflatten(0, (self.S, self.m)).sum(0),
+        }
+        return self.watch(_convolution(x, weight, bias, *options), x, gradients)
+
+    def broadcast(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """x + w, w * x and the like, of a weight and something that has the points in its first axis."""
+        if len(args) != 2 or not all(isinstance(v, Tensor) for v in args) or "out" in kwargs:
+            return None
+        first = self.name(args[0]) is not None
+        weight, x = args if first else args[::-1]
+        N = self.S * self.m
+        wide = weight.ndim < x.ndim or (weight.ndim == x.ndim and weight.shape[:1] == (1,))
+        if self.name(x) is not None or x.ndim == 0 or len(x) != N or N in x.shape[1:] or not wide:
+            return None
+        copies = self.copies(weight.reshape(weight.shape[1:]) if weight.ndim == x.ndim else weight, x.ndim, weight)
+        return func(copies, x, **kwargs) if first else func(x, copies, **kwargs)
+
+    def layer_norm(
+        self, x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    ) -> Tensor | None:
+        if len(shape) >= x.ndim:
+            return None
+        return self.affine(F.layer_norm(x, shape, None, None, eps), weight, bias)
+
+    def group_norm(
+        self, x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    ) -> Tensor | None:
+        return self.affine(F.group_norm(x, groups, None, None, eps), weight, bias, x.ndim - 2)
+
+    def batch_norm(
+        self,
+        x: Tensor,
+        mean: Tensor | None,
+        variance: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor | None:
+        if training:
+            return None
+        return self.affine(F.batch_norm(x, mean, variance, eps=eps), weight, bias, x.ndim - 2)
+
+    def affine(self, y: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int = 0) -> Tensor:
+        """y · weight + bias, either of which may be missing, with as many axes after theirs."""
+        for function, w in ((torch.mul, weight), (torch.add, bias)):
+            if w is not None:
+                shaped = w.reshape(*w.shape, *(1,) * trailing)
+                y = function(y, shaped if self.name(w) is None else self.copies(shaped, y.ndim, w))
+        return y
+
+    def copies(self, shaped: Tensor, ndim: int, weight: Tensor) -> Tensor:
+        """One copy of a weight for each point, (S·m, 1, ..., *shape), whose gradients are those of the points."""
+        N, name = self.S * self.m, self.names[id(weight)]
+        copies = shaped.expand(N, *(1,) * (ndim - 1 - shaped.ndim), *shaped.shape).detach().requires_grad_()
+        gradients: dict[str, Gradient] = {name: lambda b: b.reshape(self.S, self.m, *weight.shape).sum(0)}
+        self.uses.append(_Use(copies, gradients))
+        return copies
+
+    def name(self, weight: Tensor | None) -> str | None:
+        return self.names.get(id(weight))
+
+
+def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+    N = len(x)
+    pairs = x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] < 3 and N % 2 == 0
+    if not pairs:
+        return _Convolution.apply(x, weight, bias, *options)
+    # Two points as two groups: for one or two input channels, oneDNN's gradient in the inputs takes from one and a half
+    # to six times as long without.
+    grouped, twice = _by_group(x, 2), None if bias is None else torch.cat([bias, bias])
+    y = _Convolution.apply(grouped, torch.cat([weight, weight]), twice, *options[:-1], 2 * options[-1])
+    return y.reshape(N, -1, *y.shape[2:])
+
+
+class _Convolution(torch.autograd.Function):
+    """Without derivatives in the weight: PyTorch works out the second ones of a constant weight too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+        ctx.weight, ctx.shape, ctx.options = weight, x.shape, options
+        return torch.convolution(x, weight, bias, *options)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return _InputGradient.apply(g, ctx.weight, ctx.shape, *ctx.options), *[None] * 8
+
+
+class _InputGradient(torch.autograd.Function):
+    """The gradient of a convolution in its inputs, from that at its outputs."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, weight: Tensor, shape: Any, *options: Any) -> Tensor:
+        ctx.weight, ctx.options = weight, options
+        return _backward(g, g.new_empty(shape), weight, options, wanted=0)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return _Convolution.apply(g, ctx.weight, None, *ctx.options), *[None] * 8
+
+
+class _WeightGradients(torch.autograd.Function):
+    """(m, out, in, *kernel) from inputs a and output gradients b of S·m points, one group for each example.
+
+    Its derivatives are here because PyTorch's own take the groups one by one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, shape: Any, *options: Any) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.options = (*options[:-1], options[-1] * shape[0])  # groups
+        empty = a.new_empty(shape).flatten(0, 1)
+        return _backward(_by_group(b, shape[0]), _by_group(a, shape[0]), empty, ctx.options, wanted=1).reshape(shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        grouped_a, grouped_b, weight = _by_group(a, len(g)), _by_group(b, len(g)), g.flatten(0, 1)
+        at_a = at_b = None
+        if ctx.needs_input_grad[0]:
+            at_a = _backward(grouped_b, grouped_a, weight, ctx.options, wanted=0).reshape(a.shape)
+        if ctx.needs_input_grad[1]:
+            at_b = torch.convolution(grouped_a, weight, None, *ctx.options).reshape(b.shape)
+        return at_a, at_b, *[None] * 7
+
+
+def _backward(g: Tensor, x: Tensor, weight: Tensor, options: tuple[Any, ...], wanted: int) -> Tensor:
+    """The gradient of a convolution in its inputs (wanted = 0) or in its weight (1)."""
+    mask = [wanted == 0, wanted == 1, False]
+    return torch.ops.aten.convolution_backward(g, x, weight, None, *options, mask)[wanted]
+
+
+def _by_group(t: Tensor, m: int) -> Tensor:
+    """(S·m, channels, ...) to (S, m·channels, ...)."""
+    return t.reshape(len(t) // m, -1, *t.shape[2:])
+
+
+class _SelfProduct(torch.autograd.Function):
+    """x xᵀ, whose gradient takes one matrix product where that of ``x @ x.mT`` takes two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ x.mT
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (g + g.mT) @ x
+
+
+def _self_product(x: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n n"]:
+    return _SelfProduct.apply(x)

@@ -9,7 +9,11 @@ from bayesinv.evidence.base import ClassificationEvidence, Evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.evidence.dirichlet import DirichletEvidence
 from bayesinv.evidence.gaussian import GaussianEvidence
+from bayesinv.evidence.laplace import LaplaceEvidence
+from bayesinv.evidence.network import NetworkEvidence
+from bayesinv.evidence.plugin import PlugInEvidence
 from bayesinv.evidence.polya_gamma import PolyaGammaEvidence
+from bayesinv.evidence.stochastic import StochasticGPEvidence
 
 __all__ = [
     "ClassificationEvidence",
@@ -17,42 +21,73 @@ __all__ = [
     "DirichletEvidence",
     "Evidence",
     "GaussianEvidence",
+    "LaplaceEvidence",
+    "NetworkEvidence",
+    "PlugInEvidence",
     "PolyaGammaEvidence",
+    "StochasticGPEvidence",
     "as_evidence",
     "evidence_from_config",
 ]
 
-# A new evidence is one file and one line here.
-EVIDENCES: dict[str, Callable[..., Evidence]] = {
-    "gaussian": GaussianEvidence,
-    "dirichlet": DirichletEvidence,
-    "polya_gamma": PolyaGammaEvidence,
+LIKELIHOODS = ("categorical", "gaussian")
+
+# A new evidence is one file and one line here: its name, its class, the likelihoods it serves. A class that serves both
+# takes ``likelihood=``.
+EVIDENCES: dict[str, tuple[Callable[..., Evidence], tuple[str, ...]]] = {
+    "gaussian": (GaussianEvidence, ("gaussian",)),
+    "dirichlet": (DirichletEvidence, ("categorical",)),
+    "polya_gamma": (PolyaGammaEvidence, ("categorical",)),
+    "stochastic": (StochasticGPEvidence, LIKELIHOODS),
+    "laplace": (LaplaceEvidence, LIKELIHOODS),
+    "plugin": (PlugInEvidence, LIKELIHOODS),
 }
 # Dirichlet targets are conjugate, so that one evaluation needs no inner iteration. tests/benchmarks/digits.py
 # --evidences compares them with the others on accuracy, log loss and calibration.
-DEFAULTS = {"categorical": "dirichlet", "gaussian": "gaussian"}
+DEFAULTS = {
+    ("gp", "categorical"): "dirichlet",
+    ("gp", "gaussian"): "gaussian",
+    ("network", "categorical"): "laplace",
+    ("network", "gaussian"): "laplace",
+}
 
 
-def as_evidence(evidence: str | Evidence, likelihood: str) -> Evidence:
+def as_evidence(evidence: str | Evidence, likelihood: str, backbone: str = "gp") -> Evidence:
     """The evidence for a likelihood: "auto", a name, or an :class:`Evidence` with options of its own.
 
+    Args:
+        evidence: which.
+        likelihood: "categorical" or "gaussian".
+        backbone: "gp" or "network".
+
     Raises:
-        ValueError: an unknown likelihood or evidence, or one that does not serve the likelihood.
+        ValueError: an unknown likelihood or evidence, or one that does not serve the likelihood or the backbone.
         TypeError: neither a name nor an evidence.
     """
-    if likelihood not in DEFAULTS:
-        raise ValueError(f"likelihood: expected one of {sorted(DEFAULTS)}, got {likelihood!r}")
+    if likelihood not in LIKELIHOODS:
+        raise ValueError(f"likelihood: expected one of {sorted(LIKELIHOODS)}, got {likelihood!r}")
     if isinstance(evidence, str):
-        name = DEFAULTS[likelihood] if evidence == "auto" else evidence
+        name = DEFAULTS[backbone, likelihood] if evidence == "auto" else evidence
         if name not in EVIDENCES:
             raise ValueError(f'evidence: expected "auto" or one of {sorted(EVIDENCES)}, got {evidence!r}')
-        evidence = EVIDENCES[name]()
+        make, served = EVIDENCES[name]
+        evidence = make(likelihood=likelihood) if len(served) > 1 and likelihood in served else make()
     elif not isinstance(evidence, Evidence):
         raise TypeError(f"evidence: expected a name or an Evidence, got {type(evidence).__name__}")
+    fitting = sorted(
+        name
+        for name, (make, served) in EVIDENCES.items()
+        if likelihood in served and make.backbone == backbone  # type: ignore[attr-defined]
+    )
     if evidence.likelihood != likelihood:
-        fitting = sorted(name for name, cls in EVIDENCES.items() if cls.likelihood == likelihood)  # type: ignore[attr-defined]
         raise ValueError(
             f"evidence {evidence.name!r} is for likelihood={evidence.likelihood!r}, not {likelihood!r}; "
+            f"for that one use one of {fitting}"
+        )
+    if evidence.backbone != backbone:
+        what = {"gp": "a Gaussian process", "network": "a network"}
+        raise ValueError(
+            f"evidence {evidence.name!r} is for {what[evidence.backbone]}, and the backbone is {what[backbone]}; "
             f"for that one use one of {fitting}"
         )
     return evidence
@@ -68,6 +103,10 @@ def evidence_from_config(config: Mapping[str, Any]) -> Evidence:
     kind = options.pop("type")
     if options.get("noise_prior") == "custom":
         raise ValueError("the noise prior is the user's own object; pass the model: load(path, model=model)")
+    if options.get("observation") == "custom":
+        raise ValueError("the observation model is the user's own object; pass the model: load(path, model=model)")
     if kind not in EVIDENCES:
         raise ValueError(f"unknown evidence {kind!r}; this version knows {sorted(EVIDENCES)}")
-    return EVIDENCES[kind](**{key: value for key, value in options.items() if value is not None})
+    if options.get("noise_prior", "none") is None:
+        del options["noise_prior"]
+    return EVIDENCES[kind][0](**options)

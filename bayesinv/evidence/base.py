@@ -43,7 +43,7 @@ class Evidence(nn.Module, ABC):
         """What is added to every draw of the function: zero, unless the evidence learns a mean of each output."""
         return torch.zeros(1, dtype=torch.float64)
 
-    def prepare_state(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 (most have nothing to size)
+    def prepare_state(self, state: Mapping[str, Tensor]) -> None:
         """Make room for the arrays of a saved state (names without prefix) before ``load_state_dict``."""
 
     def prepare(self, prior: Any, data: Data) -> None:
