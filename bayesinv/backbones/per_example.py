@@ -15,8 +15,10 @@ derivatives are of no use apart.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -180,8 +182,40 @@ def _by_vmap(
     def u(some: Mapping[str, Tensor], copies: Tensor, a: Tensor) -> Tensor:
         return (a * mean(_outputs(net, {**weights, **some}, copies[:, None]))[0]).sum()
 
-    per_row = [vmap(grad(u), (None, 1, 0))(dict(wanted), points, a) for a in A]
+    with _AffineApart():
+        per_row = [vmap(grad(u), (None, 1, 0))(dict(wanted), points, a) for a in A]
     return {name: torch.stack([row[name] for row in per_row]) for name in wanted}
+
+
+class _AffineApart(TorchFunctionMode):
+    """Multiplies and adds outside of normalisations.
+
+    With weights inside, PyTorch 2.15 differentiates the ``vmap`` of their gradients wrongly without a word
+    (github.com/pytorch/functorch/issues/534); batch and group normalisations are right.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in _NORMALISATIONS:
+            y, factors = _without_factors(func, args, kwargs or {})
+            for function, _, shaped in factors:
+                y = function(y, shaped)
+            return y
+        return func(*args, **(kwargs or {}))
+
+
+_NORMALISATIONS = (F.layer_norm, F.group_norm, F.instance_norm, F.batch_norm)
+
+
+def _without_factors(
+    func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, list[tuple[Callable[..., Tensor], Tensor, Tensor]]]:
+    """What is normalised, and how it goes on: functions, their weights, and these with axes to broadcast."""
+    call = inspect.signature(func).bind(*args, **kwargs)
+    given = ((torch.mul, call.arguments.get("weight")), (torch.add, call.arguments.get("bias")))
+    call.arguments.update(weight=None, bias=None)
+    y = func(*call.args, **call.kwargs)
+    trailing = (1,) * (0 if func is F.layer_norm else y.ndim - 2)
+    return y, [(function, w, w.reshape(*w.shape, *trailing)) for function, w in given if w is not None]
 
 
 Gradient = Callable[[Tensor], Tensor]
@@ -226,9 +260,7 @@ class _Record(TorchFunctionMode):
             torch.conv1d: self.convolution,
             torch.conv2d: self.convolution,
             torch.conv3d: self.convolution,
-            F.layer_norm: self.layer_norm,
-            F.group_norm: self.group_norm,
-            F.batch_norm: self.batch_norm,
+            **{func: partial(self.normalisation, func) for func in _NORMALISATIONS},
         }
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -346,39 +378,12 @@ class _Record(TorchFunctionMode):
         copies = self.copies(weight.reshape(weight.shape[1:]) if weight.ndim == x.ndim else weight, x.ndim, weight)
         return func(copies, x, **kwargs) if first else func(x, copies, **kwargs)
 
-    def layer_norm(
-        self, x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-    ) -> Tensor | None:
-        if len(shape) >= x.ndim:
-            return None
-        return self.affine(F.layer_norm(x, shape, None, None, eps), weight, bias)
-
-    def group_norm(
-        self, x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-    ) -> Tensor | None:
-        return self.affine(F.group_norm(x, groups, None, None, eps), weight, bias, x.ndim - 2)
-
-    def batch_norm(
-        self,
-        x: Tensor,
-        mean: Tensor | None,
-        variance: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor | None:
-        if training:
-            return None
-        return self.affine(F.batch_norm(x, mean, variance, eps=eps), weight, bias, x.ndim - 2)
-
-    def affine(self, y: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int = 0) -> Tensor:
-        """y · weight + bias, either of which may be missing, with as many axes after theirs."""
-        for function, w in ((torch.mul, weight), (torch.add, bias)):
-            if w is not None:
-                shaped = w.reshape(*w.shape, *(1,) * trailing)
-                y = function(y, shaped if self.name(w) is None else self.copies(shaped, y.ndim, w))
+    def normalisation(self, func: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+        if func is F.batch_norm and inspect.signature(func).bind(*args, **kwargs).arguments.get("training"):
+            return None  # examples that depend on one another: vmap says so
+        y, factors = _without_factors(func, args, kwargs)
+        for function, w, shaped in factors:
+            y = function(y, shaped if self.name(w) is None else self.copies(shaped, y.ndim, w))
         return y
 
     def copies(self, shaped: Tensor, ndim: int, weight: Tensor) -> Tensor:

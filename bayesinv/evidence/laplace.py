@@ -41,8 +41,8 @@ class LaplaceEvidence(NetworkEvidence):
 
     Args:
         likelihood: "categorical" or "gaussian".
-        num_outputs: random outputs a step; None for all outputs of a batch jointly, (mC)²: given all data at once that is
-            the exact determinant, and U = L.
+        num_outputs: random outputs a step; None for all outputs of a batch jointly, (mC)²: given all data at once
+            that is the exact determinant, and U = L.
         block_size: examples whose gradients are held at once; larger batches fall into blocks.
         determinant: "upper" (U), "between" (sqrt(U L)) or "lower" (L).
         anchors: the share r/m, from 0 to less than 1.
