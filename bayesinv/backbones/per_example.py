@@ -9,7 +9,7 @@ weight, and one gradient of Σ_i u_i at the outputs of these uses tells the exam
 for linear maps, and convolutions with as many groups as examples for convolutions (Goodfellow, 2015, arXiv:1510.01799;
 Rochette, Manoel, Tramel, 2019, arXiv:1912.06015). A weight that is added or multiplied, as in a normalisation, becomes
 a copy for each point. Weights with any other use go through ``vmap``: right for any network, but LeNet then
-took 1.6 times as long on a CPU. One file past 400 lines: the record, the uses that it knows, and the convolutions'
+took 1.7 times as long on a CPU. One file past 400 lines: the record, the uses that it knows, and the convolutions'
 derivatives are of no use apart.
 """
 
@@ -69,10 +69,11 @@ def example_gram(
     """
     _check_scales(weights, scales)
     f, gradients = _gradients(net, weights, points, rows, average, multiply_out=False)
-    parts = [
-        scales[name].to(f).square() * (J.gram() if isinstance(J, _Product) else _self_product(_flat(J)))
-        for name, J in gradients.items()
-    ]
+    with torch.autocast(points.device.type, enabled=False):
+        parts = [
+            scales[name].to(f).square() * (J.gram() if isinstance(J, _Product) else _self_product(_flat(J)))
+            for name, J in gradients.items()
+        ]
     return f, torch.stack(parts).sum(0)
 
 
@@ -87,7 +88,8 @@ def dense_gram(
     """The same with all rows jointly: one Gram matrix over R·m scalars, row by row."""
     _check_scales(weights, scales)
     f, gradients = example_gradients(net, weights, points, rows, average)
-    parts = [scales[name].to(f).square() * _self_product(_flat(J).flatten(0, 1)) for name, J in gradients.items()]
+    with torch.autocast(points.device.type, enabled=False):
+        parts = [scales[name].to(f).square() * _self_product(_flat(J).flatten(0, 1)) for name, J in gradients.items()]
     return f, torch.stack(parts).sum(0)
 
 
@@ -141,7 +143,7 @@ def _gradients(
     outer = torch.is_grad_enabled()
     # Tensors of our own: constants, by whose identity the record knows them.
     own = {name: w.detach() for name, w in weights.items()}
-    # In the precision of the points: curvature from half precision would not keep K positive definite.
+    # In the precision of the points: products of half precision would be left in K, whose determinant is asked for.
     with torch.enable_grad(), torch.autocast(points.device.type, enabled=False):
         record = _Record(own, points, multiply_out)
         with record:
