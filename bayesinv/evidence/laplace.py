@@ -34,10 +34,10 @@ class LaplaceEvidence(NetworkEvidence):
     U: the r = m · anchors first examples a of the batch count once, and all others with what they add to those; that
     they add less to each other is left out, which can but increase the sum (for r = 0 this is Fischer's inequality
     over blocks, as published). L: log det is concave (Jensen). U makes the estimate a lower bound on the Laplace
-    evidence. It is loose: on LeNet with 500 digits, where log det was 256, U was 878 at m = 100 without anchors and
-    about 610 with half of them, L 175. L is closer, but a network is then so little restrained that it fits any data
-    without a symmetry, and every extent goes to zero. sqrt(U L) lies between; it is no bound, and still lost
-    translations of ±8 pixels that U finds.
+    evidence. It is loose: on LeNet with 200 digits, where log det was 144, U was 415 at m = 50 without anchors and 294
+    with half of them, L 51 (``tests/benchmarks/laplace_bounds.py``). Under L a network is so little restrained that it
+    fits any data without a symmetry, and every extent goes to zero. sqrt(U L) lies between; it is no bound, and
+    still lost translations of ±8 pixels that U finds.
 
     Args:
         likelihood: "categorical" or "gaussian".
