@@ -245,7 +245,7 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
             start = f"{trace[0]:,.0f}".replace("-", "−")
             panel.set_title(f"first step at {start} nats, below the axis", loc="left")
         panel.set_xlim(0, len(trace))
-        panel.set_xlabel("step")
+        panel.set_xlabel("step of the extents" if posterior.model.is_network else "step")
         panel.set_ylabel("ELBO (nats)")
         panel.ticklabel_format(axis="y", style="plain", useOffset=False)
         panel.legend(loc="lower right", frameon=False)
