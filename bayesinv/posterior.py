@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from bayesinv import arviz_export, posterior_summary
 from bayesinv.data import Data, as_inputs
@@ -176,10 +177,14 @@ class InvariancePosterior:
             Index `symmetry`; columns `upper_limit`, `largest` (what the symmetry could reach) and `unit`.
 
         Raises:
-            ValueError: `level` outside (0, 1), or no weights to use.
+            ValueError: `level` outside (0, 1), no weights to use, or a point estimate.
         """
         if not 0 < level < 1:
             raise ValueError(f"level is a probability between 0 and 1; got {level}")
+        if self.result.num_chains * self.result.num_draws == 1:
+            raise ValueError(
+                f"{self.result.inference} is a point estimate, which has no upper limit; its value is in summary()"
+            )
         limits = self.quantile(level, reweighted)
         rows = [
             {
@@ -225,6 +230,8 @@ class InvariancePosterior:
         Raises:
             DataError: x is of another shape or type than the training inputs, empty, or not finite.
         """
+        if isinstance(x, Data | tuple | Dataset | DataLoader):
+            raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: pass test.x")
         expected = self.data.event_shape
         if tuple(getattr(x, "shape", ())) == expected:
             raise DataError(

@@ -103,6 +103,11 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
         SavedFileError: the file is damaged, written by something else or by a later version, or
             `model` is missing or of another shape.
     """
+    if model is not None and not isinstance(model, InvarianceModel):
+        raise TypeError(
+            f"model: expected a bayesinv.InvarianceModel, built as the one saved was, got {type(model).__name__}: "
+            "load(path, model=InvarianceModel(net, transforms))"
+        )
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")

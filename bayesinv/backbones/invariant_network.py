@@ -58,6 +58,7 @@ class InvariantNetwork:
 
     def points(self, x: Float[Tensor, n * event]) -> Float[Tensor, "S n *event"]:
         """The sampled orbits T_s x of every input."""
+        x = x.to(self.backbone.dtype)
         if self.identity:
             return x[None]
         return self.orbit(x, self.eta.to(x.device), self.base)

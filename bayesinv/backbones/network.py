@@ -78,6 +78,11 @@ class NeuralNetwork(nn.Module):
         start = math.log(start_gain) if prior != "isotropic" else 0.0
         self.log_scales = nn.Parameter(torch.full((num_groups,), start))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; inputs are brought to it, since NumPy's floats are double and a network's weights are not."""
+        return next(iter(self.net.parameters())).dtype
+
     def weights(self) -> dict[str, nn.Parameter]:
         """θ: the parameters of ``net`` that require a gradient, by name."""
         return {name: p for name, p in self.net.named_parameters() if p.requires_grad}
@@ -119,6 +124,7 @@ class NeuralNetwork(nn.Module):
         Raises:
             DataError: the network does not return one row of outputs per input.
         """
+        x = x.to(self.dtype)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
             out = functional_call(self.net, dict(weights), (x,)) if weights else self.net(x)
         if not isinstance(out, Tensor) or out.ndim not in (1, 2) or len(out) != len(x):

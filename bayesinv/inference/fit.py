@@ -215,6 +215,8 @@ def _method(inference: str | PointMethod) -> str | PointMethod:
     if isinstance(inference, PointMethod):
         return inference
     names = [*INFERENCES, *POINT_METHODS]
+    if isinstance(inference, type) and issubclass(inference, PointMethod):
+        raise TypeError(f"inference: expected an object, got the class {inference.__name__}: {inference.__name__}(...)")
     if not isinstance(inference, str):
         raise TypeError(
             f"inference: expected one of {names} or a point method, got a {type(inference).__name__}; pass x and y "

@@ -30,6 +30,9 @@ from bayesinv.streams import Stream
 
 # What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
 KEPT_EXAMPLES = 1000
+# Adam at the default rate moves an extent by 0.1 a step where its prior is N(0, 1), and from its start to the far end
+# of the prior are three units.
+FEWEST_STEPS = 30
 # Minibatches over which the final ELBO is averaged, at the most.
 EVIDENCE_BATCHES = 20
 
@@ -107,11 +110,18 @@ def fit_minibatches(
     if fitted.is_network:
         fitted.network.mixed_precision = False
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
+    short = point is None and bool(fitted.active) and len(trace.objective) < FEWEST_STEPS
+    if short and failure is None:
+        notes = (
+            *notes,
+            f"the extents took {len(trace.objective)} steps and need at least {FEWEST_STEPS} to cross their range: "
+            "raise epochs",
+        )
     result = InferenceResult(
         **facts,
         trace=trace.objective,
         num_steps=num_steps,
-        converged=failure is None,
+        converged=failure is None and not short,
         seconds=time.perf_counter() - began,
         seed=seed,
         settings=settings,

@@ -49,6 +49,7 @@ def test_a_network_gets_a_posterior_with_everything_that_goes_with_it(posterior,
     assert {"median", "lower", "upper"} <= set(posterior.summary().columns)
     assert posterior.evidence_profile("rotation", num_points=4)["log_evidence"].notna().all()
     assert "60 training examples" in repr(posterior)
+    assert not posterior.result.converged and "raise epochs" in posterior.result.warnings[-1]
     tree = posterior.to_datatree(num_draws=5)
     assert tree["posterior"]["extent"].shape[-1] == 2
 
@@ -140,7 +141,7 @@ def test_a_plug_in_likelihood_under_a_flat_prior_says_that_only_its_limit_counts
     assert (flat.upper_limit()["upper_limit"] <= flat.upper_limit()["largest"]).all()
     priors = {name: Outward(0.5) for name in ("rotation", "translate_x")}
     pushed = bayesinv.fit(model(evidence="plugin", average="log_likelihood", priors=priors), train, training=QUICK)
-    assert not pushed.result.warnings
+    assert not any("upper_limit()" in note for note in pushed.result.warnings)
     assert float(pushed["rotation"].median()) > float(flat["rotation"].median())
 
 
@@ -176,6 +177,15 @@ def test_point_estimates_come_as_posteriors_of_one_point_and_take_any_layer(infe
     fitted = bayesinv.fit(mine, train, inference, training=Training(epochs=2, batch_size=20))
     assert fitted.result.extents.shape == (1, 1, 2)
     assert fitted.log_evidence is None
+    with pytest.raises(ValueError, match="point estimate"):
+        fitted.upper_limit()
     assert (fitted.summary()["lower"] == fitted.summary()["upper"]).all()
     assert fitted.predict(train.x[:4]).probs.shape == (4, 2)
     assert {"training_copies", "prediction_copies", "method"} <= set(fitted.result.settings)
+
+
+def test_double_inputs_are_taken_and_data_in_place_of_inputs_are_named(posterior, train):
+    fitted = bayesinv.fit(model(), (train.x.double().numpy(), train.y.numpy()), training=Training(epochs=1))
+    assert fitted.predict(train.x.double()).probs.shape == (60, 2)
+    with pytest.raises(bayesinv.errors.DataError, match=r"pass test\.x"):
+        posterior.predict(train)
