@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,17 @@ import pandas as pd
 from torch import Tensor
 
 from bayesinv import metrics
-from bayesinv.data import as_data
+from bayesinv.data import Data, as_data
 from bayesinv.errors import ComparisonWarning, DataError
 from bayesinv.inference.result import InferenceResult
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.prediction import Prediction
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+# What has to be the same for two log evidences to be ranked, in the order of the key, and how a message calls it.
+_EVIDENCE_FACTS = ("kind of evidence", "average", "num_orbit_samples", "number of training examples", "training data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +32,29 @@ class Comparison:
     """Several fits on the same test data.
 
     Attributes:
-        table: one row a fit. ``accuracy`` (share) and ``calibration_error``, or ``rmse`` and ``coverage`` (share of the
-            targets in their 90 % intervals); ``log_loss`` (nats an example) and, for both, ``_se`` over the test
-            examples; ``elpd``, the summed log predictive density; ``log_evidence``, its ``_se`` and
-            ``evidence_group``: only evidences of one group may be ranked; seconds, copies in training and prediction,
-            training examples.
-        extents: one row a fit and symmetry: median, lower, upper (90 %) in people's units, unit, point.
-        differences: elpd less that of the best, paired over test examples, with its standard error.
+        table: one row a fit, in the order given. ``accuracy`` (share) and ``calibration_error``, or ``rmse`` and
+            ``coverage`` (share of the targets inside their intervals); ``log_loss`` (nats an example) and, for
+            accuracy, RMSE and log loss, ``_se`` over the test examples; ``elpd``, the summed log predictive density;
+            ``log_evidence``, its ``_se`` and ``evidence_group``: only evidences of one group may be ranked; seconds,
+            copies in training and prediction, training examples, number of warnings.
+        extents: one row a fit and symmetry: median, lower, upper in people's units, unit, point, fixed, p_inactive. A
+            fit has no row for a symmetry that its model does not consider.
+        differences: elpd less that of the best, paired over test examples, with its standard error; the best first.
+        likelihood: "categorical" or "gaussian".
+        level: the mass of the intervals, of extents and of predictions.
     """
 
     table: pd.DataFrame
     extents: pd.DataFrame
     differences: pd.DataFrame
     likelihood: str
+    level: float = 0.9
+
+    def by_symmetry(self) -> Iterator[tuple[str, str, pd.DataFrame]]:
+        """Name, unit and the extents of the fits that consider it, for each symmetry some fit reaches beyond zero."""
+        for (symmetry, unit), rows in self.extents.groupby(["symmetry", "unit"], sort=False):
+            if (rows["median"] > 0).any():
+                yield symmetry, unit, rows.droplevel("symmetry")
 
     def plot(self) -> matplotlib.figure.Figure:
         """Extents, accuracy (or RMSE) and log loss side by side."""
@@ -49,12 +65,9 @@ class Comparison:
     def to_markdown(self) -> str:
         """The main columns as a Markdown table."""
         shown = self._text()
-        rows = ["| " + " | ".join([shown.index.name, *shown.columns]) + " |", "|---" * (len(shown.columns) + 1) + "|"]
-        rows += [
-            "| " + " | ".join([str(name), *map(str, row)]) + " |"
-            for name, row in zip(shown.index, shown.values, strict=True)
-        ]
-        return "\n".join(rows)
+        lines = [[shown.index.name, *shown.columns], ["---"] * (len(shown.columns) + 1)]
+        lines += [[str(name), *row] for name, row in zip(shown.index, shown.values, strict=True)]
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
     def __repr__(self) -> str:
         return self._text().to_string()
@@ -69,20 +82,24 @@ class Comparison:
         if self.likelihood == "categorical":
             columns["accuracy, %"] = _with_error(100 * t["accuracy"], 100 * t["accuracy_se"], 1)
         else:
-            columns["RMSE"] = [f"{value:.3g}" for value in t["rmse"]]
+            # Two digits of the smallest error, whatever the units of y.
+            errors = t["rmse_se"][t["rmse_se"] > 0]
+            digits = max(0, 1 - math.floor(math.log10(errors.min()))) if len(errors) else 3
+            columns["RMSE"] = _with_error(t["rmse"], t["rmse_se"], digits)
         columns["log loss, nat"] = _with_error(t["log_loss"], t["log_loss_se"], 3)
         name, key = ("calibration error", "calibration_error")
         if self.likelihood == "gaussian":
-            name, key = "in 90 % interval", "coverage"
+            name, key = f"in {100 * self.level:g} % interval", "coverage"
         columns[name] = [f"{value:.3f}" for value in t[key]]
         columns["log evidence, nat"] = [
-            "" if math.isnan(e) else f"{e:.1f} ± {s:.1f} ({g})"
-            for e, s, g in zip(t["log_evidence"], t["log_evidence_se"], t["evidence_group"], strict=True)
+            f"{text} ({group})" if group else ""
+            for text, group in zip(
+                _with_error(t["log_evidence"], t["log_evidence_se"], 1), t["evidence_group"], strict=True
+            )
         ]
-        for symmetry in dict.fromkeys(self.extents.index.get_level_values("symmetry")):
-            rows = self.extents.xs(symmetry, level="symmetry").loc[t.index]
-            if (rows["median"] > 0).any():
-                columns[f"{symmetry}, {rows['unit'].iloc[0]}"] = [_extent(row) for _, row in rows.iterrows()]
+        for symmetry, unit, rows in self.by_symmetry():
+            of = dict(rows.iterrows())
+            columns[f"{symmetry}, {unit}"] = [_extent(of[name]) if name in of else "–" for name in t.index]
         columns["copies"] = [f"{a}, {b}" for a, b in zip(t["training_copies"], t["prediction_copies"], strict=True)]
         columns["seconds"] = [f"{value:.0f}" for value in t["seconds"]]
         return pd.DataFrame(columns, index=t.index)
@@ -98,6 +115,8 @@ def compare(
 ) -> Comparison:
     """Put several fits side by side on the same test data.
 
+        elpd = Σ_i log p(y_i | x_i, D),    difference ± s.e. = Σ_i d_i ± √(n Var d),    d_i that of each test example
+
     Args:
         posteriors: a dict of fits by name; posteriors and point estimates, of Gaussian processes and of networks.
         data: test data, whatever ``fit`` takes; read once.
@@ -110,83 +129,122 @@ def compare(
         A table, the extents, and paired differences.
 
     Raises:
-        TypeError: not a mapping of posteriors. ValueError: none, or models of different likelihoods.
-        DataError: test data that do not fit.
+        TypeError: not a mapping of posteriors. ValueError: none, models of different likelihoods, inputs or classes, or
+            a level outside (0, 1). DataError: test data that do not fit.
 
     Warns:
         ComparisonWarning: log evidences that may not be ranked: of different kinds, data or orbits.
 
+    Reference:
+        A. Vehtari, A. Gelman, J. Gabry (2017). Practical Bayesian model evaluation using leave-one-out cross-validation
+        and WAIC. arXiv:1507.04544 (standard errors of paired differences).
+
     Example:
-        >>> bayesinv.compare({"posterior": posterior, "augerino": point}, data=(x, y))  # doctest: +SKIP
+        >>> from bayesinv import GaussianProcess, InvarianceModel, fit
+        >>> from bayesinv.datasets import digits
+        >>> train, test = digits(size=8, rotation=0.8, num_train=60, seed=0)
+        >>> fits = {}
+        >>> for name, angle in {"turned": 0.8, "as they are": None}.items():
+        ...     gp = GaussianProcess(num_inducing=20)
+        ...     model = InvarianceModel(gp, "rotation", priors={"rotation": angle}, num_orbit_samples=8)
+        ...     fits[name] = fit(model, train, seed=0)
+        >>> comparison = compare(fits, data=test)
+        >>> comparison.differences.index[0], comparison.table["evidence_group"].tolist()
+        ('turned', ['A', 'A'])
     """
     if not isinstance(posteriors, Mapping) or not all(isinstance(p, InvariancePosterior) for p in posteriors.values()):
         raise TypeError('posteriors: expected a dict of fits by name, such as {"bayesian": posterior}')
     if not posteriors:
         raise ValueError("posteriors: expected at least one fit, got none")
-    likelihoods = {name: p.model.likelihood for name, p in posteriors.items()}
-    if len(set(likelihoods.values())) > 1:
-        raise ValueError(f"posteriors: expected one likelihood, got {likelihoods}; compare each kind on its own")
-    shapes = {name: p.data.event_shape for name, p in posteriors.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"posteriors: expected inputs of one shape, got {shapes}")
-    first = next(iter(posteriors.values()))
-    test = as_data(data, first.model.likelihood, first.model.transform, num_classes=first.data.num_classes)
-    if test.y.ndim == 2 and test.num_outputs != first.data.num_outputs:
-        raise DataError(f"y has {test.num_outputs} columns and the models {first.data.num_outputs} outputs")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected the mass of an interval, between 0 and 1, got {level}")
+    test = _test_data(posteriors, data)
     groups = _evidence_groups(posteriors)
     rows, densities, extents = [], {}, []
     for name, posterior in posteriors.items():
         weigh = reweighted and posterior.result.log_weights is not None
         prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed)
+        if prediction.probs is not None and prediction.probs.shape[1] < test.num_outputs:
+            raise ValueError(
+                f"posteriors: {name!r} tells {prediction.probs.shape[1]} classes apart and the data have "
+                f"{test.num_outputs}; compare fits to the same classes"
+            )
         scores, loss = _scores(prediction, test.y, level)
         densities[name] = -loss
         result = posterior.result
         copies = posterior.model.orbit.num_samples
-        evidence = math.nan if result.log_evidence is None else result.log_evidence
         rows.append(
             {
                 "method": name,
                 "inference": result.inference,
                 **scores,
                 "elpd": -float(loss.sum()),
-                "log_evidence": evidence,
+                "log_evidence": math.nan if result.log_evidence is None else result.log_evidence,
                 "log_evidence_se": math.nan if result.log_evidence_se is None else result.log_evidence_se,
                 "evidence_group": groups[name],
                 "seconds": result.seconds,
                 "training_copies": result.settings.get("training_copies", copies),
                 "prediction_copies": result.settings.get("prediction_copies", copies),
-                "num_train": _num_train(result, posterior),
+                "num_train": _num_train(posterior.result, posterior),
                 "warnings": len(result.warnings),
             }
         )
         summary = posterior.summary(reweighted=weigh, level=level)[
-            ["median", "lower", "upper", "unit", "point", "fixed"]
+            ["median", "lower", "upper", "unit", "point", "fixed", "p_inactive"]
         ]
         extents.append(summary.assign(method=name).reset_index().set_index(["method", "symmetry"]))
     table = pd.DataFrame(rows).set_index("method")
-    return Comparison(table, pd.concat(extents), _differences(densities), first.model.likelihood)
+    likelihood = next(iter(posteriors.values())).model.likelihood
+    return Comparison(table, pd.concat(extents), _differences(densities), likelihood, level)
 
 
-def _scores(prediction: Any, y: Tensor, level: float) -> tuple[dict[str, float], Tensor]:
+def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data:
+    """Checked test data; raises unless all fits are of one kind, and the data fit them."""
+    likelihoods = {name: p.model.likelihood for name, p in posteriors.items()}
+    if len(set(likelihoods.values())) > 1:
+        raise ValueError(f"posteriors: expected one likelihood, got {likelihoods}; compare each kind on its own")
+    shapes = {name: p.data.event_shape for name, p in posteriors.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"posteriors: expected inputs of one shape, got {shapes}")
+    outputs = {name: p.data.num_outputs for name, p in posteriors.items()}
+    first = next(iter(posteriors.values()))
+    if first.model.likelihood == "categorical":
+        # The examples that a fit over minibatches keeps may lack a class, so the largest number is the best guess.
+        return as_data(data, "categorical", first.model.transform, num_classes=max(outputs.values()))
+    if len(set(outputs.values())) > 1:
+        raise ValueError(f"posteriors: expected one number of outputs, got {outputs}")
+    test = as_data(data, first.model.likelihood, first.model.transform)
+    if test.num_outputs != first.data.num_outputs:
+        raise DataError(f"y has {test.num_outputs} columns and the models {first.data.num_outputs} outputs")
+    return test
+
+
+def _scores(prediction: Prediction, y: Tensor, level: float) -> tuple[dict[str, float], Tensor]:
     """The columns of one fit, and its log loss for each example."""
+    y = y.cpu()
     if prediction.probs is not None:
         probs = prediction.probs.cpu()
-        y = y.cpu()
         right, loss = metrics.accuracy(probs, y), metrics.log_loss(probs, y)
         scores = {
             "accuracy": float(right.mean()),
-            "accuracy_se": _standard_error(right),
+            "accuracy_se": metrics.standard_error(right),
             "log_loss": float(loss.mean()),
-            "log_loss_se": _standard_error(loss),
+            "log_loss_se": metrics.standard_error(loss),
             "calibration_error": metrics.calibration_error(probs, y),
         }
         return scores, loss
-    mean, variance, y = prediction.mean.cpu(), prediction.variance.cpu(), y.cpu()
+    if prediction.mean is None:
+        raise ValueError("a prediction came with neither class probabilities nor means")
+    mean, variance = prediction.mean.cpu(), prediction.variance.cpu()
     loss = metrics.gaussian_log_loss(mean, variance, y)
+    rmse = metrics.rmse(mean, y)
+    squares = (mean.double() - y.double()).square().mean(1)
     scores = {
-        "rmse": metrics.rmse(mean, y),
+        "rmse": rmse,
+        # By the delta method: d sqrt(m) = dm / (2 sqrt(m)).
+        "rmse_se": metrics.standard_error(squares) / (2 * rmse) if rmse > 0 else 0.0,
         "log_loss": float(loss.mean()),
-        "log_loss_se": _standard_error(loss),
+        "log_loss_se": metrics.standard_error(loss),
         "coverage": metrics.interval_coverage(mean, variance, y, level),
     }
     return scores, loss
@@ -196,49 +254,66 @@ def _num_train(result: InferenceResult, posterior: InvariancePosterior) -> int:
     return int(result.settings.get("num_train", len(posterior.data)))
 
 
-def _standard_error(values: Tensor) -> float:
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-
-
 def _differences(densities: Mapping[str, Tensor]) -> pd.DataFrame:
     """elpd less that of the best, and its standard error over examples."""
     best = max(densities, key=lambda name: float(densities[name].sum()))
     rows = []
     for name, values in densities.items():
         difference = values - densities[best]
-        n = len(difference)
-        error = float(difference.std() * math.sqrt(n)) if n > 1 else math.nan
+        error = len(difference) * metrics.standard_error(difference)  # of a sum, n times that of the mean
         rows.append({"method": name, "elpd_difference": float(difference.sum()), "standard_error": error})
-    return pd.DataFrame(rows).set_index("method").sort_values("elpd_difference", ascending=False)
+    return pd.DataFrame(rows).set_index("method").sort_values("elpd_difference", ascending=False, kind="stable")
 
 
 def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
     """A letter for each set of evidences that may be ranked; warns where there is more than one."""
-    keys: dict[str, tuple[Any, ...]] = {}
-    for name, p in posteriors.items():
-        if p.result.log_evidence is not None:
-            n = _num_train(p.result, p)
-            facts = (p.model.evidence_name, p.model.average, p.model.orbit.num_samples, n)
-            # Draws that were kept of large data differ by seed; their number and kind have to do then.
-            whole = float(p.data.x.double().sum()) if n == len(p.data) else None
-            keys[name] = (*facts, None if whole is None else round(whole, 3))
-    order = {key: chr(ord("A") + i) for i, key in enumerate(dict.fromkeys(keys.values()))}
-    if len(order) > 1:
+    keys = {name: _evidence_key(p) for name, p in posteriors.items() if p.result.log_evidence is not None}
+    letters = {key: _letters(i) for i, key in enumerate(dict.fromkeys(keys.values()))}
+    if len(letters) > 1:
+        differing = [
+            fact for fact, values in zip(_EVIDENCE_FACTS, zip(*letters, strict=True), strict=True) if len({*values}) > 1
+        ]
         listed = "; ".join(
-            f"{letter}: {', '.join(n for n in keys if keys[n] == key)} ({key[0]}, average of {key[1]}, S = {key[2]}, "
-            f"n = {key[3]})"
-            for key, letter in order.items()
+            f"{letter}: {', '.join(str(name) for name in keys if keys[name] == key)} "
+            f"({json.loads(key[0])['type']}, average of {key[1]}, S = {key[2]}, n = {key[3]})"
+            for key, letter in letters.items()
         )
         warnings.warn(
-            f"log evidences of different kinds, orbits or data may not be ranked against each other: {listed}",
+            f"log evidences of different kinds, orbits or data may not be ranked against each other: {listed}. "
+            f"They differ in: {', '.join(differing)}",
             ComparisonWarning,
             stacklevel=3,
         )
-    return {name: order[keys[name]] if name in keys else "" for name in posteriors}
+    return {name: letters[keys[name]] if name in keys else "" for name in posteriors}
+
+
+def _evidence_key(posterior: InvariancePosterior) -> tuple[str, str, int, int, str]:
+    """What has to be the same, in the order of _EVIDENCE_FACTS."""
+    model, n = posterior.model, _num_train(posterior.result, posterior)
+    kind: dict[str, Any] = {**model.evidence.config(), "type": model.evidence_name}
+    if model.evidence_name == "laplace":  # a bound whose gap depends on how many examples each step sees
+        kind["batch"] = posterior.result.settings.get("training", {}).get("extent_batch_size")
+    # Of large data a fit keeps some examples, another seed others; their number has to do then.
+    content = _fingerprint(posterior.data) if n == len(posterior.data) else "not kept"
+    return json.dumps(kind, sort_keys=True, default=repr), model.average, model.orbit.num_samples, n, content
+
+
+def _fingerprint(data: Data) -> str:
+    """The same for the same examples, in whatever order, precision and place."""
+    x, y = data.x.detach().cpu().float().flatten(1).numpy(), data.y.detach().cpu().float().numpy()
+    rows = sorted(hashlib.blake2b(a.tobytes() + b.tobytes()).digest() for a, b in zip(x, y, strict=True))
+    return hashlib.blake2b(b"".join(rows)).hexdigest()
+
+
+def _letters(i: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    return ("" if i < 26 else _letters(i // 26 - 1)) + chr(ord("A") + i % 26)
 
 
 def _with_error(values: pd.Series, errors: pd.Series, digits: int) -> list[str]:
-    return [f"{v:.{digits}f} ± {e:.{digits}f}" for v, e in zip(values, errors, strict=True)]
+    return [
+        f"{v:.{digits}f}" + ("" if math.isnan(e) else f" ± {e:.{digits}f}") for v, e in zip(values, errors, strict=True)
+    ]
 
 
 def _extent(row: pd.Series) -> str:
