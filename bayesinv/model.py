@@ -63,6 +63,8 @@ class InvarianceModel(nn.Module):
         average: what is averaged over the copies of an input, for networks: "function" (outputs, a prior over
             invariant functions), "probabilities" (a mixture over transformed inputs), or "log_likelihood" (what
             Augerino and AugNet train; only with evidence="plugin"). A Gaussian process averages function values.
+        augmentation: how coordinates are drawn within their extents, by symmetry name: "uniform", "one_sided",
+            "gaussian" or "von_mises" (angles); those left out have their transform's own, mostly "uniform".
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -86,12 +88,13 @@ class InvarianceModel(nn.Module):
         precision: str = "mixed",
         memory_budget: int = 2**30,
         average: str = "function",
+        augmentation: Mapping[str, str] | None = None,
     ):
         super().__init__()
         self.backbone = as_backbone(backbone)
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
-        self.orbit = Orbit(as_transform(transforms), num_orbit_samples, draws=draws, seed=orbit_seed)
+        self.orbit = Orbit(as_transform(transforms), num_orbit_samples, draws, orbit_seed, augmentation)
         self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
         self.extents = Extents(self.transform.coordinates, priors)
         self.precision = precision
@@ -363,6 +366,7 @@ class InvarianceModel(nn.Module):
             num_orbit_samples=orbit["num_samples"],
             draws=orbit["draws"],
             orbit_seed=orbit["seed"],
+            augmentation=orbit.get("augmentation"),
             precision=config["precision"],
             memory_budget=config["memory_budget"],
             average=config.get("average", "function"),

@@ -1,16 +1,20 @@
-"""Orbits: the base draws ε, the points T_{η·ε} x, and the two averages over them."""
+"""Orbits: the base draws ε, the points T_{t(ε; η)} x and their weights, and the two averages over them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.augmentation import checked_distribution, draw
 from bayesinv.transforms import Transform
 
-__all__ = ["Orbit", "average_function", "average_probabilities", "base_draws"]
+__all__ = ["Orbit", "average_function", "average_log_probs", "average_probabilities", "base_draws", "weighted_mean"]
+
+# Copies that finite groups may multiply an orbit by; beyond it one forward pass no longer fits most machines.
+_LARGEST_GROUP = 256
 
 _KINDS = ("sobol", "monte_carlo")
 
@@ -66,20 +70,28 @@ def base_draws(
 
 
 class Orbit(torch.nn.Module):
-    """The sampled orbit {T_{η·ε_s} x : s = 1 … S}, with base draws ε that stay fixed.
+    """The sampled orbit {T_{t_s} x : s = 1 … S}, with base draws ε that stay fixed.
+
+        t_s = Q(ε_s; η),    for uniform coordinates η · ε_s
 
     With fixed ε everything computed from the orbit is a deterministic, almost everywhere
     differentiable function of the extents η. The draws are a buffer: they move with the module and
-    are saved in its ``state_dict``.
+    are saved in its ``state_dict``. Over a finite group the average is exact: every draw of the
+    other coordinates meets every element g, with weight 1 - η for the identity and η / (G - 1) for
+    each of the others.
 
     Arguments:
         transform: T_t, with K coordinates.
-        num_samples: S. A finite S is a model of its own, not only an approximation.
+        num_samples: S, draws of what is continuous. A finite S is a model of its own, not only an
+            approximation.
         draws: the kind of base draws, ``"sobol"`` or ``"monte_carlo"``.
         seed: of the base draws.
+        augmentation: distributions by coordinate, other than the coordinates' own; see
+            `bayesinv.augmentation`.
 
     Raises:
-        ValueError: as `base_draws`.
+        ValueError: as `base_draws`; an unknown name or distribution; groups of more than 256
+            elements together.
 
     Example:
         >>> from bayesinv.transforms import Affine2d
@@ -88,53 +100,129 @@ class Orbit(torch.nn.Module):
         torch.Size([8, 5, 1, 16, 16])
     """
 
-    def __init__(self, transform: Transform, num_samples: int = 24, draws: str = "sobol", seed: int = 0) -> None:
+    def __init__(
+        self,
+        transform: Transform,
+        num_samples: int = 24,
+        draws: str = "sobol",
+        seed: int = 0,
+        augmentation: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
         self.transform = transform
-        self.num_samples = num_samples
         self.draws = draws
         self.seed = seed
+        self.augmentation = dict(augmentation or {})
+        unknown = sorted(set(self.augmentation) - set(transform.names))
+        if unknown:
+            raise ValueError(f"augmentation: unknown symmetries {unknown}; this model's are {list(transform.names)}")
+        coordinates = transform.coordinates
+        self.distributions = tuple(
+            checked_distribution(self.augmentation.get(c.name, c.distribution), c) for c in coordinates
+        )
+        self._columns = transform.columns
+        self._groups = tuple(c.order for c in coordinates if c.is_discrete)
+        is_drawn = [k is None or not coordinates[k].is_discrete for k in self._columns]
+        self.num_samples = num_samples
+        # Without a continuous column every draw would be the same.
+        self._num_draws = num_samples if any(is_drawn) else 1
+        self.elements: Tensor
+        self.register_buffer("elements", _elements(self._groups), persistent=False)  # (G, number of groups)
+        base = torch.zeros(self._num_draws, len(self._columns), dtype=torch.float64)
+        if any(is_drawn):
+            base[:, is_drawn] = base_draws(num_samples, sum(is_drawn), draws, seed)
+        self._is_drawn = tuple(is_drawn)
         self.base: Tensor
-        self.register_buffer("base", base_draws(num_samples, transform.num_coordinates, draws, seed))  # (S, K)
+        self.register_buffer("base", base)  # (S, columns of t); 0 where a group's elements go
 
-    def fresh_base(self) -> Float[Tensor, "S K"]:
+    @property
+    def num_copies(self) -> int:
+        """How many points the orbit of one example holds: S times the elements of the finite groups."""
+        return self._num_draws * len(self.elements)
+
+    def fresh_base(self) -> Float[Tensor, "S columns"]:
         """The base draws moved by one uniform shift modulo their range, drawn from torch's global generator.
 
         A shifted Sobol set is as evenly spread, and its averages are unbiased over shifts (Cranley & Patterson,
         1976), so that a stochastic objective sees the whole orbit and not S fixed points of it.
         """
         shift = 2.0 * torch.rand(self.base.shape[1], dtype=self.base.dtype).to(self.base.device)
-        return (self.base + 1.0 + shift) % 2.0 - 1.0
+        drawn = torch.tensor(self._is_drawn, device=self.base.device)
+        return torch.where(drawn, (self.base + 1.0 + shift) % 2.0 - 1.0, self.base)
 
     def coordinates(
-        self, extents: Float[Tensor, " K"], base: Float[Tensor, "S K"] | None = None
-    ) -> Float[Tensor, "S K"]:
-        """t_s = η · ε_s.
+        self, extents: Float[Tensor, " K"], base: Float[Tensor, "S columns"] | None = None
+    ) -> Float[Tensor, "copies columns"]:
+        """t of every point, draws within elements of the finite groups.
 
         Arguments:
             extents: η in internal units, (K,).
-            base: other base draws than the orbit's own.
+            base: other base draws than the orbit's own, such as `fresh_base()`.
 
         Returns:
-            (S, K), in the dtype and on the device of ``extents``.
+            (S·G, columns) in the dtype and on the device of ``extents``; (S, K) for a transform
+            without groups and auxiliaries.
 
         Raises:
             ValueError: if ``extents`` is not of shape (K,).
         """
-        if tuple(extents.shape) != self.base.shape[1:]:
-            raise ValueError(
-                f"expected one extent for each of {', '.join(self.transform.names)}, shape "
-                f"({self.base.shape[1]},), and shape {tuple(extents.shape)} came"
-            )
-        return extents * (self.base if base is None else base).to(extents)
+        self._check_extents(extents)
+        t = self._continuous((self.base if base is None else base).to(extents), extents)  # (S, columns)
+        if not self._groups:
+            return t
+        elements = self.elements.to(extents)  # (G, groups)
+        t = t.expand(len(elements), *t.shape).clone()  # (G, S, columns)
+        for i, column in enumerate(self._discrete_columns()):
+            t[..., column] = elements[:, i, None]
+        return t.flatten(0, 1)
+
+    def weights(self, extents: Float[Tensor, " K"]) -> Float[Tensor, " copies"] | None:
+        """The weight of every point, summing to one and differentiable in the extents; None if equal.
+
+        Raises:
+            ValueError: if ``extents`` is not of shape (K,).
+        """
+        self._check_extents(extents)
+        if not self._groups:
+            return None
+        weights = extents.new_ones(len(self.elements))
+        for i, column in enumerate(self._discrete_columns()):
+            probability = extents[self._columns[column]]
+            is_identity = self.elements[:, i].to(extents.device) == 0
+            other = probability / (self._groups[i] - 1)
+            weights = weights * torch.where(is_identity, 1.0 - probability, other)
+        return (weights / self._num_draws).repeat_interleave(self._num_draws)
+
+    def random_coordinates(self, extents: Float[Tensor, " K"], shape: Sequence[int]) -> Float[Tensor, "*shape columns"]:
+        """t ~ p(t | η) from torch's global generator on the CPU, so that devices share their numbers.
+
+        Elements of finite groups are drawn too, which leaves no gradient in their extents.
+
+        Arguments:
+            extents: η in internal units, (K,).
+            shape: leading dimensions.
+        """
+        self._check_extents(extents)
+        eps = (2.0 * torch.rand(*shape, len(self._columns), dtype=torch.float64) - 1.0).to(extents.device)
+        t = self._continuous(eps.to(extents), extents)
+        if not self._groups:
+            return t
+        t = t.clone()
+        for i, column in enumerate(self._discrete_columns()):
+            share = 0.5 * (eps[..., column] + 1.0)  # uniform on [0, 1)
+            probability = extents[self._columns[column]].detach().to(share)
+            # Below the probability the same number, stretched, says which element.
+            which = 1.0 + (share / probability.clamp_min(1e-300) * (self._groups[i] - 1)).floor()
+            t[..., column] = torch.where(share < probability, which.clamp_max(self._groups[i] - 1), 0.0).to(t)
+        return t
 
     def forward(
         self,
         x: Float[Tensor, "batch *event"],
         extents: Float[Tensor, " K"],
-        base: Float[Tensor, "S K"] | None = None,
-    ) -> Float[Tensor, "S batch *event"]:
-        """The points T_{η·ε_s} x_i of one orbit shared by the batch.
+        base: Float[Tensor, "S columns"] | None = None,
+    ) -> Float[Tensor, "copies batch *event"]:
+        """The points T_{t_s} x_i of one orbit shared by the batch.
 
         Arguments:
             x: the examples, (batch, *event).
@@ -142,7 +230,8 @@ class Orbit(torch.nn.Module):
             base: other base draws than the orbit's own, such as `fresh_base()`.
 
         Returns:
-            (S, batch, *event), in the dtype of ``x`` and differentiable in both.
+            (S·G, batch, *event), in the dtype of ``x`` and differentiable in both; `weights` says
+            how much each counts.
 
         Raises:
             ValueError: if ``extents`` is not of shape (K,).
@@ -159,19 +248,81 @@ class Orbit(torch.nn.Module):
             "num_samples": self.num_samples,
             "draws": self.draws,
             "seed": self.seed,
+            **({"augmentation": self.augmentation} if self.augmentation else {}),
         }
+
+    def _continuous(self, eps: Float[Tensor, "*draws columns"], extents: Tensor) -> Float[Tensor, "*draws columns"]:
+        """t, with zeros where the elements of groups go."""
+        if set(self.distributions) == {"uniform"} and self._columns == tuple(range(len(extents))) and not self._groups:
+            return extents * eps
+        columns = []
+        for column, k in enumerate(self._columns):
+            values = eps[..., column]
+            if k is None:
+                columns.append(values)
+            elif self.transform.coordinates[k].is_discrete:
+                columns.append(torch.zeros_like(values))
+            else:
+                columns.append(draw(self.distributions[k], values, extents[k]))
+        return torch.stack(columns, -1)
+
+    def _discrete_columns(self) -> list[int]:
+        coordinates = self.transform.coordinates
+        return [j for j, k in enumerate(self._columns) if k is not None and coordinates[k].is_discrete]
+
+    def _check_extents(self, extents: Tensor) -> None:
+        names = self.transform.names
+        if tuple(extents.shape) != (len(names),):
+            raise ValueError(
+                f"expected one extent for each of {', '.join(names)}, shape ({len(names)},), and shape "
+                f"{tuple(extents.shape)} came"
+            )
+
+
+def _elements(orders: Sequence[int]) -> Float[Tensor, "G groups"]:
+    """Every combination of elements of groups of these orders; one empty row without any."""
+    total = math.prod(orders)
+    if total > _LARGEST_GROUP:
+        raise ValueError(
+            f"the finite groups have {' x '.join(map(str, orders))} = {total} elements together, and an orbit holds "
+            f"all of them, {_LARGEST_GROUP} at most; fix some to 0 in a transform without them, or use smaller groups"
+        )
+    if not orders:
+        return torch.zeros(1, 0, dtype=torch.float64)
+    return torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in orders]).reshape(total, len(orders))
+
+
+def weighted_mean(
+    values: Float[Tensor, "copies *rest"], weights: Float[Tensor, " copies"] | None
+) -> Float[Tensor, "*rest"]:
+    """Σ_s w_s v_s; the plain mean without weights."""
+    return values.mean(0) if weights is None else torch.tensordot(weights.to(values), values, 1)
+
+
+def average_log_probs(
+    log_probs: Float[Tensor, "copies *rest"], weights: Float[Tensor, " copies"] | None
+) -> Float[Tensor, "*rest"]:
+    """log Σ_s w_s exp(l_s); the log of the plain mean without weights."""
+    if weights is None:
+        return log_probs.logsumexp(0) - math.log(len(log_probs))
+    # The floor keeps the gradient of a weight of zero finite: it is that of no copy at all.
+    log_weights = weights.to(log_probs).clamp_min(torch.finfo(log_probs.dtype).tiny).log()
+    return (log_probs + log_weights.reshape(-1, *[1] * (log_probs.ndim - 1))).logsumexp(0)
 
 
 def average_function(
-    h: Callable[[Tensor], Tensor], points: Float[Tensor, "S batch *event"]
+    h: Callable[[Tensor], Tensor],
+    points: Float[Tensor, "S batch *event"],
+    weights: Float[Tensor, " S"] | None = None,
 ) -> Float[Tensor, "batch *out"]:
-    """The orbit average of function values, f_η(x) = (1/S) Σ_s h(T_s x).
+    """The orbit average of function values, f_η(x) = Σ_s w_s h(T_s x), w_s = 1/S without weights.
 
     As a prior this is a prior over invariant functions: it asks how much invariance is *needed*.
 
     Arguments:
         h: a function of a batch (n, *event) to (n, *out); called once, on all S·batch points.
         points: the orbit, (S, batch, *event).
+        weights: of its points, `Orbit.weights`; equal if None.
 
     Returns:
         (batch, *out).
@@ -184,13 +335,15 @@ def average_function(
         >>> average_function(lambda x: 10 * x, torch.tensor([[[1.0]], [[3.0]]])).tolist()
         [[20.0]]
     """
-    return _outputs(h, points).mean(0)
+    return weighted_mean(_outputs(h, points), weights)
 
 
 def average_probabilities(
-    h: Callable[[Tensor], Tensor], points: Float[Tensor, "S batch *event"]
+    h: Callable[[Tensor], Tensor],
+    points: Float[Tensor, "S batch *event"],
+    weights: Float[Tensor, " S"] | None = None,
 ) -> Float[Tensor, "batch classes"]:
-    """The log of the orbit average of class probabilities, log (1/S) Σ_s softmax(h(T_s x)).
+    """The log of the orbit average of class probabilities, log Σ_s w_s softmax(h(T_s x)).
 
     As a prior this is a mixture over transformed inputs: an extent that carries single inputs
     across a class boundary is punished.
@@ -199,6 +352,7 @@ def average_probabilities(
         h: a function of a batch (n, *event) to logits (n, classes); called once, on all S·batch
             points.
         points: the orbit, (S, batch, *event).
+        weights: of its points, `Orbit.weights`; equal if None.
 
     Returns:
         log probabilities, (batch, classes), each row normalised.
@@ -207,8 +361,7 @@ def average_probabilities(
         >>> average_probabilities(lambda x: x, torch.tensor([[[9.0, 0.0]], [[0.0, 9.0]]])).exp()
         tensor([[0.5000, 0.5000]])
     """
-    log_probs = _outputs(h, points).log_softmax(-1)  # (S, batch, classes)
-    return log_probs.logsumexp(0) - math.log(points.shape[0])
+    return average_log_probs(_outputs(h, points).log_softmax(-1), weights)  # of (S, batch, classes)
 
 
 def _outputs(h: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 LAYERS = [
     ["errors", "randomness", "quantiles", "metrics"],
     ["transforms"],
+    ["augmentation"],
     ["data", "extents", "orbits"],
     ["streams"],
     ["datasets", "prediction"],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.errors import DataError
-from bayesinv.orbits import Orbit
+from bayesinv.orbits import Orbit, weighted_mean
 from bayesinv.randomness import seeded
 
 if TYPE_CHECKING:
@@ -170,30 +170,42 @@ class GaussianProcess(nn.Module):
         """k(Z, Z), float64."""
         return self.kernel(self.inducing).to_dense()
 
-    def cross(self, points: Float[Tensor, "S n *event"]) -> Float[Tensor, "n M"]:
-        """k_fu: mean_s k(T_s x, Z), float64, for points T_s x of shape (S, n, *event) as :meth:`embed` gives them."""
+    def cross(
+        self, points: Float[Tensor, "S n *event"], weights: Float[Tensor, " S"] | None = None
+    ) -> Float[Tensor, "n M"]:
+        """k_fu: mean_s k(T_s x, Z), float64, for points T_s x of shape (S, n, *event) as :meth:`embed` gives them.
+
+        With weights Σ_s w_s k(T_s x, Z), here and below.
+        """
         S, n = points.shape[:2]
         flat = points.reshape(S, n, -1)
         fast = self._rbf()
         if fast is not None:
             scale, gamma = fast
-            return scale * rbf_cross_mean(flat, self.inducing.to(flat.dtype), gamma.to(flat.dtype)).double()
+            return scale * rbf_cross_mean(flat, self.inducing.to(flat.dtype), gamma.to(flat.dtype), weights).double()
         K = self.kernel(flat.reshape(S * n, -1).double(), self.inducing).to_dense()
-        return K.reshape(S, n, -1).mean(0)
+        return weighted_mean(K.reshape(S, n, -1), weights)
 
-    def variance(self, points: Float[Tensor, "S n *event"]) -> Float[Tensor, " n"]:
+    def variance(
+        self, points: Float[Tensor, "S n *event"], weights: Float[Tensor, " S"] | None = None
+    ) -> Float[Tensor, " n"]:
         """k_ff: mean_{s,s'} k(T_s x, T_s' x), float64."""
         S, n = points.shape[:2]
         flat = points.reshape(S, n, -1)
         fast = self._rbf()
         if fast is not None:
             scale, gamma = fast
-            return scale * rbf_self_mean(flat, gamma.to(flat.dtype)).double()
+            return scale * rbf_self_mean(flat, gamma.to(flat.dtype), weights).double()
         per_input = flat.transpose(0, 1).double()  # (n, S, D)
-        return self.kernel(per_input, per_input).to_dense().mean((-2, -1))
+        K = self.kernel(per_input, per_input).to_dense()  # (n, S, S)
+        return K.mean((-2, -1)) if weights is None else torch.einsum("nst,s,t->n", K, weights.to(K), weights.to(K))
 
     def covariance(
-        self, left: Float[Tensor, "S n *event"], right: Float[Tensor, "S m *event"], rows: int = 16
+        self,
+        left: Float[Tensor, "S n *event"],
+        right: Float[Tensor, "S m *event"],
+        rows: int = 16,
+        weights: Float[Tensor, " S"] | None = None,
     ) -> Float[Tensor, "n m"]:
         """mean_{s,s'} k(T_s x, T_s' x') between two sets of orbits; ``rows`` inputs at a time."""
         S, m = right.shape[:2]
@@ -202,7 +214,9 @@ class GaussianProcess(nn.Module):
         for block in left.split(rows, dim=1):
             b = block.shape[1]
             K = self.kernel(block.reshape(S * b, -1).double(), columns).to_dense()
-            blocks.append(K.reshape(S, b, S, m).mean((0, 2)))
+            K = K.reshape(S, b, S, m)
+            w = None if weights is None else weights.to(K)
+            blocks.append(K.mean((0, 2)) if w is None else torch.einsum("sbtm,s,t->bm", K, w, w))
         return torch.cat(blocks)
 
     def bytes_per_input(self, num_samples: int, num_features: int, dtype: torch.dtype) -> int:

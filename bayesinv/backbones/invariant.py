@@ -45,6 +45,10 @@ class InvariantPrior:
             return x[None]
         return self.orbit(x, self.eta.to(x.device))
 
+    def weights(self) -> Float[Tensor, " S"] | None:
+        """Of the points of an orbit; None if they count alike."""
+        return None if self.identity else self.orbit.weights(self.eta)
+
     def inducing_covariance(self) -> Float[Tensor, "M M"]:
         """k(Z, Z)."""
         return self.backbone.prior_covariance()
@@ -65,12 +69,13 @@ class InvariantPrior:
     def covariance(self, x: Float[Tensor, n * event]) -> Float[Tensor, "n n"]:
         """The dense k_ff(x, x'), float64; n²S² kernel values, for small n only."""
         points = self.backbone.embed(self.points(x))
-        return self.backbone.covariance(points, points)
+        return self.backbone.covariance(points, points, weights=self.weights())
 
     def _block_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         points = self.backbone.embed(self.points(x))
-        return self.backbone.cross(points), self.backbone.variance(points)
+        weights = self.weights()
+        return self.backbone.cross(points, weights), self.backbone.variance(points, weights)
 
     def _block_size(self, x: Tensor) -> int:
-        S = 1 if self.identity else self.orbit.num_samples
+        S = 1 if self.identity else self.orbit.num_copies
         return max(1, self.memory_budget // self.backbone.bytes_per_input(S, x[0].numel(), self.dtype))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.orbits import Orbit
+from bayesinv.orbits import Orbit, average_log_probs, weighted_mean
 
 if TYPE_CHECKING:
     from bayesinv.backbones.network import NeuralNetwork
@@ -18,16 +17,19 @@ if TYPE_CHECKING:
 AVERAGES = ("function", "probabilities", "log_likelihood")
 
 
-def average_copies(outputs: Float[Tensor, "S n C"], average: str, likelihood: str) -> Float[Tensor, "n C"]:
+def average_copies(
+    outputs: Float[Tensor, "S n C"], average: str, likelihood: str, weights: Float[Tensor, " S"] | None = None
+) -> Float[Tensor, "n C"]:
     """The function f whose likelihood is the average over the copies of an input.
 
     "function": mean_s h_s. For classes also "probabilities": log mean_s softmax h_s, and "log_likelihood":
-    mean_s log softmax h_s; for real targets the mean of those mixtures is mean_s h_s again.
+    mean_s log softmax h_s; for real targets the mean of those mixtures is mean_s h_s again. The means are weighted
+    where there are weights.
     """
     if average == "function" or likelihood == "gaussian":
-        return outputs.mean(0)
+        return weighted_mean(outputs, weights)
     log_probs = outputs.log_softmax(-1)
-    return log_probs.mean(0) if average == "log_likelihood" else log_probs.logsumexp(0) - math.log(len(outputs))
+    return weighted_mean(log_probs, weights) if average == "log_likelihood" else average_log_probs(log_probs, weights)
 
 
 class InvariantNetwork:
@@ -63,6 +65,10 @@ class InvariantNetwork:
             return x[None]
         return self.orbit(x, self.eta.to(x.device), self.base)
 
+    def weights(self) -> Float[Tensor, " S"] | None:
+        """Of the points of an orbit; None if they count alike."""
+        return None if self.identity else self.orbit.weights(self.eta)
+
     def outputs(
         self, x: Float[Tensor, n * event], weights: Mapping[str, Tensor] | None = None
     ) -> Float[Tensor, "S n C"]:
@@ -86,5 +92,5 @@ class InvariantNetwork:
     def _block_size(self, x: Tensor) -> int:
         # A block holds its copies, and the activations of a network: for small convolutional networks about
         # thirty times their input.
-        S = 1 if self.identity else self.orbit.num_samples
+        S = 1 if self.identity else self.orbit.num_copies
         return max(1, min(4096, self.memory_budget // (32 * S * x[0].numel() * x.element_size())))

@@ -106,10 +106,10 @@ class LaplaceEvidence(NetworkEvidence):
         self, prior: InvariantNetwork, weights: Mapping[str, Tensor], data: Data
     ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "R rows rows"]]:
         """The averaged outputs, and Λ^½ J Σ Jᵀ Λ^½ for R single outputs (rows = m), or for all (R = 1, rows = mC)."""
-        network = prior.backbone
+        network, copy_weights = prior.backbone, prior.weights()
 
         def average(outputs: Tensor) -> Tensor:
-            return average_copies(outputs, prior.average, self.likelihood)
+            return average_copies(outputs, prior.average, self.likelihood, copy_weights)
 
         arguments = (network.net, weights, network.prior_scales(), prior.points(data.x), self._rows, average)
         f, K = dense_gram(*arguments) if self.num_outputs is None else example_gram(*arguments)

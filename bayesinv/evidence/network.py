@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bayesinv.backbones.invariant_network import AVERAGES, InvariantNetwork, average_copies
 from bayesinv.data import Data
 from bayesinv.evidence.base import Evidence
+from bayesinv.orbits import average_log_probs, weighted_mean
 from bayesinv.prediction import Average, ClassAverage, GaussianAverage
 
 
@@ -56,20 +57,22 @@ class NetworkEvidence(Evidence):
             return f.log_softmax(-1).gather(-1, index)[..., 0]
         return torch.distributions.Normal(f, self.noise.sqrt().to(f)).log_prob(y.to(f.dtype)).sum(-1)
 
-    def averaged_log_likelihood(self, outputs: Float[Tensor, "S n C"], y: Tensor, average: str) -> Float[Tensor, " n"]:
+    def averaged_log_likelihood(
+        self, outputs: Float[Tensor, "S n C"], y: Tensor, average: str, weights: Float[Tensor, " S"] | None = None
+    ) -> Float[Tensor, " n"]:
         """log p(y_i | x_i) of the copies' outputs h_s.
 
         "function": log p(y | mean_s h_s). "probabilities": log mean_s p(y | h_s). "log_likelihood":
         mean_s log p(y | h_s), what Augerino and AugNet train.
         """
         if average == "function":
-            return self.log_likelihood(outputs.mean(0), y)
+            return self.log_likelihood(weighted_mean(outputs, weights), y)
         per_copy = self.log_likelihood(outputs, y)  # (S, n)
-        return per_copy.mean(0) if average == "log_likelihood" else per_copy.logsumexp(0) - math.log(len(outputs))
+        return weighted_mean(per_copy, weights) if average == "log_likelihood" else average_log_probs(per_copy, weights)
 
     def mean_log_likelihood(self, prior: InvariantNetwork, data: Data) -> Float[Tensor, ""]:
         """Nats per example at the current weights."""
-        return self.averaged_log_likelihood(prior.outputs(data.x), data.y, prior.average).mean()
+        return self.averaged_log_likelihood(prior.outputs(data.x), data.y, prior.average, prior.weights()).mean()
 
     @abstractmethod
     def weight_loss(self, prior: InvariantNetwork, data: Data, num_total: int) -> Float[Tensor, ""]:
@@ -80,9 +83,10 @@ class NetworkEvidence(Evidence):
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """f(x) at the trained weights; its variance is that over copies where their densities are averaged, else 0."""
         outputs = prior.outputs_in_blocks(x).double()
-        f = average_copies(outputs, prior.average, self.likelihood)
+        weights = prior.weights()
+        f = average_copies(outputs, prior.average, self.likelihood, weights)
         if self.likelihood == "gaussian" and prior.average == "probabilities":
-            return f, outputs.var(0, correction=0)
+            return f, weighted_mean((outputs - f).square(), weights)
         return f, torch.zeros_like(f)
 
     def average(self, num_function_samples: int, seed: int) -> Average:

@@ -67,10 +67,33 @@ class TransformCase:
         return self.reach * torch.tensor(largest, dtype=torch.float64)
 
     def draws(self, *leading: int, seed: int = 0) -> Tensor:
-        """Coordinates t within the extents, (*leading, K) in float64."""
-        num = self.transform.num_coordinates
-        base = base_draws(math.prod(leading), num, "monte_carlo", seed)
-        return (self.extents() * base).reshape(*leading, num)
+        """Coordinates t within the extents, (*leading, K + A) in float64; elements of groups in turn."""
+        base = base_draws(math.prod(leading), self.transform.num_columns, "monte_carlo", seed)
+        return self.at(self.extents(), base).reshape(*leading, -1)
+
+    def at(self, extents: Tensor, base: Tensor) -> Tensor:
+        """t of base draws: η·ε, auxiliaries as they are, and an element of each group by the row."""
+        columns = []
+        for column, k in enumerate(self.transform.columns):
+            order = 0 if k is None else self.transform.coordinates[k].order
+            eps = base[..., column]
+            if order:
+                rows = torch.arange(1, eps.numel() + 1, dtype=base.dtype).reshape(eps.shape)
+                columns.append(rows % order)
+            else:
+                columns.append(eps if k is None else extents[k] * eps)
+        return torch.stack(columns, -1)
+
+    def identity(self, rows: int) -> Tensor:
+        """(rows, K + A): zeros but for the auxiliary columns, which may be anything."""
+        base = base_draws(rows, self.transform.num_columns, "monte_carlo", 5)
+        auxiliary = torch.tensor([k is None for k in self.transform.columns])
+        return torch.where(auxiliary, base, 0.0)
+
+    @property
+    def continuous(self) -> list[int]:
+        """The coordinates that have a derivative."""
+        return [k for k, c in enumerate(self.transform.coordinates) if not c.is_discrete]
 
 
 def smooth_images(batch: int = 3, channel: int = 2, height: int = 20, width: int = 24) -> Tensor:
@@ -117,13 +140,15 @@ def check_coordinates(case: TransformCase) -> None:
 
 def check_identity(case: TransformCase) -> None:
     """T_0 x = x on all paths, and the gradient in t there is finite."""
-    zero = torch.zeros(case.x.shape[0], case.transform.num_coordinates, dtype=torch.float64)
+    zero = case.identity(case.x.shape[0])
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         x = case.x.to(dtype)
         each = case.transform.transform(x, zero.to(dtype))
         _close(each, x, tolerance, f"T_0 x against x, {dtype}")
         orbit = case.transform.orbit(x, zero[:1].to(dtype))
         _close(orbit[0], x, tolerance, f"orbit(x, 0) against x, {dtype}")
+    if not case.continuous:
+        return
     t = zero.clone().requires_grad_()
     value = case.transform.transform(case.x, t).sum()
     _require(value.requires_grad, "transform is detached from t")
@@ -133,17 +158,20 @@ def check_identity(case: TransformCase) -> None:
 
 def check_moves(case: TransformCase) -> None:
     """Every coordinate does something: T_t x ≠ x for t_k at the test's extent."""
-    for k, name in enumerate(case.transform.names):
-        t = torch.zeros(case.x.shape[0], case.transform.num_coordinates, dtype=torch.float64)
-        t[:, k] = case.extents()[k]
-        moved = (case.transform.transform(case.x, t) - case.x).abs().max()
-        _require(bool(moved > 1e-6), f"{name}: at t = {float(t[0, k]):.3g} nothing changes")
+    for k, coordinate in enumerate(case.transform.coordinates):
+        column = case.transform.columns.index(k)
+        values = range(1, coordinate.order) if coordinate.is_discrete else [float(case.extents()[k])]
+        for value in values:
+            t = case.identity(case.x.shape[0])
+            t[:, column] = value
+            moved = (case.transform.transform(case.x, t) - case.x).abs().max()
+            _require(bool(moved > 1e-6), f"{coordinate.name}: at t = {value:.3g} nothing changes")
 
 
 def check_shapes(case: TransformCase) -> None:
     """Output shapes for any leading orbit dimensions, a batch of one, and a K that does not fit."""
     transform, x = case.transform, case.x
-    batch, num = x.shape[0], transform.num_coordinates
+    batch, num = x.shape[0], transform.num_columns
     _shape(transform.transform(x, case.draws(batch)), x.shape, "transform(x, t)")
     _shape(transform.transform(x[:1], case.draws(1)), x[:1].shape, "transform of a batch of one")
     for orbit in ((), (1,), (3,), (2, 3)):
@@ -197,7 +225,7 @@ def check_shared_against_per_example(case: TransformCase) -> None:
 def check_gradient(case: TransformCase) -> None:
     """d/dη and d/dx of ⟨w, T_{η·ε} x⟩ against central differences in float64, on both paths."""
     transform, x = case.transform, case.x
-    batch, num = x.shape[0], transform.num_coordinates
+    batch, num = x.shape[0], transform.num_columns
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(2, *x.shape, generator=generator, dtype=torch.float64)
     direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -216,17 +244,18 @@ def check_gradient(case: TransformCase) -> None:
             path: Callable[[Tensor, Tensor], Tensor] = path,
             eps: Tensor = eps,
         ) -> Tensor:
-            return (weight * path(x, eta * eps)).sum()
+            return (weight * path(x, case.at(eta, eps))).sum()
 
         eta = case.extents().requires_grad_()
         x_leaf = x.clone().requires_grad_()
         value = objective(x_leaf, eta)
         _require(value.requires_grad, f"{name} is detached from the extents")
         got_x, got_eta = torch.autograd.grad(value, (x_leaf, eta), allow_unused=True)
-        _require(got_eta is not None, f"{name} is detached from the extents")
+        _require(got_eta is not None or not case.continuous, f"{name} is detached from the extents")
         _require(got_x is not None, f"{name} is detached from x")
         with torch.no_grad():
-            for k, coordinate in enumerate(transform.coordinates):
+            for k in case.continuous:
+                coordinate = transform.coordinates[k]
                 nudge = torch.zeros_like(eta)
                 nudge[k] = step * coordinate.largest
                 rise = objective(x, eta + nudge) - objective(x, eta - nudge)
@@ -238,7 +267,7 @@ def check_gradient(case: TransformCase) -> None:
 def check_composition(case: TransformCase) -> None:
     """Inside `Compose`, before and after another transform, T acts as it does alone."""
     transform, x = case.transform, case.x
-    batch, num = x.shape[0], transform.num_coordinates
+    batch, num = x.shape[0], transform.num_columns
     gain = _Gain()
     t, log_gain = case.draws(2, batch), base_draws(2 * batch, 1).reshape(2, batch, 1)
     alone = Compose([transform])
@@ -246,7 +275,9 @@ def check_composition(case: TransformCase) -> None:
     _require(alone.names == transform.names, f"Compose([T]) is named {alone.names}")
 
     after = Compose([transform, gain])
-    _require(after.num_coordinates == num + 1, f"Compose([T, gain]) has {after.num_coordinates} K")
+    _require(after.num_columns == num + 1, f"Compose([T, gain]) has {after.num_columns} columns; {num + 1} expected")
+    layout = (0, *[None if k is None else k + 1 for k in transform.columns])
+    _require(Compose([gain, transform]).columns == layout, "Compose([gain, T]) mixes up the columns of t")
     both = torch.cat([t, log_gain], -1)
     expected = torch.stack([gain.transform(transform.transform(x, t[s]), log_gain[s]) for s in range(2)])
     _close(after.orbit_per_example(x, both), expected, 1e-10, "Compose([T, gain]), per example")
@@ -270,7 +301,7 @@ def check_inverse(case: TransformCase) -> None:
         _require(not transform.invertible, "`invertible` is True and there is no inverse")
         return
     _require(transform.invertible, "`invertible` is False and inverse_coordinates returns")
-    _shape(inverse, t.shape, "inverse_coordinates(t)")
+    _shape(inverse, t.shape, "inverse_coordinates(t)")  # auxiliary columns included
     moved = transform.transform(x, t)
     error = (transform.transform(moved, inverse) - x).norm() / (moved - x).norm()
     _require(

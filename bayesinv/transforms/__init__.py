@@ -14,11 +14,17 @@ from bayesinv.transforms.base import (
     register,
 )
 from bayesinv.transforms.compose import Compose, as_transform
+from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
 
 __all__ = [
     "Affine2d",
     "Compose",
     "Coordinate",
+    "CyclicRotation",
+    "Dihedral",
+    "FiniteGroup",
+    "Flip",
+    "Permutation",
     "Transform",
     "as_transform",
     "from_config",

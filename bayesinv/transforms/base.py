@@ -43,9 +43,15 @@ class Coordinate:
             arrays and tensors.
         from_people: its inverse.
         meaning: one sentence that says what a positive value does.
+        distribution: how t is drawn within the extent, a name that `bayesinv.augmentation` knows:
+            ``"uniform"`` on [-η, η]; ``"one_sided"`` on [0, η], for amounts without a sign;
+            ``"gaussian"``; ``"von_mises"``, for angles.
+        order: 0, or the number of elements of a finite group. The column of t then holds the index
+            of an element, 0 for the identity, and the extent is the probability of any other one.
 
     Raises:
-        ValueError: if the name is empty or ``largest`` is not a positive finite number.
+        ValueError: if the name is empty, ``largest`` is not a positive finite number, or ``order``
+            is that of no group.
 
     Example:
         >>> pitch = Coordinate.linear("pitch", "Hz", largest=2.0, factor=50.0, meaning="Raises the pitch.")
@@ -61,8 +67,14 @@ class Coordinate:
     to_people: Callable[[Any], Any] = _identity
     from_people: Callable[[Any], Any] = _identity
     meaning: str = ""
+    distribution: str = "uniform"
+    order: int = 0
 
     def __post_init__(self) -> None:
+        if self.order < 0 or self.order == 1:
+            raise ValueError(
+                f"the order of {self.name!r} has to be 0, or the size of a group, at least 2, and {self.order!r} came"
+            )
         if not self.name:
             raise ValueError("a coordinate needs a name, and an empty string came")
         if not (math.isfinite(self.largest) and self.largest > 0):
@@ -71,15 +83,41 @@ class Coordinate:
             )
 
     @classmethod
-    def linear(cls, name: str, unit: str, largest: float, factor: float, meaning: str = "") -> "Coordinate":
+    def linear(
+        cls,
+        name: str,
+        unit: str,
+        largest: float,
+        factor: float,
+        meaning: str = "",
+        distribution: str = "uniform",
+    ) -> "Coordinate":
         """A coordinate whose people's units are ``factor`` times the internal ones."""
-        to_people = partial(_multiply, factor=factor)
-        return cls(name, unit, largest, to_people, partial(_multiply, factor=1.0 / factor), meaning)
+        to_people, from_people = partial(_multiply, factor=factor), partial(_multiply, factor=1.0 / factor)
+        return cls(name, unit, largest, to_people, from_people, meaning, distribution)
+
+    @classmethod
+    def group(cls, name: str, order: int, meaning: str = "") -> "Coordinate":
+        """The coordinate of a finite group of ``order`` elements; people read percent of the copies.
+
+        The largest extent, 1 - 1/order, makes all elements equally likely.
+        """
+        to_people, from_people = partial(_multiply, factor=100.0), partial(_multiply, factor=0.01)
+        largest = 1.0 - 1.0 / max(order, 2)
+        return cls(name, "% of copies", largest, to_people, from_people, meaning, order=order)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether it is the coordinate of a finite group."""
+        return self.order > 0
 
     def words(self, extent: float) -> str:
-        """The extent η (internal units) as people say it: ``"±54.0°"``, ``"±3.1 % of width"``."""
+        """The extent η (internal units) as people say it: ``"±54.0°"``, ``"up to 2.0 px"``,
+        ``"50.0 % of copies"``.
+        """
         space = "" if self.unit == "°" else " "
-        return f"±{float(self.to_people(float(extent))):.1f}{space}{self.unit}".rstrip()
+        how = "" if self.is_discrete else "up to " if self.distribution == "one_sided" else "±"
+        return f"{how}{float(self.to_people(float(extent))):.1f}{space}{self.unit}".rstrip()
 
 
 class Transform(torch.nn.Module, ABC):
@@ -88,7 +126,9 @@ class Transform(torch.nn.Module, ABC):
     A subclass gives `coordinates` (a class attribute or a property) and `transform`. It overrides
     `orbit` where one orbit shared by the batch is cheaper than one draw per example,
     `inverse_coordinates` (and ``invertible = True``) where there is an inverse, and `config` where
-    its constructor takes arguments.
+    its constructor takes arguments. One that needs randomness beside its coordinates (where a mask
+    lies, the seed of a field) says by ``num_auxiliary = A`` how many numbers: t then has A more
+    columns after its K, uniform on [-1, 1] whatever the extents are.
 
     Calling the module is calling `transform`.
 
@@ -108,6 +148,8 @@ class Transform(torch.nn.Module, ABC):
 
     invertible: bool = False
     """Whether `inverse_coordinates` exists."""
+    num_auxiliary: int = 0
+    """A, how many columns t has beside its coordinates, uniform on [-1, 1] and without an extent."""
 
     @property
     @abstractmethod
@@ -139,6 +181,16 @@ class Transform(torch.nn.Module, ABC):
         """K."""
         return len(self.coordinates)
 
+    @property
+    def num_columns(self) -> int:
+        """K + A, the last dimension of t."""
+        return self.num_coordinates + self.num_auxiliary
+
+    @property
+    def columns(self) -> tuple[int | None, ...]:
+        """Which coordinate each column of t belongs to; None for the auxiliary ones."""
+        return (*range(self.num_coordinates), *[None] * self.num_auxiliary)
+
     def orbit(
         self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "*orbit K"]
     ) -> Float[Tensor, "*orbit_batch_event"]:
@@ -146,13 +198,13 @@ class Transform(torch.nn.Module, ABC):
 
         Arguments:
             x: the examples, (batch, *event).
-            t: the draws in internal units, (*orbit, K).
+            t: the draws in internal units, (*orbit, K), or (*orbit, K + A) with A auxiliary columns.
 
         Returns:
             (*orbit, batch, *event).
 
         Raises:
-            ValueError: if the last dimension of ``t`` is not K.
+            ValueError: if the last dimension of ``t`` is not K + A.
         """
         self.check_coordinates(t)
         return self.orbit_per_example(x, t.unsqueeze(-2).expand(*t.shape[:-1], x.shape[0], t.shape[-1]))
@@ -164,7 +216,7 @@ class Transform(torch.nn.Module, ABC):
 
         Arguments:
             x: the examples, (batch, *event).
-            t: the draws in internal units, (*orbit, batch, K).
+            t: the draws in internal units, (*orbit, batch, K), or K + A columns.
 
         Returns:
             (*orbit, batch, *event).
@@ -221,13 +273,16 @@ class Transform(torch.nn.Module, ABC):
             raise DataError(f"{type(self).__name__} expects a batch of examples, and a single number came")
 
     def check_coordinates(self, t: Tensor, batch: int | None = None) -> None:
-        """Raise a ValueError unless t ends in (K,), or in (batch, K) if ``batch`` is given."""
-        expected = (self.num_coordinates,) if batch is None else (batch, self.num_coordinates)
+        """Raise a ValueError unless t ends in (K + A,), or in (batch, K + A) if ``batch`` is given."""
+        expected = (self.num_columns,) if batch is None else (batch, self.num_columns)
         if tuple(t.shape[-len(expected) :]) != expected:
-            layout = "(..., K)" if batch is None else "(..., batch, K)"
+            auxiliary = sum(column is None for column in self.columns)
+            last = "K + A" if auxiliary else "K"
+            layout = f"(..., {last})" if batch is None else f"(..., batch, {last})"
+            more = f" and {auxiliary} auxiliary numbers" if auxiliary else ""
             raise ValueError(
                 f"{type(self).__name__} expects coordinates t of shape {layout} ending in "
-                f"{expected}, for {', '.join(self.names)}, and {tuple(t.shape)} came"
+                f"{expected}, for {', '.join(self.names)}{more}, and {tuple(t.shape)} came"
             )
 
     def config(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ class Compose(Transform):
 
         T_t = T^(m)_{t^(m)} ∘ … ∘ T^(1)_{t^(1)},    t = (t^(1), …, t^(m))
 
+    Each t^(i) holds the columns of its transform, auxiliary ones included.
+
     Neighbouring `Affine2d` with the same padding and interpolation are fused: their matrices are
     multiplied and the images are sampled once, which blurs once and does not cut off what leaves
     the image in between.
@@ -62,6 +64,20 @@ class Compose(Transform):
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
         return tuple(coordinate for stage in self._stages for coordinate in stage.coordinates)
+
+    @property
+    def num_auxiliary(self) -> int:  # type: ignore[override]
+        """Those of all stages together."""
+        return sum(stage.num_auxiliary for stage in self._stages)
+
+    @property
+    def columns(self) -> tuple[int | None, ...]:
+        layout: list[int | None] = []
+        first = 0  # of the stage's coordinates
+        for stage in self._stages:
+            layout.extend(None if k is None else first + k for k in stage.columns)
+            first += stage.num_coordinates
+        return tuple(layout)
 
     @property
     def invertible(self) -> bool:  # type: ignore[override]
@@ -117,7 +133,7 @@ class Compose(Transform):
         return cls([from_config(config) for config in arguments["transforms"]])
 
     def _split(self, t: Tensor) -> tuple[Tensor, ...]:
-        return t.split([stage.num_coordinates for stage in self._stages], dim=-1)
+        return t.split([stage.num_columns for stage in self._stages], dim=-1)
 
 
 def _fuse(transforms: Sequence[Transform]) -> list[Transform]:

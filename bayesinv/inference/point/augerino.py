@@ -15,9 +15,9 @@ from bayesinv.inference.point.base import (
     check_number,
     fixed_extents,
     plug_in_copy,
+    require_continuous,
     require_latent,
     resized,
-    uniform_draws,
 )
 from bayesinv.inference.training import Training
 from bayesinv.model import InvarianceModel
@@ -81,10 +81,11 @@ class Augerino(PointMethod):
         """A copy that averages log likelihoods over its copies; fixed extents stay.
 
         Raises:
-            ValueError: the backbone is no network, or nothing is latent.
+            ValueError: the backbone is no network, nothing is latent, or a finite group would be learned.
         """
         fitted = plug_in_copy(model, self.name, "log_likelihood")
         require_latent(model, self.name)
+        require_continuous(model, self.name)
         fitted.orbit = resized(fitted.orbit, self.prediction_copies)
         return fitted
 
@@ -133,7 +134,7 @@ class AugerinoObjective(PointObjective):
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         """Copies under draws of their own."""
         eta = self.half_widths()
-        t = eta * uniform_draws((self.training_copies, len(x), len(eta)), x)
+        t = self.model.orbit.random_coordinates(eta, (self.training_copies, len(x)))
         return self.model.transform.orbit_per_example(x, t)
 
     def reward(self) -> Float[Tensor, ""]:

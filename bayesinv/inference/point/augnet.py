@@ -1,7 +1,7 @@
 """AugNet: stacked layers that each learn which operation to apply and how far."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from bayesinv.augmentation import draw
 from bayesinv.inference.point.base import (
     PointMethod,
     PointObjective,
@@ -17,8 +18,8 @@ from bayesinv.inference.point.base import (
     copies_of,
     fixed_extents,
     plug_in_copy,
+    require_continuous,
     require_latent,
-    uniform_draws,
 )
 from bayesinv.inference.training import Training
 from bayesinv.model import InvarianceModel
@@ -100,10 +101,12 @@ class AugNet(PointMethod):
         """A copy whose orbit is the policy; fixed extents stay.
 
         Raises:
-            ValueError: the backbone is no network, nothing is latent, or `scales` names something else.
+            ValueError: the backbone is no network, nothing is latent, a finite group would be learned, or `scales`
+                names something else.
         """
         fitted = plug_in_copy(model, self.name, "log_likelihood")
         require_latent(model, self.name)
+        require_continuous(model, self.name)
         unknown = sorted(set(self.scales or {}) - set(model.active))
         if unknown:
             raise ValueError(f"scales: {unknown} are not latent in this model; latent are {list(model.active)}")
@@ -149,10 +152,10 @@ class AugNetOrbit(Orbit):
         temperature: float = 0.01,
         initial_magnitude: float = 1 / 8,
     ):
-        super().__init__(orbit.transform, num_samples, orbit.draws, orbit.seed)
+        super().__init__(orbit.transform, num_samples, orbit.draws, orbit.seed, orbit.augmentation)
         self.operations = tuple(scales)
         self.temperature = temperature
-        K = orbit.transform.num_coordinates
+        K = len(self._columns)
         shape = (num_layers, len(self.operations))
         self.base = base_draws(num_samples, 2 * num_layers + K, orbit.draws, orbit.seed)
         self.logits = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
@@ -165,6 +168,14 @@ class AugNetOrbit(Orbit):
         self.register_buffer("_scales", torch.tensor(list(scales.values()), dtype=torch.float64), persistent=False)
         self.register_buffer("_fixed", fixed.clone().cpu(), persistent=False)
         self.register_buffer("_places", places, persistent=False)
+
+    @property
+    def num_copies(self) -> int:
+        """One operation a layer, for each draw."""
+        return self.num_samples
+
+    def weights(self, extents: Float[Tensor, " K"]) -> None:
+        """All count alike."""
 
     @property
     def selection_weights(self) -> Float[Tensor, "L O"]:
@@ -194,27 +205,39 @@ class AugNetOrbit(Orbit):
 
     def mixed(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n *event"]:
         """Every layer's weighted sum of operations, for training; draws come from torch's global generator."""
-        n, K, num = len(x), self.transform.num_coordinates, len(self.operations)
+        n, num = len(x), len(self.operations)
         if self._moves_fixed:
-            x = self.transform.transform(x, self._fixed * uniform_draws((n, K), x))
-        alone = nn.functional.one_hot(self._places, K).to(torch.float64)  # (O, K)
+            x = self.transform.transform(x, self.random_coordinates(self._fixed, (n,)))
         for weights, widths in zip(self.selection_weights, self.half_widths, strict=True):
-            t = (widths[:, None] * uniform_draws((num, n), x))[..., None] * alone[:, None]  # (O, n, K)
+            t = self._single_operations(widths[:, None], _uniform((num, n), x))  # (O, n, columns)
             views = self.transform.orbit_per_example(x, t)  # (O, n, *event)
             x = torch.einsum("o,o...->...", weights.to(x.dtype), views)
         return x
 
+    def _single_operations(self, widths: Tensor, eps: Float[Tensor, "O *draws"]) -> Float[Tensor, "O *draws columns"]:
+        """t that moves one operation's coordinate a row; auxiliary columns are drawn where there are any."""
+        rows = []
+        for operation, k in enumerate(self._places.tolist()):
+            values = draw(self.distributions[k], eps[operation], widths[operation])
+            others = [torch.zeros_like(values) if j is not None else None for j in self._columns]
+            drawn = [_uniform(values.shape, values) if column is None else column for column in others]
+            drawn[self._columns.index(k)] = values
+            rows.append(torch.stack(drawn, -1))
+        return torch.stack(rows)
+
     def layer_coordinates(self, base: Tensor | None = None) -> Float[Tensor, "layers S K"]:
         """t of every layer and copy; that of the fixed extents comes first, if there are any."""
         base = self.base if base is None else base
-        L, S, K = len(self.logits), len(base), self.transform.num_coordinates
+        L, S, K = len(self.logits), len(base), len(self._columns)
         which, far, rest = base.split([L, L, K], dim=1)
         cumulative = self.selection_weights.cumsum(-1)  # (L, O)
         chosen = torch.searchsorted(cumulative, (0.5 * (which.T + 1.0)).to(cumulative).contiguous(), right=True)
         chosen = chosen.clamp_max(len(self.operations) - 1)  # (L, S); rounding can leave the last sum below 1
-        values = self.half_widths.gather(1, chosen) * far.T  # (L, S)
-        t = values.new_zeros(L, S, K).scatter(2, self._places[chosen][..., None], values[..., None])
-        return torch.cat([(self._fixed * rest)[None], t]) if self._moves_fixed else t
+        each = self._single_operations(self.half_widths.T[..., None], far.T.expand(len(self.operations), L, S))
+        t = each.gather(0, chosen[None, ..., None].expand(1, L, S, K))[0]  # (L, S, columns)
+        auxiliary = torch.tensor([k is None for k in self._columns], device=t.device)
+        t = torch.where(auxiliary, rest.to(t), t)
+        return torch.cat([self._continuous(rest, self._fixed)[None], t]) if self._moves_fixed else t
 
     def coordinates(
         self, extents: Float[Tensor, " K"], base: Float[Tensor, "S columns"] | None = None
@@ -309,6 +332,11 @@ class AugNetObjective(PointObjective):
             }
         layers = {key: [dict(zip(names, row, strict=True)) for row in table.tolist()] for key, table in tables.items()}
         return {**super().facts(), "operations": list(names), **layers}
+
+
+def _uniform(shape: Sequence[int], like: Tensor) -> Float64[Tensor, "*shape"]:
+    """ε ~ U[-1, 1] from torch's global generator on the CPU, so that devices share their numbers."""
+    return (2.0 * torch.rand(*shape, dtype=torch.float64) - 1.0).to(like.device)
 
 
 def _rounded(extents: Tensor) -> str:

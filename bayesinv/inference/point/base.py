@@ -98,6 +98,10 @@ class PointObjective(Objective):
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         """The copies of a batch that one step sees; new ones at every call."""
 
+    def copy_weights(self) -> Float[Tensor, " copies"] | None:
+        """How much each of the copies counts; None if alike."""
+        return None
+
     @abstractmethod
     def extents(self) -> Float64[Tensor, " K"]:
         """Half-widths as they are now, internal units, on the CPU."""
@@ -134,7 +138,8 @@ class PointObjective(Objective):
         """L on a minibatch, nats per example."""
         points = self.training_points(data.x)
         outputs = self.network.functional({}, points.flatten(0, 1)).unflatten(0, points.shape[:2])
-        value = self.evidence.averaged_log_likelihood(outputs, data.y, self.model.average).mean()
+        average, weights = self.model.average, self.copy_weights()
+        value = self.evidence.averaged_log_likelihood(outputs, data.y, average, weights).mean()
         return -(value + self.reward().to(value.device))
 
     def current_extents(self) -> Mapping[str, float]:
@@ -199,12 +204,8 @@ def fixed_extents(model: InvarianceModel) -> Float64[Tensor, " K"]:
 
 def resized(orbit: Orbit, num_samples: int) -> Orbit:
     """An orbit of the same transform and kind of draws with another number of copies, on the same device."""
-    return Orbit(orbit.transform, num_samples, orbit.draws, orbit.seed).to(orbit.base.device)
-
-
-def uniform_draws(shape: Sequence[int], like: Tensor) -> Float64[Tensor, "*shape"]:
-    """ε ~ U[-1, 1] from torch's global generator on the CPU, so that devices share their numbers."""
-    return (2.0 * torch.rand(*shape, dtype=torch.float64) - 1.0).to(like.device)
+    resized = Orbit(orbit.transform, num_samples, orbit.draws, orbit.seed, orbit.augmentation)
+    return resized.to(orbit.base.device)
 
 
 def copies_of(x: Shaped[Tensor, "n *event"], num_copies: int) -> Shaped[Tensor, "copies n *event"]:
@@ -218,6 +219,20 @@ def require_latent(model: InvarianceModel, method: str) -> None:
         raise ValueError(
             f'inference="{method}" learns the extents that are latent, and all of this model are fixed; give one a '
             'prior in priors={name: ...}, or use inference="fixed"'
+        )
+
+
+def require_continuous(model: InvarianceModel, method: str) -> None:
+    """Raise a ValueError where a finite group would have to be drawn from."""
+    groups = [
+        c.name
+        for c in model.transform.coordinates
+        if c.is_discrete and (c.name in model.active or model.extents.fixed.get(c.name))
+    ]
+    if groups:
+        raise ValueError(
+            f'inference="{method}" learns half-widths through its draws, and {", ".join(groups)} of finite groups '
+            'have none; switch them off with priors={name: None}, or use inference="vi" or "fixed"'
         )
 
 

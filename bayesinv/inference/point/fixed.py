@@ -16,7 +16,6 @@ from bayesinv.inference.point.base import (
     fixed_extents,
     plug_in_copy,
     resized,
-    uniform_draws,
 )
 from bayesinv.inference.training import Training
 from bayesinv.model import InvarianceModel
@@ -93,8 +92,8 @@ class _FixedObjective(PointObjective):
         self._identity = not bool(self._eta.any())
         self._orbit = orbit
         self._num_copies = 1 if num_copies is None and self._identity else num_copies
-        copies = orbit.num_samples if self._num_copies is None else self._num_copies
-        super().__init__(method, model, copies, 1 if self._identity else model.orbit.num_samples)
+        copies = orbit.num_copies if self._num_copies is None else self._num_copies
+        super().__init__(method, model, copies, 1 if self._identity else model.orbit.num_copies)
 
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         eta = self._eta.to(x.device)
@@ -102,8 +101,11 @@ class _FixedObjective(PointObjective):
             return self._orbit(x, eta, self._orbit.fresh_base())
         if self._identity:
             return copies_of(x, self._num_copies)
-        t = eta * uniform_draws((self._num_copies, len(x), len(eta)), x)
+        t = self._orbit.random_coordinates(eta, (self._num_copies, len(x)))
         return self._orbit.transform.orbit_per_example(x, t)
+
+    def copy_weights(self) -> Float[Tensor, " copies"] | None:
+        return self._orbit.weights(self._eta) if self._num_copies is None else None
 
     def extents(self) -> Float64[Tensor, " K"]:
         return self._eta
