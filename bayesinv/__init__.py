@@ -25,6 +25,8 @@ from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.prediction import Prediction
+from bayesinv.selection import Selection, paired_bayes_factors, select
+from bayesinv.spike_and_slab import SpikeAndSlab
 from bayesinv.storage import load
 from bayesinv.transforms import Affine2d, Compose, Transform
 
@@ -45,6 +47,8 @@ __all__ = [
     "Orbit",
     "Outward",
     "Prediction",
+    "Selection",
+    "SpikeAndSlab",
     "Step",
     "Training",
     "Transform",
@@ -60,6 +64,8 @@ __all__ = [
     "fit",
     "load",
     "metrics",
+    "paired_bayes_factors",
     "sample_extents",
+    "select",
     "transforms",
 ]

@@ -27,6 +27,15 @@ SITE_PREFIX = "extent_"
 Prior = Any
 PriorSpec = Any  # a distribution, a number (fixed), or None (off)
 
+# Priors of this package that live in a module of their own, by class name; each has ``config`` and ``from_config``.
+_REGISTERED: dict[str, Any] = {}
+
+
+def register_prior(cls: Any) -> Any:
+    """Class decorator: saved models know this prior by its name, ``config()`` and ``from_config(config)``."""
+    _REGISTERED[cls.__name__] = cls
+    return cls
+
 
 class ProbitInterval(constraints.interval):
     """An interval that guides and samplers reach through the normal distribution function.
@@ -405,6 +414,8 @@ def checked_prior(prior: Prior, coordinate: Coordinate) -> Prior:
 
 
 def _prior_config(name: str, prior: Prior) -> dict[str, Any]:
+    if type(prior) is _REGISTERED.get(type(prior).__name__):
+        return prior.config()
     if isinstance(prior, Truncated):
         return {
             "type": "Truncated",
@@ -435,6 +446,8 @@ def priors_from_config(config: Mapping[str, Any]) -> dict[str, PriorSpec]:
 
 def _build_prior(config: Mapping[str, Any]) -> Prior:
     kind = config["type"]
+    if kind in _REGISTERED:
+        return _REGISTERED[kind].from_config(config)
     if kind == "Truncated":
         return Truncated(_build_prior(config["base"]), high=config["high"])
     if kind == "Outward":

@@ -17,6 +17,7 @@ from bayesinv.extents import SITE_PREFIX, Outward
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.model import InvarianceModel
+from bayesinv.spike_and_slab import SpikeAndSlab
 
 # Extents start at this quantile of their prior, near the inside: the evidence is smooth there, and a first step from
 # a large orbit, where all inputs look alike, has no slope to follow.
@@ -42,13 +43,15 @@ def start_values(model: InvarianceModel) -> dict[str, Tensor]:
     """Starting extents by site name.
 
     A prior that pushes outwards has its quantiles at the far end, and no likelihood speaks there: its extents start
-    where those of a flat prior would.
+    where those of a flat prior would. One with a spike at zero says itself where to start.
     """
     start = model.extents.prior_quantile(START_QUANTILE)
     values = {}
     for name, value in zip(model.symmetries, start, strict=True):
         if name in model.active:
             prior = model.extents.priors[name]
+            if isinstance(prior, SpikeAndSlab):
+                value = prior.start(START_QUANTILE)
             values[SITE_PREFIX + name] = START_QUANTILE * prior.high if isinstance(prior, Outward) else value
     return values
 

@@ -1,0 +1,124 @@
+"""What a selection says: inclusion probabilities, Bayes factors and sets, each with a standard error."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bayesinv.selection.sets import InclusionPrior
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Selection(ABC):
+    """Which symmetries the data call for, p(γ_k = 1 | D), and how sure the numbers are.
+
+    Args:
+        symmetries: names of the K candidates, in the model's order.
+        prior_inclusion: what was believed beforehand.
+        seed: of everything random.
+        seconds: wall-clock time.
+        settings: the remaining settings and facts, anything that JSON can hold.
+        warnings: what degrades the result, in words.
+    """
+
+    symmetries: tuple[str, ...]
+    prior_inclusion: InclusionPrior
+    seed: int
+    seconds: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def method(self) -> str:
+        """ "subsets" or "relaxed"."""
+
+    @property
+    @abstractmethod
+    def inclusion(self) -> pd.DataFrame:
+        """Index `symmetry`; columns `probability`, `standard_error` and `prior`."""
+
+    @property
+    @abstractmethod
+    def bayes_factors(self) -> pd.DataFrame:
+        """Index `symmetry`; natural logarithms of Bayes factors for the symmetry, each with its `_se` in nats."""
+
+    @property
+    @abstractmethod
+    def subsets(self) -> pd.DataFrame:
+        """Sets by posterior probability, the likeliest first; index `set`, which names the symmetries in it."""
+
+    def summary(self) -> pd.DataFrame:
+        """One row a symmetry: probability and standard error, prior, the Bayes factor and what it is called.
+
+        The words are those of Kass & Raftery (1995) for 2 log BF: above 2 "positive", above 6 "strong", above 10 "very
+        strong", for or against.
+        """
+        table = self.inclusion.join(self.bayes_factors[["log_bf", "log_bf_se"]])
+        table["words"] = [
+            _words(value, error) for value, error in zip(table["log_bf"], table["log_bf_se"], strict=True)
+        ]
+        table.attrs = {"method": self.method, "seed": self.seed}
+        return table
+
+    def plot(self, num_sets: int = 8) -> matplotlib.figure.Figure:
+        """Inclusion probabilities beside the likeliest sets; see `selection.plot.plot_selection`."""
+        from bayesinv.selection.plot import plot_selection
+
+        return plot_selection(self, num_sets)
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write everything to one file; see `selection.files.save`."""
+        from bayesinv.selection import files
+
+        return files.save(self, path, overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Selection:
+        """Read what `save` wrote; see `selection.files.load`."""
+        from bayesinv.selection import files
+
+        return files.load(path)
+
+    @abstractmethod
+    def _facts(self) -> str:
+        """The method in half a line."""
+
+    def __repr__(self) -> str:
+        table = self.inclusion
+        width = max(len(name) for name in self.symmetries)
+        lines = [f"Selection: {self._facts()}"]
+        factors = self.bayes_factors
+        for name, row in table.iterrows():
+            value = factors.loc[name, "log_bf"]
+            lines.append(
+                f"  {name:<{width}}  P(in) {row['probability']:.3f} ± {row['standard_error']:.3f}, log Bayes factor "
+                f"{value:+.1f} ± {factors.loc[name, 'log_bf_se']:.1f}"
+            )
+        lines.append(f"  likeliest set: {self.subsets.index[0]} ({self.subsets['probability'].iloc[0]:.2f})")
+        lines.extend(f"  warning: {warning}" for warning in self.warnings)
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<div><p><b>Selection</b>: {self._facts()}</p>{self.summary().round(3).to_html()}</div>"
+
+
+def _words(log_bf: float, error: float) -> str:
+    """Kass and Raftery's words, for a Bayes factor whose error does not reach across zero."""
+    if math.isnan(log_bf):
+        return "unknown"
+    twice = 2.0 * abs(log_bf)
+    if twice < 2.0 or abs(log_bf) < 2.0 * error:
+        return "undecided"
+    strength = "very strong" if twice > 10 else "strong" if twice > 6 else "positive"
+    return f"{strength} {'for' if log_bf > 0 else 'against'}"
