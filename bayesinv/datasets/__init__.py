@@ -1,4 +1,4 @@
-"""Data sets: the bundled digits, sets of images where they are on disk, `.npz` files, image folders.
+"""Data sets: the bundled digits, images, molecules and tables where they are on disk, `.npz` files, image folders.
 
 Nothing is downloaded. Large data sets are looked for under the folder that the environment variable
 ``BAYESINV_DATA`` names (`data_root`).
@@ -8,10 +8,13 @@ from bayesinv.datasets.characters import default_pictures, mario_iggy
 from bayesinv.datasets.cifar import cifar10
 from bayesinv.datasets.files import IMAGE_SUFFIXES, load_image_folder, load_npz
 from bayesinv.datasets.handwritten import digits, fashion_mnist, mnist
+from bayesinv.datasets.molecules import qm9
 from bayesinv.datasets.split import Examples, Split, data_root
+from bayesinv.datasets.uci import UCI_COLUMNS, uci
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "UCI_COLUMNS",
     "Examples",
     "Split",
     "cifar10",
@@ -23,4 +26,6 @@ __all__ = [
     "load_npz",
     "mario_iggy",
     "mnist",
+    "qm9",
+    "uci",
 ]
