@@ -24,6 +24,9 @@ __all__ = ["DISTRIBUTIONS", "checked_distribution", "draw"]
 _LARGEST_LEVEL = 1.0 - 2.0**-24
 # Below this extent the von Mises distribution is normal to a relative error of η²/20 = 1e-5 in its quantiles.
 _SMALL_ANGLE = 0.015
+# Below this extent, and from this share of a ball's volume on, angles are those of a flat ball: η |ε|^(1/3).
+_SMALLEST_BALL, _SMALLEST_LEVEL = 1e-12, 1e-15
+_NEWTON_STEPS = 12  # quadratic convergence from a start within 40 % of the root
 _BISECTIONS = 60  # halvings of the bracket: to rounding
 _NODES = 48  # of the Gauss-Legendre rule; doubling them changes quantiles by less than 1e-12
 
@@ -54,7 +57,7 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
     """The distribution, if the coordinate can have it.
 
     Raises:
-        ValueError: an unknown one; any for a finite group; von Mises for what is not an angle.
+        ValueError: an unknown one; any for a finite group; one for angles for what is not an angle.
     """
     name = coordinate.name
     if distribution not in DISTRIBUTIONS:
@@ -64,9 +67,9 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
             f"augmentation[{name!r}]: a finite group is averaged over exactly, its elements but the identity equally "
             f"likely; leave {distribution!r} out"
         )
-    if distribution == "von_mises" and not math.isclose(coordinate.largest, math.pi):
+    if distribution in ("von_mises", "haar") and not math.isclose(coordinate.largest, math.pi):
         raise ValueError(
-            f"augmentation[{name!r}]: von_mises is for angles, whose largest extent is π; that of {name} is "
+            f"augmentation[{name!r}]: {distribution} is for angles, whose largest extent is π; that of {name} is "
             f"{coordinate.largest:g}"
         )
     return distribution
@@ -113,6 +116,32 @@ def _von_mises(eps: Tensor, eta: Tensor) -> Tensor:
     return torch.where(eta < _SMALL_ANGLE, normal, (eps.sign().to(torch.float64) * angle).to(eta))
 
 
+def _haar(eps: Tensor, eta: Tensor) -> Tensor:
+    """Angles of rotations uniform on the ball of angle η in SO(3), whose density is that of the Haar measure.
+
+    The distribution function of |t| is V(t)/V(η), V(t) = t - sin t; the sign is that of ε. Newton steps without
+    gradients find t, and one more carries the gradient in η (implicit function theorem).
+    """
+    level = eps.abs().to(torch.float64).clamp_min(_SMALLEST_LEVEL)
+    safe = eta.clamp_min(_SMALLEST_BALL).to(torch.float64)
+    target = level * _ball(safe)
+    with torch.no_grad():
+        # V is convex up to π and V(t) ≤ t³/6, so this start is below, and from the second step on t falls to the root.
+        angle = (6.0 * target).pow(1.0 / 3.0)
+        for _ in range(_NEWTON_STEPS):
+            angle = angle - (_ball(angle) - target) / (2.0 * (0.5 * angle).sin().square())
+    angle = angle - (_ball(angle) - target) / (2.0 * (0.5 * angle).sin().square())
+    flat = eta * level.pow(1.0 / 3.0).to(eta)  # where a ball has no curvature
+    return eps.sign().to(eta) * torch.where(eta < _SMALLEST_BALL, flat, angle.to(eta))
+
+
+def _ball(angle: Tensor) -> Tensor:
+    """V(t) = t - sin t, by its series where the difference would cancel."""
+    square = angle.square()
+    series = 1.0 - square / 20.0 * (1.0 - square / 42.0 * (1.0 - square / 72.0 * (1.0 - square / 110.0)))
+    return torch.where(angle < 0.3, angle.pow(3) / 6.0 * series, angle - angle.sin())
+
+
 def _mass(angle: Tensor, kappa: Tensor) -> Tensor:
     """∫_0^angle exp(κ (cos u - 1)) du by Gauss and Legendre; differentiable in κ."""
     nodes, weights = _LEGENDRE
@@ -149,5 +178,6 @@ DISTRIBUTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "one_sided": _one_sided,
     "gaussian": _gaussian,
     "von_mises": _von_mises,
+    "haar": _haar,
 }
 """All by name."""

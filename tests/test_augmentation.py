@@ -116,3 +116,32 @@ def test_errors_say_what_to_do():
         Orbit(Flip(), 4, augmentation={"flip_x": "gaussian"})
     with pytest.raises(ValueError, match="order of 'mirror'"):
         Coordinate("mirror", "", 0.5, order=1)
+
+
+@pytest.mark.parametrize("eta", [1e-13, 1e-4, 0.01, 0.5, 2.0, math.pi])
+def test_haar_quantiles_solve_their_equation(eta):
+    """(t − sin t) / (η − sin η) = |ε|, with the sign of ε, and the gradient in η by differences."""
+    eps = torch.tensor([-1.0, -0.6, -1e-4, 1e-6, 0.01, 0.3, 1.0], dtype=torch.float64)
+    extent = torch.tensor(eta, dtype=torch.float64, requires_grad=True)
+    t = draw("haar", eps, extent)
+
+    def volume(angle):  # t − sin t without cancellation
+        small = angle**3 / 6 * (1 - angle**2 / 20 * (1 - angle**2 / 42))
+        return torch.where(angle.abs() < 0.05, small, angle - angle.sin())
+
+    share = volume(t.detach()) / volume(extent.detach())
+    assert torch.allclose(share, eps, rtol=1e-6, atol=1e-13)
+    assert torch.equal(t.sign(), eps.sign())
+    for k in range(len(eps)):
+        (slope,) = torch.autograd.grad(t[k], extent, retain_graph=True)
+        step = 1e-5 * eta
+        rise = draw("haar", eps[k], extent.detach() + step) - draw("haar", eps[k], extent.detach() - step)
+        assert float(slope) == pytest.approx(float(rise) / (2 * step), rel=1e-4, abs=1e-9)
+
+
+def test_an_extent_of_zero_does_not_turn():
+    extent = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    t = draw("haar", torch.tensor([-1.0, 0.0, 0.5], dtype=torch.float64), extent)
+    assert t.tolist() == [0.0, 0.0, 0.0]
+    (slope,) = torch.autograd.grad(t[2], extent)
+    assert float(slope) == pytest.approx(0.5 ** (1 / 3))

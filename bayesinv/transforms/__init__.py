@@ -15,17 +15,38 @@ from bayesinv.transforms.base import (
 )
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
+from bayesinv.transforms.points import (
+    SO3,
+    Affine3d,
+    Jitter3d,
+    Reflection3d,
+    Rotation3d,
+    Scale3d,
+    Translation3d,
+)
+from bayesinv.transforms.tables import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift
 
 __all__ = [
+    "SO3",
     "Affine2d",
+    "Affine3d",
+    "ColumnNoise",
+    "ColumnPermutation",
+    "ColumnScale",
+    "ColumnShift",
     "Compose",
     "Coordinate",
     "CyclicRotation",
     "Dihedral",
     "FiniteGroup",
     "Flip",
+    "Jitter3d",
     "Permutation",
+    "Reflection3d",
+    "Rotation3d",
+    "Scale3d",
     "Transform",
+    "Translation3d",
     "as_transform",
     "from_config",
     "known_transforms",
