@@ -1,7 +1,7 @@
 """InvariancePosterior: what a fit returns, and what one can ask of it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from bayesinv.randomness import seeded
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+    from bayesinv.checks.verdicts import Verdicts
 
 
 class InvariancePosterior:
@@ -327,6 +329,26 @@ class InvariancePosterior:
                 values.append(float(self.model.log_evidence(row, self.data)))
         people = coordinate.to_people(grid)
         return pd.DataFrame({"extent": grid, "extent_people": people, "log_evidence": values})
+
+    def check(
+        self,
+        other: "InvariancePosterior | Mapping[str, InvariancePosterior] | None" = None,
+    ) -> "Verdicts":
+        """What may be wrong with this fit, how badly, and what to do about it.
+
+        By default only what the fit already knows: convergence, the importance weights (k̂), the number of draws,
+        extents at the end of their prior or that repeat it, the size of the orbit, the balance of the classes.
+
+        Args:
+            other: fits of the same model and data by other guides or NUTS, one or several by name, to compare with.
+
+        Returns:
+            Verdicts with a level ("ok", "note", "serious"), what it means and what to do; a list that prints as a
+            table.
+        """
+        from bayesinv.checks import diagnose  # the checks fit models, so they sit above this module
+
+        return diagnose(self, other=other)
 
     def plot_extents(self, reweighted: bool = False) -> "matplotlib.figure.Figure":
         """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`."""

@@ -26,7 +26,7 @@ LAYERS = [
     ["posterior"],
     ["storage", "inference", "comparison", "comparison_plot"],
     ["selection"],
-    ["callbacks"],
+    ["callbacks", "checks"],
     ["testing", "demo"],
     ["cli", "__main__"],
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
+import dataclasses
 import time
 import warnings
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ INFERENCES = ("vi", "nuts")
 MAX_STEPS = 1000  # of a collapsed evidence, whose fits end on a plateau; minibatches count in epochs
 LARGEST_PARETO_K = 0.7  # Vehtari et al., 2024: past it the weights' mean has not settled at any feasible size
 LARGEST_RHAT = 1.05
+WARNING_OF = {"importance": ImportanceWarning, "convergence": NotConvergedWarning}  # by the name of a verdict
 
 
 def fit(
@@ -90,7 +91,8 @@ def fit(
             holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
 
     Warns:
-        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, or max_steps reached before a plateau.
+        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, or max_steps reached before a plateau. Each is a
+            serious verdict of ``posterior.check()``.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
@@ -155,13 +157,8 @@ def fit(
                 facts = _weighted_draws(importance_sample(fitted, q, checked, num_draws), name, trace)
             else:
                 facts = _chain_draws(chains, trace, num_warmup)
-    notes = list(facts["warnings"])
     if failure is not None:
-        notes.append(str(failure))
-    elif facts["inference"] != "nuts" and not trace.converged:
-        notes.append(f"the objective was still rising after {len(trace.objective)} steps: raise max_steps")
-        warnings.warn(notes[-1], NotConvergedWarning, stacklevel=2)
-    facts["warnings"] = tuple(notes)
+        facts["warnings"] = (*facts["warnings"], str(failure))
     settings = {
         "device": str(place),
         "max_steps": max_steps,
@@ -175,7 +172,18 @@ def fit(
     if failure is not None:
         failure.posterior = posterior
         raise failure
-    return posterior
+    return warn_serious(posterior)
+
+
+def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
+    """Warn of what puts the result in doubt, and write it into the result's warnings."""
+    serious = posterior.check().serious
+    for verdict in serious:
+        # stacklevel: the line that called fit
+        warnings.warn(verdict.text, WARNING_OF.get(verdict.name, UserWarning), stacklevel=3)
+    texts = (*posterior.result.warnings, *(verdict.text for verdict in serious))
+    result = dataclasses.replace(posterior.result, warnings=texts)
+    return InvariancePosterior(posterior.model, posterior.data, result)
 
 
 def _as_model(model: Any, data: Any) -> InvarianceModel:
@@ -264,22 +272,10 @@ def _point_mass(model: InvarianceModel, data: Data, trace: Trace) -> dict[str, A
 
 
 def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str, Any]:
-    """The facts of a variational fit; warns past the largest k̂."""
+    """The facts of a variational fit."""
     notes: tuple[str, ...] = ()
-    if drawn.pareto_k > LARGEST_PARETO_K:
-        notes = (
-            f"Pareto k̂ = {drawn.pareto_k:.2f} is above {LARGEST_PARETO_K}: the guide misses part of the posterior, so "
-            "that the reweighted posterior and log_evidence are rough. "
-            'Try guide="flow", more max_steps, or inference="nuts"',
-        )
-        if not math.isfinite(drawn.pareto_k):
-            notes = (
-                f"the weights of {len(drawn.extents)} draws have too short a tail to be judged (Pareto k̂ needs about "
-                "25): raise num_draws",
-            )
-        warnings.warn(notes[0], ImportanceWarning, stacklevel=3)
     if drawn.num_failed:
-        notes = (*notes, f"the evidence could not be computed at {drawn.num_failed} draws, which have no weight")
+        notes = (f"the evidence could not be computed at {drawn.num_failed} draws, which have no weight",)
     return {
         "inference": "vi",
         "guide": guide,
@@ -296,17 +292,11 @@ def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str,
 
 
 def _chain_draws(chains: Chains, trace: Trace, num_warmup: int) -> dict[str, Any]:
-    """The facts of a NUTS run; warns past the largest R̂. The trace is that of the VI fit before it."""
+    """The facts of a NUTS run. The trace is that of the VI fit before it."""
     worst = chains.worst_rhat
     notes: tuple[str, ...] = ()
     if chains.evidence.pareto_k > LARGEST_PARETO_K:
         notes = (f"log_evidence is rough: its own weights have Pareto k̂ = {chains.evidence.pareto_k:.2f}",)
-    if worst > LARGEST_RHAT:
-        notes = (
-            *notes,
-            f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree. Raise num_warmup and num_draws",
-        )
-        warnings.warn(notes[-1], NotConvergedWarning, stacklevel=3)
     return {
         "inference": "nuts",
         "guide": None,

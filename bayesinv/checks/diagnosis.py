@@ -1,0 +1,248 @@
+"""``posterior.check()``: what may be wrong with a fit, how badly, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bayesinv.checks.verdicts import Verdict, Verdicts
+from bayesinv.extents import Outward
+from bayesinv.inference.fit import LARGEST_PARETO_K, LARGEST_RHAT
+from bayesinv.inference.minibatch_fit import FEWEST_STEPS
+
+if TYPE_CHECKING:
+    from bayesinv.posterior import InvariancePosterior
+
+FEWEST_EFFECTIVE_DRAWS = 50  # the ends of a 90 % interval then rest on two or three draws each
+# Share of the posterior in the outermost twentieth of the range from which on an extent counts as at its bound: half
+# of it there leaves the median undetermined by the data.
+BOUND_SHARE, BOUND_ZONE = 0.5, 0.05
+# sup |F_posterior - F_prior| below which data have said little: a tenth moves no quantile by more than ten per cent.
+PRIOR_DISTANCE = 0.1
+FEWEST_PER_CLASS = 5
+LARGEST_CLASS_SHARE = 0.9
+COPIES_PER_SYMMETRY = 4  # of a Sobol orbit; with fewer, half of a symmetry's range can be left without a copy
+GUIDE_SHIFT, GUIDE_RATIO = 0.5, 1.5
+
+
+def diagnose(
+    posterior: InvariancePosterior,
+    other: InvariancePosterior | Mapping[str, InvariancePosterior] | None = None,
+) -> Verdicts:
+    """Everything that can be judged from a fit, in one list; see ``InvariancePosterior.check``.
+
+    Args:
+        posterior: what ``fit`` returned.
+        other: fits of the same model and data by other guides or by NUTS, one or several by name.
+
+    Returns:
+        Verdicts, in the order: convergence, importance, draws, bound, prior, orbit, classes, guides.
+    """
+    checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [_convergence, _importance, _draws, _bounds, _prior]
+    found = [verdict for check in checks for verdict in check(posterior)]
+    found += _orbit_size(posterior) + _classes(posterior)
+    if other is not None:
+        others = other if isinstance(other, Mapping) else {_label(other): other}
+        found += [verdict for name, fit in others.items() for verdict in _guides(posterior, name, fit)]
+    return Verdicts(found)
+
+
+def _is_point(posterior: InvariancePosterior) -> bool:
+    return posterior.result.num_chains * posterior.result.num_draws == 1
+
+
+def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
+    result = posterior.result
+    if result.rhat is not None:
+        values = [
+            r for r, name in zip(result.rhat, posterior.symmetries, strict=True) if name in posterior.model.active
+        ]
+        worst = max((r if math.isfinite(r) else math.inf for r in values), default=1.0)
+        if worst > LARGEST_RHAT:
+            return [
+                Verdict(
+                    "convergence",
+                    "serious",
+                    f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree.",
+                    "Raise num_warmup and num_draws.",
+                )
+            ]
+        return [Verdict("convergence", "ok", f"R̂ is at most {worst:.3f}: the chains agree.")]
+    if result.converged:
+        return [Verdict("convergence", "ok", "The run ended by its own rule.")]
+    steps = len(result.trace)
+    if steps == 0:
+        return [
+            Verdict("convergence", "serious", "The run broke off: this is its last good state.", "See result.warnings.")
+        ]
+    if "training" in result.settings:
+        message = f"The extents took {steps} steps and need at least {FEWEST_STEPS} to cross their range."
+        return [Verdict("convergence", "serious", message, "Raise epochs.")]
+    message = f"The objective was still rising after {steps} steps:"
+    return [Verdict("convergence", "serious", message, "raise max_steps.")]
+
+
+def _importance(posterior: InvariancePosterior) -> list[Verdict]:
+    result = posterior.result
+    k = result.pareto_k
+    if k is None:
+        if result.inference == "vi":
+            message = (
+                "The draws carry no importance weights: the objective is an estimate from minibatches, so that how "
+                "close the guide came to the posterior is not known."
+            )
+            return [Verdict("importance", "note", message, "checks.coverage(...) measures what the intervals hold.")]
+        return []
+    if not math.isfinite(k):
+        message = (
+            f"The weights of {result.num_draws} draws have too short a tail to be judged (Pareto k̂ needs about 25):"
+        )
+        return [Verdict("importance", "serious", message, "raise num_draws.")]
+    if k > LARGEST_PARETO_K:
+        message = (
+            f"Pareto k̂ = {k:.2f} is above {LARGEST_PARETO_K}: the guide misses part of the posterior, so that the "
+            "reweighted posterior and log_evidence are rough."
+        )
+        advice = 'Try guide="flow", more max_steps, or inference="nuts".'
+        return [Verdict("importance", "serious", message, advice)]
+    return [Verdict("importance", "ok", f"Pareto k̂ = {k:.2f}: the importance weights can be trusted.")]
+
+
+def _draws(posterior: InvariancePosterior) -> list[Verdict]:
+    result = posterior.result
+    effective, found = math.inf, []
+    if result.log_weights is not None:
+        failed = int(torch.isinf(result.log_weights).sum())
+        if failed:
+            message = f"The evidence could not be computed at {failed} draws, which have no weight."
+            found.append(Verdict("draws", "note", message, 'Use precision="double".'))
+        effective = float(torch.exp(-(2.0 * result.log_weights).logsumexp(0)))
+    elif result.ess is not None:
+        effective = min((e for e in result.ess if math.isfinite(e)), default=math.inf)
+    if effective < FEWEST_EFFECTIVE_DRAWS:
+        message = f"The draws are worth {effective:.0f} independent ones: the ends of an interval rest on few of them."
+        found.append(Verdict("draws", "note", message, "Raise num_draws, or use a guide that fits better."))
+    return found
+
+
+def _bounds(posterior: InvariancePosterior) -> list[Verdict]:
+    if _is_point(posterior):
+        return []
+    found = []
+    for coordinate in posterior.model.transform.coordinates:
+        name = coordinate.name
+        if name not in posterior.model.active:
+            continue
+        support = posterior.model.extents.priors[name].support
+        high = float(getattr(support, "upper_bound", coordinate.largest))
+        share = float((posterior[name] > (1.0 - BOUND_ZONE) * high).double().mean())
+        if share < BOUND_SHARE:
+            continue
+        whole = high >= 0.999 * coordinate.largest
+        message = f"{name} lies at the end of its prior, {coordinate.words(high)}, in {share:.0%} of the draws: " + (
+            "all that this symmetry can do." if whole else "it might reach further."
+        )
+        advice = (
+            "Read it as at least the lower end of its interval."
+            if whole
+            else f"Give it a prior that reaches up to {coordinate.words(coordinate.largest)}."
+        )
+        found.append(Verdict("bound", "note", message, advice))
+    return found
+
+
+def _prior(posterior: InvariancePosterior) -> list[Verdict]:
+    """The largest distance of the posterior's distribution function from the prior's, symmetry by symmetry."""
+    if _is_point(posterior):
+        return []
+    levels = np.linspace(0.02, 0.98, 49)
+    quantiles = torch.stack([posterior.model.extents.prior_quantile(float(p)) for p in levels]).numpy()  # (levels, K)
+    dominated, pushed = [], []
+    for k, name in enumerate(posterior.symmetries):
+        if name not in posterior.model.active:
+            continue
+        below = (posterior[name].numpy()[:, None] <= quantiles[:, k]).mean(0)
+        if np.abs(below - levels).max() < PRIOR_DISTANCE:
+            dominated.append(name)
+        if isinstance(posterior.model.extents.priors[name], Outward):
+            pushed.append(name)
+    if dominated:
+        message = f"The posterior of {', '.join(dominated)} repeats its prior: these data say little about it."
+        return [Verdict("prior", "note", message, "Quote it as not determined; fix it or switch it off to save time.")]
+    if pushed:
+        message = f"The prior of {', '.join(pushed)} pushes outwards: its extent is a trade-off and no belief."
+        return [Verdict("prior", "note", message, "Quote the strength along with it.")]
+    return (
+        [Verdict("prior", "ok", "The data, and not the prior, place every extent.")] if posterior.model.active else []
+    )
+
+
+def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:
+    """A rule of thumb."""
+    model = posterior.model
+    if model.evidence.minibatch or _is_point(posterior):
+        return []  # fresh draws at every step: a finite orbit adds noise and no error of its own
+    coordinates = [c for c in model.transform.coordinates if c.name in model.active and c.order == 0]
+    needed = COPIES_PER_SYMMETRY * len(coordinates)
+    S = model.orbit.num_samples
+    if needed <= S:
+        return []
+    message = f"{S} copies for {len(coordinates)} symmetries leave parts of the orbit without any."
+    return [Verdict("orbit", "note", message, f"Set num_orbit_samples to {needed} or more.")]
+
+
+def _classes(posterior: InvariancePosterior) -> list[Verdict]:
+    if posterior.model.likelihood != "categorical":
+        return []
+    counts = torch.bincount(posterior.data.y.cpu(), minlength=posterior.data.num_outputs)
+    share, fewest = float(counts.max() / counts.sum()), int(counts.min())
+    if share > LARGEST_CLASS_SHARE:
+        message = f"{share:.0%} of the training labels are of one class."
+        return [Verdict("classes", "note", message, "Look at log loss and class by class rather than at accuracy.")]
+    if fewest < FEWEST_PER_CLASS:
+        rare = [c for c, count in enumerate(counts.tolist()) if count < FEWEST_PER_CLASS]
+        listed = ", ".join(str(c) for c in rare[:5]) + (", ..." if len(rare) > 5 else "")
+        message = f"Classes {listed} have fewer than {FEWEST_PER_CLASS} training examples; the fewest is {fewest}."
+        return [Verdict("classes", "note", message, "Extents lean on the other classes; gather examples of these.")]
+    return [Verdict("classes", "ok", f"Every class has at least {fewest} training examples.")]
+
+
+def _label(posterior: InvariancePosterior) -> str:
+    return posterior.result.guide or posterior.result.inference
+
+
+def _guides(posterior: InvariancePosterior, label: str, other: InvariancePosterior) -> list[Verdict]:
+    """Medians apart by half an interval's half-width, or widths by half: more than draws of one posterior would.
+
+    Raises:
+        ValueError: the other fit considers other symmetries.
+    """
+    if other.symmetries != posterior.symmetries:
+        raise ValueError(
+            f"other: expected a fit of the same symmetries {list(posterior.symmetries)}, got {list(other.symmetries)}"
+        )
+    levels = [0.05, 0.5, 0.95]
+    (a_low, a, a_high), (b_low, b, b_high) = posterior.quantile(levels), other.quantile(levels)
+    found = []
+    for k, coordinate in enumerate(posterior.model.transform.coordinates):
+        if coordinate.name not in posterior.model.active:
+            continue
+        widths = [float(a_high[k] - a_low[k]), float(b_high[k] - b_low[k])]
+        # Extents too small to see may differ by any factor.
+        blank = float(posterior.model.transform.negligible(posterior.data.event_shape)[k])
+        if max(float(a_high[k]), float(b_high[k])) < blank:
+            continue
+        shift = abs(float(a[k] - b[k])) / max(0.25 * sum(widths), 1e-12)  # in half-widths of an interval
+        ratio = max(widths) / max(min(widths), 1e-12)
+        if shift > GUIDE_SHIFT or ratio > GUIDE_RATIO:
+            message = (
+                f"{coordinate.name}: {coordinate.words(float(a[k]))} here and {coordinate.words(float(b[k]))} by "
+                f"{label}; the wider of the two intervals is {ratio:.2g} times the other."
+            )
+            advice = "Trust NUTS, or the fit with the lower k̂ and the higher ELBO."
+            found.append(Verdict("guides", "serious", message, advice))
+    return found or [Verdict("guides", "ok", f"The fit by {label} gives the same extents.")]

@@ -1,0 +1,143 @@
+"""posterior.check(): every verdict is given where it belongs, and not where it does not."""
+
+import math
+
+import pytest
+import torch
+
+from bayesinv import GaussianProcess
+from bayesinv.checks import Verdict, Verdicts
+from bayesinv.data import Data
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.transforms import Affine2d
+from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
+
+
+def levels(posterior, name, **options):
+    return [v.level for v in posterior.check(**options).named(name)]
+
+
+def draws_of(*columns):
+    return torch.stack([torch.as_tensor(c, dtype=torch.float64) for c in columns], -1)[None]
+
+
+def grid(low, high, num=400):
+    return torch.linspace(low, high, num, dtype=torch.float64)
+
+
+def test_a_good_fit_has_nothing_serious():
+    verdicts = make_posterior(weighted=True).check()
+    assert verdicts.level in ("ok", "note")
+    assert {v.name for v in verdicts} >= {"convergence", "importance", "prior", "classes"}
+    assert verdicts.serious == []
+
+
+def test_names_of_levels_are_checked():
+    with pytest.raises(ValueError, match="level: expected one of"):
+        Verdict("importance", "bad", "...")
+
+
+def test_it_prints_every_verdict_with_what_to_do():
+    verdicts = Verdicts([Verdict("a", "ok", "fine"), Verdict("bound", "serious", "at <the> end " * 12, "widen it")])
+    lines = str(verdicts).splitlines()
+    assert lines[0] == "ok       a      fine" and lines[1].startswith("serious  bound  at <the> end")
+    assert lines[-1].strip() == "-> widen it"
+    assert max(len(line) for line in lines) <= 110
+    page = verdicts._repr_html_()
+    assert "&lt;the&gt;" in page and "<the>" not in page and "widen it" in page
+    assert str(Verdicts()) == "nothing to check" and Verdicts().level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("k", "level"), [(0.3, "ok"), (0.7, "ok"), (0.71, "serious"), (math.inf, "serious"), (math.nan, "serious")]
+)
+def test_importance(k, level):
+    assert levels(make_posterior(weighted=True, pareto_k=k), "importance") == [level]
+
+
+def test_a_minibatch_fit_has_no_weights_and_says_so():
+    assert levels(make_posterior(), "importance") == ["note"]
+
+
+@pytest.mark.parametrize(("rhat", "level"), [(1.04, "ok"), (1.06, "serious"), (math.inf, "serious")])
+def test_chains(rhat, level):
+    assert levels(make_posterior(chains=2, rhat=(1.0, rhat, 1.0)), "convergence") == [level]
+
+
+def test_a_run_that_did_not_converge():
+    stopped = make_posterior(converged=False).check().named("convergence")[0]
+    assert stopped.level == "serious" and "still rising after 300 steps" in stopped.message
+    broken = make_posterior(converged=False, trace=()).check().named("convergence")[0]
+    assert "broke off" in broken.message
+    short = make_posterior(converged=False, settings={"training": {}}).check().named("convergence")[0]
+    assert short.advice == "Raise epochs."
+
+
+def test_few_effective_draws():
+    heavy = torch.full((400,), -40.0, dtype=torch.float64)
+    heavy[:5] = 0.0
+    heavy[5:8] = -math.inf
+    few = make_posterior(weighted=True, log_weights=heavy.log_softmax(0)).check().named("draws")
+    assert len(few) == 2 and "at 3 draws" in few[0].message and "worth 5 independent" in few[1].message
+    assert levels(make_posterior(weighted=True), "draws") == []
+
+
+def test_an_extent_at_the_end_of_its_prior():
+    at_end = draws_of(grid(3.05, 3.14), grid(0.05, 0.1), grid(0.01, 0.02))
+    found = make_posterior(extents=at_end).check().named("bound")
+    assert len(found) == 1 and "rotation" in found[0].message and "all that this symmetry can do" in found[0].message
+    spread = draws_of(grid(0.0, math.pi), grid(0.05, 0.1), grid(0.01, 0.02))  # as the prior: a twentieth at the end
+    assert levels(make_posterior(extents=spread), "bound") == []
+
+
+def test_a_posterior_that_repeats_its_prior():
+    high = {c.name: c.largest for c in Affine2d(NAMES).coordinates}
+    repeated = draws_of(grid(0.8, 1.0), grid(0.0, high["translate_x"]), grid(0.01, 0.02))
+    found = make_posterior(extents=repeated).check().named("prior")
+    assert [v.level for v in found] == ["note"]
+    assert "translate_x" in found[0].message and "rotation" not in found[0].message
+    assert levels(make_posterior(), "prior") == ["ok"]
+
+
+def test_a_small_orbit():
+    small = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), num_orbit_samples=11)
+    enough = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), num_orbit_samples=12)
+    data, result = make_data(), make_result()
+    assert levels(InvariancePosterior(small, data, result), "orbit") == ["note"]
+    assert levels(InvariancePosterior(enough, data, result), "orbit") == []
+
+
+def test_class_balance():
+    def with_labels(y):
+        model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES))
+        labels = torch.tensor(y)
+        return InvariancePosterior(model, Data(torch.rand(len(y), 1, 8, 8), labels, num_classes=2), make_result())
+
+    assert levels(with_labels([0] * 10 + [1] * 10), "classes") == ["ok"]
+    rare = with_labels([0] * 20 + [1] * 4).check().named("classes")[0]
+    assert rare.level == "note" and "Classes 1 have fewer than 5" in rare.message
+    assert "one class" in with_labels([0] * 96 + [1] * 4).check().named("classes")[0].message
+    assert levels(make_posterior("gaussian"), "classes") == []
+
+
+def test_guides_that_agree_and_that_do_not():
+    one, same = make_posterior(), make_posterior(inference="nuts", guide=None)
+    assert levels(one, "guides", other=same) == ["ok"]
+    moved = make_posterior(extents=one.result.extents + torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64))
+    found = one.check(other={"flow": moved}).named("guides")
+    assert len(found) == 1 and "rotation" in found[0].message and "by flow" in found[0].message
+    narrow = one.result.extents.clone()
+    narrow[..., 0] = 0.9 + 0.3 * (narrow[..., 0] - 0.9)
+    assert levels(one, "guides", other=make_posterior(extents=narrow)) == ["serious"]
+
+
+def test_guides_of_other_symmetries_are_refused():
+    model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(["rotation"]))
+    other = InvariancePosterior(model, make_data(), make_result(extents=draws_of(grid(0.8, 1.0))))
+    with pytest.raises(ValueError, match="other: expected a fit of the same symmetries"):
+        make_posterior().check(other=other)
+
+
+def test_a_point_estimate_is_judged_on_its_data_alone():
+    point = make_posterior(draws=1, inference="augerino", guide=None, extents=draws_of([3.1], [0.1], [0.1]), trace=())
+    assert {v.name for v in point.check()} == {"convergence", "classes"}
