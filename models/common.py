@@ -61,9 +61,15 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_fit_options(
-    parser: argparse.ArgumentParser, epochs: float, num_orbit_samples: int = 8, batch_size: int = 100
+    parser: argparse.ArgumentParser,
+    epochs: float | Mapping[str, float],
+    num_orbit_samples: int = 8,
+    batch_size: int = 100,
 ) -> None:
-    """The options that every experiment takes."""
+    """The options that every experiment takes; where ``epochs`` depend on another option, theirs is None."""
+    by_choice = isinstance(epochs, Mapping)
+    default = None if by_choice else epochs
+    said = ", ".join(f"{value:g} for {name}" for name, value in epochs.items()) if by_choice else f"{epochs:g}"
     parser.add_argument("--inference", choices=INFERENCES, default="vi", help="how (default: %(default)s)")
     parser.add_argument(
         "--num-orbit-samples",
@@ -74,7 +80,7 @@ def add_fit_options(
     parser.add_argument("--seed", type=_seed, default=0, help="of data, weights and fit (default: %(default)s)")
     parser.add_argument("--device", default="auto", help='"auto", "cpu" or "cuda" (default: %(default)s)')
     parser.add_argument(
-        "--epochs", type=positive(float), default=epochs, help="passes over the data (default: %(default)g)"
+        "--epochs", type=positive(float), default=default, help=f"passes over the data (default: {said})"
     )
     parser.add_argument("--batch-size", type=positive(int), default=batch_size, help="of a step (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the figure and results.json; nothing is written without")
