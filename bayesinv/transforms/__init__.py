@@ -13,8 +13,11 @@ from bayesinv.transforms.base import (
     known_transforms,
     register,
 )
+from bayesinv.transforms.blur import GaussianBlur
+from bayesinv.transforms.colour import Colour
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
+from bayesinv.transforms.noise import GaussianNoise
 from bayesinv.transforms.points import (
     SO3,
     Affine3d,
@@ -24,12 +27,27 @@ from bayesinv.transforms.points import (
     Scale3d,
     Translation3d,
 )
+from bayesinv.transforms.signals import (
+    AmplitudeScale,
+    BandStop,
+    ChannelDropout,
+    FourierSurrogate,
+    FrequencyShift,
+    SignFlip,
+    TimeMask,
+    TimeShift,
+    TimeWarp,
+)
 from bayesinv.transforms.tables import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift
 
 __all__ = [
     "SO3",
     "Affine2d",
     "Affine3d",
+    "AmplitudeScale",
+    "BandStop",
+    "ChannelDropout",
+    "Colour",
     "ColumnNoise",
     "ColumnPermutation",
     "ColumnScale",
@@ -40,11 +58,19 @@ __all__ = [
     "Dihedral",
     "FiniteGroup",
     "Flip",
+    "FourierSurrogate",
+    "FrequencyShift",
+    "GaussianBlur",
+    "GaussianNoise",
     "Jitter3d",
     "Permutation",
     "Reflection3d",
     "Rotation3d",
     "Scale3d",
+    "SignFlip",
+    "TimeMask",
+    "TimeShift",
+    "TimeWarp",
     "Transform",
     "Translation3d",
     "as_transform",
