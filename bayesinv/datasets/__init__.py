@@ -1,4 +1,4 @@
-"""Data sets: the bundled digits, images, molecules and tables where they are on disk, `.npz` files, image folders.
+"""Data sets: the bundled digits, sinusoids, images, molecules, EEG, tables; files and folders of the user.
 
 Nothing is downloaded. Large data sets are looked for under the folder that the environment variable
 ``BAYESINV_DATA`` names (`data_root`).
@@ -9,11 +9,14 @@ from bayesinv.datasets.cifar import cifar10
 from bayesinv.datasets.files import IMAGE_SUFFIXES, load_image_folder, load_npz
 from bayesinv.datasets.handwritten import digits, fashion_mnist, mnist
 from bayesinv.datasets.molecules import qm9
+from bayesinv.datasets.signals import SINUSOID_FREQUENCIES, SLEEP_STAGES, sinusoids, sleep_edf
 from bayesinv.datasets.split import Examples, Split, data_root
 from bayesinv.datasets.uci import UCI_COLUMNS, uci
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "SINUSOID_FREQUENCIES",
+    "SLEEP_STAGES",
     "UCI_COLUMNS",
     "Examples",
     "Split",
@@ -27,5 +30,7 @@ __all__ = [
     "mario_iggy",
     "mnist",
     "qm9",
+    "sinusoids",
+    "sleep_edf",
     "uci",
 ]
