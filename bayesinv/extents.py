@@ -348,7 +348,7 @@ class Extents(nn.Module):
     def config(self) -> dict[str, Any]:
         """A JSON-able description, from which :func:`priors_from_config` rebuilds ``priors``."""
         described: dict[str, Any] = dict(self.fixed)
-        described.update({name: _prior_config(name, prior) for name, prior in self.priors.items()})
+        described.update({name: prior_config(name, prior) for name, prior in self.priors.items()})
         return described
 
 
@@ -413,13 +413,14 @@ def checked_prior(prior: Prior, coordinate: Coordinate) -> Prior:
     return prior
 
 
-def _prior_config(name: str, prior: Prior) -> dict[str, Any]:
+def prior_config(name: str, prior: Prior) -> dict[str, Any]:
+    """A JSON-able description of a prior, from which :func:`build_prior` makes it again; ``name`` is for errors."""
     if type(prior) is _REGISTERED.get(type(prior).__name__):
         return prior.config()
     if isinstance(prior, Truncated):
         return {
             "type": "Truncated",
-            "base": _prior_config(name, prior.base),
+            "base": prior_config(name, prior.base),
             "high": float(prior.high),
         }
     if isinstance(prior, Outward):
@@ -441,15 +442,16 @@ def _prior_config(name: str, prior: Prior) -> dict[str, Any]:
 
 def priors_from_config(config: Mapping[str, Any]) -> dict[str, PriorSpec]:
     """The inverse of :meth:`Extents.config`. Only distributions that Pyro itself exports are built."""
-    return {name: value if isinstance(value, (int, float)) else _build_prior(value) for name, value in config.items()}
+    return {name: value if isinstance(value, (int, float)) else build_prior(value) for name, value in config.items()}
 
 
-def _build_prior(config: Mapping[str, Any]) -> Prior:
+def build_prior(config: Mapping[str, Any]) -> Prior:
+    """The inverse of :func:`prior_config`."""
     kind = config["type"]
     if kind in _REGISTERED:
         return _REGISTERED[kind].from_config(config)
     if kind == "Truncated":
-        return Truncated(_build_prior(config["base"]), high=config["high"])
+        return Truncated(build_prior(config["base"]), high=config["high"])
     if kind == "Outward":
         return Outward(config["strength"], config["high"], config["num_total"])
     cls: Any = UniformExtent if kind == "UniformExtent" else getattr(dist, kind, None)

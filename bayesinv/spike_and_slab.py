@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents import Prior, ProbitInterval, _build_prior, _prior_config, register_prior
+from bayesinv.extents import Prior, ProbitInterval, build_prior, prior_config, register_prior
 
 
 @register_prior
@@ -110,10 +110,10 @@ class SpikeAndSlab(dist.TorchDistribution):
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description, for saved models."""
-        slab = _prior_config("slab", self.slab)
+        slab = prior_config("slab", self.slab)
         return {"type": "SpikeAndSlab", "slab": slab, "inclusion": self.inclusion, "spike": self.spike}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpikeAndSlab:
         """The inverse of `config`."""
-        return cls(_build_prior(config["slab"]), config["inclusion"], config["spike"])
+        return cls(build_prior(config["slab"]), config["inclusion"], config["spike"])

@@ -12,12 +12,17 @@ SMALL = {
     "01_first_posterior": "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\n",
     "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_STEPS = 5\nGP_DRAWS = 30\n",
     "03_posterior_against_point_estimates": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nSEEDS = (0, 1)\n",
+    "06_which_symmetries": (
+        "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\nMAX_ROUNDS = 2\nNUM_EPOCHS = 5\n"
+        "NUM_TEST = 60\n"
+    ),
 }
 # Pictures to be drawn, at the least.
 PICTURES = {
     "01_first_posterior": 4,  # digits, extents, evidence, orbit
     "02_neural_networks": 5,  # digits, extents, orbit, prediction, trace
     "03_posterior_against_point_estimates": 1,  # comparison
+    "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
 }
 # What has to be said in the printed outputs and tables.
 SAID = {
@@ -31,6 +36,7 @@ SAID = {
         "frozen deep kernel",
     ),
     "03_posterior_against_point_estimates": ("fixed ±45°", "augnet", "elpd_difference", "seed 1"),
+    "06_which_symmetries": ("likeliest set", "log_bf_last", "covered", "averaged over sets"),
 }
 
 

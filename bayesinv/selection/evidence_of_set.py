@@ -32,8 +32,6 @@ INFLATION = 1.3
 DOUBT = 2.0
 # Draws below which a Pareto tail cannot be fitted.
 FEWEST_FOR_K = 25
-# Where no moments are known: inside the prior, which is N(0, 1) for the default one.
-DEFAULT_MEAN, DEFAULT_SCALE = -1.0, 0.7
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,6 @@ class Moments:
         mean = weights @ z
         centred = z - mean
         return Moments(mean, (weights[:, None] * centred).T @ centred)
-
-    @staticmethod
-    def default(size: int) -> Moments:
-        """Broad, towards small extents."""
-        mean = torch.full((size,), DEFAULT_MEAN, dtype=torch.float64)
-        return Moments(mean, DEFAULT_SCALE**2 * torch.eye(size, dtype=torch.float64))
 
 
 class SetEvidence:

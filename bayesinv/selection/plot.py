@@ -118,8 +118,8 @@ def _is_in(symmetries: tuple[str, ...], k: int, name: str) -> bool:
 
 
 def _percent(value: float) -> str:
-    if 0 < value < 0.001:
+    if value < 0.001:
         return "< 0.1 %"
-    if 0.999 < value < 1:
+    if value > 0.999:
         return "> 99.9 %"
     return f"{100 * value:.1f} %" if value < 0.1 or value > 0.9 else f"{100 * value:.0f} %"

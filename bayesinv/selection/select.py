@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 import warnings
@@ -262,7 +263,6 @@ def _subsets(
             "max_rounds": budget.max_rounds,
             "tolerance": budget.tolerance,
         },
-        warnings=(),
         sets=sets,
         draws=draws,
         fixed=fixed,
@@ -270,9 +270,7 @@ def _subsets(
         slab_high=torch.tensor([float(s.support.upper_bound) for s in slabs.values()], dtype=torch.float64),
         slab_log_mass=masses,
     )
-    notes = _notes(selection)
-    object.__setattr__(selection, "warnings", notes)
-    return selection
+    return dataclasses.replace(selection, warnings=_notes(selection))
 
 
 def _notes(selection: SubsetSelection) -> tuple[str, ...]:

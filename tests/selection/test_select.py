@@ -1,6 +1,7 @@
 """select() on evidences whose integrals are known."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -216,6 +217,12 @@ def test_refuses_what_it_cannot_select_from():
         bayesinv.select(outward)
 
 
+def test_too_many_symmetries_for_all_sets(monkeypatch):
+    monkeypatch.setattr(sys.modules["bayesinv.selection.select"], "MOST_SYMMETRIES", 2)
+    with pytest.raises(ValueError, match="takes up to 2 symmetries, and this model has 3"):
+        bayesinv.select(correlated_posterior(), method="subsets")
+
+
 def test_unknown_scale(selection):
     with pytest.raises(ValueError, match="slab_scale"):
         selection.with_prior(slab_scale=0.3)
@@ -258,7 +265,7 @@ def test_round_trip(selection, tmp_path):
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 def test_on_digits():
     """Turned digits need the rotation, and nothing that was not done to them; refitting agrees."""
-    train, _ = bayesinv.datasets.digits(math.radians(45), num_train=100, seed=0)
+    train, _ = bayesinv.datasets.digits(math.radians(45), num_train=80, seed=0)
     model = bayesinv.InvarianceModel(
         bayesinv.GaussianProcess(num_inducing=40),
         ["rotation", "translate_x"],
@@ -274,5 +281,13 @@ def test_on_digits():
     assert full["log_evidence"] == pytest.approx(
         posterior.log_evidence, abs=5 * math.hypot(full["log_evidence_se"], posterior.log_evidence_se)
     )
+    # And one extent can be integrated on a grid.
+    eta = torch.zeros(400, 2, dtype=torch.float64)
+    eta[:, 0] = (torch.arange(400, dtype=torch.float64) + 0.5) / 400 * math.pi
+    with torch.no_grad():
+        values = torch.stack([posterior.model.log_evidence(row, posterior.data) for row in eta])
+    row = found.subsets.loc["rotation"]
+    by_grid = float(values.logsumexp(0)) - math.log(400)
+    assert row["log_evidence"] == pytest.approx(by_grid, abs=4 * row["log_evidence_se"] + 0.02)
     refitted = bayesinv.select(posterior, refit_steps=5, seed=0)
     assert refitted.subsets["log_evidence"].iloc[0] > found.subsets["log_evidence"].iloc[0] - 1.0
