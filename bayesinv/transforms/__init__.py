@@ -17,7 +17,9 @@ from bayesinv.transforms.blur import GaussianBlur
 from bayesinv.transforms.colour import Colour
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
+from bayesinv.transforms.elastic import Elastic
 from bayesinv.transforms.noise import GaussianNoise
+from bayesinv.transforms.perspective import Perspective
 from bayesinv.transforms.points import (
     SO3,
     Affine3d,
@@ -56,6 +58,7 @@ __all__ = [
     "Coordinate",
     "CyclicRotation",
     "Dihedral",
+    "Elastic",
     "FiniteGroup",
     "Flip",
     "FourierSurrogate",
@@ -64,6 +67,7 @@ __all__ = [
     "GaussianNoise",
     "Jitter3d",
     "Permutation",
+    "Perspective",
     "Reflection3d",
     "Rotation3d",
     "Scale3d",

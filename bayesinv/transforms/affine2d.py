@@ -28,7 +28,7 @@ from bayesinv.transforms.warp import (
     warp_orbit_per_example,
 )
 
-__all__ = ["AFFINE_COORDINATES", "Affine2d", "AffineProduct"]
+__all__ = ["AFFINE_COORDINATES", "Affine2d", "MatrixProduct", "MatrixWarp"]
 
 
 def _factor_to_percent(value: Any) -> Any:
@@ -92,11 +92,13 @@ _GENERATORS: dict[str, list[list[float]]] = {
 }
 
 
-class _AffineWarp(Transform):
-    """What affine transforms share: T_t reads the image at A(t)⁻¹ p."""
+class MatrixWarp(Transform):
+    """What affine and projective transforms share: T_t reads the image at A(t)⁻¹ p."""
 
     padding: str
     interpolation: str
+    projective: bool = False
+    """Whether A(t) has a third row other than (0, 0, 1)."""
 
     @abstractmethod
     def matrix(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit 3 3"]:
@@ -111,21 +113,21 @@ class _AffineWarp(Transform):
     ) -> Float[Tensor, "batch channel height width"]:
         self.check_input(x)
         self.check_coordinates(t, batch=x.shape[0])
-        return warp(x, self.pullback(t), self.padding, self.interpolation)
+        return warp(x, self.pullback(t), self.padding, self.interpolation, self.projective)
 
     def orbit(
         self, x: Float[Tensor, "batch channel height width"], t: Float[Tensor, "*orbit K"]
     ) -> Float[Tensor, "*orbit batch channel height width"]:
         self.check_input(x)
         self.check_coordinates(t)
-        return warp_orbit(x, self.pullback(t), self.padding, self.interpolation)
+        return warp_orbit(x, self.pullback(t), self.padding, self.interpolation, self.projective)
 
     def orbit_per_example(
         self, x: Float[Tensor, "batch channel height width"], t: Float[Tensor, "*orbit batch K"]
     ) -> Float[Tensor, "*orbit batch channel height width"]:
         self.check_input(x)
         self.check_coordinates(t, batch=x.shape[0])
-        return warp_orbit_per_example(x, self.pullback(t), self.padding, self.interpolation)
+        return warp_orbit_per_example(x, self.pullback(t), self.padding, self.interpolation, self.projective)
 
     def check_input(self, x: object) -> None:
         super().check_input(x)
@@ -140,7 +142,7 @@ class _AffineWarp(Transform):
                 "like batch x height x width x channel; use x.permute(0, 3, 1, 2)"
             )
 
-    def samples_like(self, other: "_AffineWarp") -> bool:
+    def samples_like(self, other: "MatrixWarp") -> bool:
         """Whether the two pad and interpolate alike, so that their matrices can be multiplied and
         sampled once.
         """
@@ -148,7 +150,7 @@ class _AffineWarp(Transform):
 
 
 @register
-class Affine2d(_AffineWarp):
+class Affine2d(MatrixWarp):
     """Affine warps of images through one matrix exponential.
 
         A(t) = exp(Σ_k t_k G_k),    (T_t x)(p) = x(A(t)⁻¹ p) = x(exp(−Σ_k t_k G_k) p)
@@ -280,16 +282,17 @@ class Affine2d(_AffineWarp):
         return f"{list(self.names)}, padding={self.padding!r}, interpolation={self.interpolation!r}"
 
 
-class AffineProduct(_AffineWarp):
-    """Affine transforms in order, A(t) = A_m(t^(m)) ⋯ A_1(t^(1)), sampled once; `Compose` builds it
-    from neighbours.
+class MatrixProduct(MatrixWarp):
+    """Affine and projective transforms in order, A(t) = A_m(t^(m)) ⋯ A_1(t^(1)), sampled once;
+    `Compose` builds it from neighbours.
     """
 
-    def __init__(self, members: Sequence[Affine2d]) -> None:
+    def __init__(self, members: Sequence[MatrixWarp]) -> None:
         super().__init__()
         # A tuple is not registered: Compose owns the members.
         self.members = tuple(members)
         self.padding, self.interpolation = members[0].padding, members[0].interpolation
+        self.projective = any(member.projective for member in members)
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.transforms.affine2d import AFFINE_COORDINATES, Affine2d, AffineProduct
+from bayesinv.transforms.affine2d import AFFINE_COORDINATES, Affine2d, MatrixProduct, MatrixWarp
 from bayesinv.transforms.base import Coordinate, Transform, from_config, register
 
 __all__ = ["Compose", "as_transform"]
@@ -22,7 +22,7 @@ class Compose(Transform):
 
     Each t^(i) holds the columns of its transform, auxiliary ones included.
 
-    Neighbouring `Affine2d` with the same padding and interpolation are fused: their matrices are
+    Neighbouring `Affine2d` and `Perspective` with the same padding and interpolation are fused: their matrices are
     multiplied and the images are sampled once, which blurs once and does not cut off what leaves
     the image in between.
 
@@ -137,17 +137,13 @@ class Compose(Transform):
 
 
 def _fuse(transforms: Sequence[Transform]) -> list[Transform]:
-    """Replace neighbouring affine transforms that sample alike by one that samples once."""
+    """Replace neighbouring affine and projective transforms that sample alike by one that samples once."""
     stages: list[Transform] = []
     for transform in transforms:
         last = stages[-1] if stages else None
-        if (
-            isinstance(transform, Affine2d)
-            and isinstance(last, Affine2d | AffineProduct)
-            and last.samples_like(transform)
-        ):
-            members = last.members if isinstance(last, AffineProduct) else (last,)
-            stages[-1] = AffineProduct([*members, transform])
+        if isinstance(transform, MatrixWarp) and isinstance(last, MatrixWarp) and last.samples_like(transform):
+            members = last.members if isinstance(last, MatrixProduct) else (last,)
+            stages[-1] = MatrixProduct([*members, transform])
         else:
             stages.append(transform)
     return stages

@@ -1,0 +1,109 @@
+"""Elastic deformation of images: a smooth random field of displacements."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.errors import DataError
+from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.warp import PADDINGS, pixel_centres, sample, sample_orbit
+
+__all__ = ["Elastic"]
+
+
+@register
+class Elastic(Transform):
+    """Elastic deformation: pixels are displaced by a smooth field that vanishes at the edges.
+
+        (T_t x)(p) = x(p − t u(p)),    u_c(p) = w Σ_jk a_cjk sin(jπ (p_x + 1)/2) sin(kπ (p_y + 1)/2),   j, k = 1..F
+
+    p runs from −1 to 1 between the edges along both axes. The 2F² coefficients a ~ U[−1, 1] are auxiliary columns of t,
+    and w = √12 / F makes the root mean square of each component of u, over pixels and coefficients, exactly one; t is
+    that of the displacement, in units of half the width. Only |t| means something: −t is another draw of a. There is no
+    inverse in these coordinates, and beyond about t = 1/(πF) some fields fold.
+
+    Arguments:
+        frequencies: F; the higher, the finer the waves.
+        padding: what lies outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
+
+    Raises:
+        ValueError: no frequency, or an unknown padding.
+        DataError: when called on something else than floating point images, batch × channel × height × width.
+
+    Reference:
+        P. Simard, D. Steinkraus, J. Platt (2003). Best practices for convolutional neural networks applied to visual
+        document analysis. ICDAR (elastic distortions, there of white noise that is smoothed).
+
+    Example:
+        >>> elastic = Elastic(frequencies=2)
+        >>> elastic.num_auxiliary, elastic.coordinates[0].words(0.1)
+        (8, 'up to 5.0 % of width')
+    """
+
+    def __init__(self, frequencies: int = 3, padding: str = "zeros") -> None:
+        super().__init__()
+        if frequencies < 1:
+            raise ValueError(f"frequencies: expected a whole number of at least 1, got {frequencies}")
+        if padding not in PADDINGS:
+            raise ValueError(f"unknown padding {padding!r}; known are {', '.join(PADDINGS)}")
+        self.frequencies, self.padding = int(frequencies), padding
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        meaning = "Displaces pixels smoothly, by this much in root mean square along each axis."
+        # A tenth of the width, at which with three waves an axis most fields fold somewhere.
+        return (Coordinate.linear("elastic", "% of width", 0.2, 50.0, meaning, "one_sided"),)
+
+    @property
+    def num_auxiliary(self) -> int:  # type: ignore[override]
+        """2F², a coefficient for each pair of frequencies and each component."""
+        return 2 * self.frequencies**2
+
+    def transform(
+        self, x: Float[Tensor, "batch channel height width"], t: Float[Tensor, "batch columns"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        self.check_input(x)
+        self.check_coordinates(t, batch=x.shape[0])
+        return sample(x, self._grid(t, x), self.padding, "bilinear")
+
+    def orbit(
+        self, x: Float[Tensor, "batch channel height width"], t: Float[Tensor, "*orbit columns"]
+    ) -> Float[Tensor, "*orbit batch channel height width"]:
+        self.check_input(x)
+        self.check_coordinates(t)
+        grid = self._grid(t.reshape(-1, t.shape[-1]), x)
+        return sample_orbit(x, grid, self.padding, "bilinear").reshape(*t.shape[:-1], *x.shape)
+
+    def _grid(self, t: Tensor, x: Tensor) -> Float[Tensor, "draws height width 2"]:
+        """Where each pixel is read, in the coordinates of ``grid_sample``."""
+        height, width = x.shape[-2:]
+        F = self.frequencies
+        t = t.to(x.dtype)
+        across, down = pixel_centres(width, t), pixel_centres(height, t)
+        waves = 0.5 * math.pi * torch.arange(1, F + 1, dtype=t.dtype, device=t.device)
+        along_x = torch.sin(waves[:, None] * (across + 1.0))  # (F, width)
+        along_y = torch.sin(waves[:, None] * (down + 1.0))  # (F, height)
+        a = t[:, :1] * t[:, 1:] * (math.sqrt(12.0) / F)
+        u = torch.einsum("dcjk,jw,kh->dchw", a.reshape(-1, 2, F, F), along_x, along_y)  # in half widths
+        pixels = torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
+        per_half = u.new_tensor([1.0, width / height])[:, None, None]  # half widths are that many half heights
+        return (pixels - per_half * u).permute(0, 2, 3, 1)
+
+    def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " K"]:
+        """The extent at which the root mean square is half a pixel."""
+        return torch.tensor([min(1.0 / event_shape[-1], 0.1)], dtype=torch.float64)
+
+    def check_input(self, x: object) -> None:
+        super().check_input(x)
+        if isinstance(x, Tensor) and x.ndim != 4:
+            raise DataError(f"Elastic expects images, batch x channel x height x width, and {tuple(x.shape)} came")
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "frequencies": self.frequencies, "padding": self.padding}
+
+    def extra_repr(self) -> str:
+        return f"frequencies={self.frequencies}, padding={self.padding!r}"
