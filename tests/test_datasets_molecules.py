@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bayesinv.data import as_data
-from bayesinv.datasets import UCI_COLUMNS, qm9, uci
+from bayesinv.datasets import UCI_COLUMNS, qm9, toy_molecules, uci
 from bayesinv.datasets.molecules import ATOMIC_MASSES, random_orientations
 from bayesinv.errors import DataError
 
@@ -130,6 +130,48 @@ def test_files_that_are_not_molecules(tmp_path, folder):
     np.savez(tmp_path / "flat.npz", z=z, pos=np.zeros((3, 2)), atomization_energy=np.zeros(3))
     with pytest.raises(DataError, match=r"expected \(n, atoms\) and \(n, atoms, 3\)"):
         qm9(tmp_path / "flat.npz")
+
+
+def test_toy_molecules_have_the_symmetries_that_they_are_said_to_have():
+    straight, turned = (
+        toy_molecules(num_train=40, num_test=5, random_orientation=turn).train for turn in (False, True)
+    )
+    assert torch.allclose(straight.y, turned.y, atol=1e-12)
+    assert float((straight.x - turned.x).abs().max()) > 0.5
+    assert float(turned.x[..., :3].sum(1).abs().max()) < 1e-5  # about the mean of the atoms
+    dipoles = [toy_molecules("dipole", 40, 5, random_orientation=turn).train for turn in (False, True)]
+    lengths = [data.y.norm(dim=1) for data in dipoles]
+    assert torch.allclose(*lengths)
+    # the rotation that turns the points, found by least squares, turns the dipole
+    for i in range(40):
+        a, b = (data.x[i, :, :3].double() for data in dipoles)
+        u, _, v = torch.linalg.svd(a.T @ b)
+        if torch.linalg.matrix_rank(a, atol=1e-2) == 3:
+            assert torch.allclose(dipoles[0].y[i] @ u @ v, dipoles[1].y[i], atol=1e-4)
+    energy = straight.y[:, 0]
+    assert float(energy.std()) > 0.5
+    again = toy_molecules(num_train=40, num_test=5)
+    assert torch.equal(again.train.x, turned.x)
+    assert not torch.equal(toy_molecules(num_train=40, num_test=5, seed=1).train.x, turned.x)
+    as_data(again.train, "gaussian")
+
+
+def test_toy_energies_are_sums_over_pairs():
+    train, _ = toy_molecules(num_train=20, num_test=1)
+    s = {0: 0.0, 1: 0.5, 6: 1.0, 7: 0.9, 8: 0.8}
+    for x, y in zip(train.x.double(), train.y[:, 0], strict=True):
+        total = 0.0
+        for a in range(6):
+            for b in range(a):
+                square = float((x[a, :3] - x[b, :3]).square().sum())
+                total -= s[int(x[a, 3])] * s[int(x[b, 3])] * np.exp(-square / 4.5)
+        assert total == pytest.approx(float(y), abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"target": "homo"}, {"num_train": 0}, {"num_test": -1}])
+def test_arguments_of_toy_molecules(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        toy_molecules(**wrong)
 
 
 @pytest.fixture

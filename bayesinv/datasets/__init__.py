@@ -11,6 +11,7 @@ from bayesinv.datasets.handwritten import digits, fashion_mnist, mnist
 from bayesinv.datasets.molecules import qm9
 from bayesinv.datasets.signals import SINUSOID_FREQUENCIES, SLEEP_STAGES, sinusoids, sleep_edf
 from bayesinv.datasets.split import Examples, Split, data_root
+from bayesinv.datasets.toy_molecules import toy_molecules
 from bayesinv.datasets.uci import UCI_COLUMNS, uci
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "qm9",
     "sinusoids",
     "sleep_edf",
+    "toy_molecules",
     "uci",
 ]

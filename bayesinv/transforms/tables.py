@@ -3,8 +3,10 @@
 An example is a row, (columns,). Columns are named by the list ``table`` of all column names, or counted from 0.
 Numbers should be **standardised** (mean 0, standard deviation 1): extents are then in standard deviations of a column.
 
-What the extents say: a column whose shift extent is large is one that the targets do not depend on, so that shift
-extents rank columns by relevance; a scale extent does so about the column's mean.
+What an extent says: a shift is averaged over ±η, and such an average removes what changes along a column within 2η and
+keeps what changes slowly, straight lines above all. A large extent means that the targets depend on the column slowly
+(along a straight line) or not at all, and a small one that they bend there. It is a smoothing length with a posterior,
+for each column, and only past the column's own range does it make the average blind to the column.
 """
 
 from abc import abstractmethod
