@@ -120,6 +120,17 @@ class RelaxedSelection(Selection):
         return result if self.paired is None else result.join(self.paired)
 
     @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Symmetries whose `log_bf` and `log_bf_paired` differ in sign, both by more than twice their errors."""
+        if self.paired is None:
+            return ()
+        table = self.bayes_factors
+        clear = (table["log_bf"].abs() > 2 * table["log_bf_se"]) & (
+            table["log_bf_paired"].abs() > 2 * table["log_bf_paired_se"]
+        )
+        return tuple(table.index[clear & (table["log_bf"] * table["log_bf_paired"] < 0)])
+
+    @property
     def subsets(self) -> pd.DataFrame:
         """Sets by posterior probability; index `set`, columns `size`, `probability` and `standard_error`.
 

@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--evidences", nargs="+", default=["gaussian", "dirichlet"])
     parser.add_argument("--num-seeds", type=int, default=40)
     parser.add_argument("--num-train", type=int, default=150)
-    parser.add_argument("--refit-steps", type=int, default=0)
+    parser.add_argument("--refit-steps", type=int, default=40)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--power-seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -77,7 +78,9 @@ def main() -> None:
     cases = [
         (evidence, seed, options.num_train, rotation, options.refit_steps)
         for evidence, rotation in groups
-        for seed in range(options.num_seeds if rotation == 0.0 else options.power_seeds)
+        for seed in range(
+            options.first_seed, options.first_seed + (options.num_seeds if rotation == 0.0 else options.power_seeds)
+        )
     ]
     results = dict(zip(cases, side_by_side(job, cases, options.jobs), strict=True))
     print(provenance())

@@ -1,8 +1,10 @@
 """Selection by relaxed spikes, and paired Bayes factors."""
 
+import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -53,6 +55,18 @@ def test_averages_of_membership():
     assert factors.loc["a", "log_bf"] == pytest.approx(math.log(7.0))  # half a draw of four against
     assert found.subsets["probability"].sum() == pytest.approx(1.0)
     assert found.subsets.loc["a + b", "probability"] == pytest.approx(0.5)
+
+
+def test_contradictions_are_named():
+    membership = torch.tensor([[0.9, 0.9, 0.1]] * 8, dtype=torch.float64)
+    found = relaxed_of(membership)
+    assert found.contradictions == ()
+    paired = pd.DataFrame(
+        {"log_bf_paired": [-5.0, -5.0, -5.0], "log_bf_paired_se": [1.0, 4.0, 1.0]},
+        index=pd.Index(["a", "b", "c"], name="symmetry"),
+    )
+    # b is within its error, and c agrees
+    assert dataclasses.replace(found, paired=paired).contradictions == ("a",)
 
 
 def test_weights_count():
@@ -113,6 +127,7 @@ def test_relaxed_agrees_with_subsets_on_digits():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")  # random labels, and few steps
 def test_a_network(network_posterior, images, tmp_path):
     with pytest.raises(ValueError, match="estimate from minibatches"):
         bayesinv.select(network_posterior, method="subsets")

@@ -273,7 +273,7 @@ def test_on_digits():
         num_orbit_samples=8,
     )
     posterior = bayesinv.fit(model, train, seed=0, max_steps=250, num_draws=50)
-    found = bayesinv.select(posterior, seed=0)
+    found = bayesinv.select(posterior, refit_steps=0, seed=0)
     assert found.inclusion.loc["rotation", "probability"] > 0.99
     assert found.inclusion.loc["translate_x", "probability"] < 0.5
     full = found.subsets.loc["rotation + translate_x"]
