@@ -24,7 +24,7 @@ class Elastic(Transform):
     p runs from −1 to 1 between the edges along both axes. The 2F² coefficients a ~ U[−1, 1] are auxiliary columns of t,
     and w = √12 / F makes the root mean square of each component of u, over pixels and coefficients, exactly one; t is
     that of the displacement, in units of half the width. Only |t| means something: −t is another draw of a. There is no
-    inverse in these coordinates, and beyond about t = 1/(πF) some fields fold.
+    inverse in these coordinates. With three waves, 1 % of the fields fold somewhere at t = 0.06 and 75 % at 0.106.
 
     Arguments:
         frequencies: F; the higher, the finer the waves.
@@ -55,8 +55,8 @@ class Elastic(Transform):
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
         meaning = "Displaces pixels smoothly, by this much in root mean square along each axis."
-        # A tenth of the width, at which with three waves an axis most fields fold somewhere.
-        return (Coordinate.linear("elastic", "% of width", 0.2, 50.0, meaning, "one_sided"),)
+        # Beyond it, with three waves along an axis, nearly every field folds somewhere.
+        return (Coordinate.linear("elastic", "% of width", 0.1, 50.0, meaning, "one_sided"),)
 
     @property
     def num_auxiliary(self) -> int:  # type: ignore[override]
@@ -95,7 +95,7 @@ class Elastic(Transform):
 
     def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " K"]:
         """The extent at which the root mean square is half a pixel."""
-        return torch.tensor([min(1.0 / event_shape[-1], 0.1)], dtype=torch.float64)
+        return torch.tensor([min(1.0 / event_shape[-1], 0.05)], dtype=torch.float64)
 
     def check_input(self, x: object) -> None:
         super().check_input(x)
