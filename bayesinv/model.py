@@ -8,6 +8,7 @@ with h, a Gaussian process or a network with a Gaussian prior over its weights, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,7 @@ class InvarianceModel(nn.Module):
                 f"average: the {self.evidence.name} evidence takes {list(averages)}, got {average!r}{known}"
             )
         self.average = average
+        self._held = False
 
     @property
     def is_network(self) -> bool:
@@ -160,6 +162,8 @@ class InvarianceModel(nn.Module):
             DataError: the network does not take these inputs, or has too few outputs for the labels.
             ValueError: a layer under which the evidence has no meaning.
         """
+        if self._held:
+            return
         output_variance = self.evidence.initialise(data)
         self.extents.resolve(len(data) if num_total is None else num_total)
         if isinstance(self.backbone, GaussianProcess):
@@ -170,6 +174,32 @@ class InvarianceModel(nn.Module):
             self._check_outputs(self.backbone.initialise(data.x, output_variance, seed), data)
             if self.evidence.name != "plugin":
                 self.backbone.check_layers(self.evidence.name)
+
+    def hold_hyperparameters(self) -> InvarianceModel:
+        """A copy whose fits leave kernel, noise and means as they are now, and learn extents and inducing inputs alone.
+
+        For a Gaussian process that has been initialised or fitted: what the data say about the extents once the
+        hyperparameters are known, as in simulations.
+
+        Raises:
+            TypeError: a network. ValueError: a Gaussian process that has not been initialised.
+
+        Example:
+            >>> model = InvarianceModel(GaussianProcess(num_inducing=5), "rotation", likelihood="gaussian")
+            >>> model.initialise(Data(torch.rand(8, 1, 6, 6), torch.rand(8, 1)))
+            >>> [name for name, p in model.hold_hyperparameters().named_parameters() if p.requires_grad]
+            ['backbone.inducing']
+        """
+        if not isinstance(self.backbone, GaussianProcess):
+            raise TypeError(f"hold_hyperparameters: expected a Gaussian process, got a {type(self.backbone).__name__}")
+        if not len(self.backbone.inducing):
+            raise ValueError("hold_hyperparameters: the model holds none yet; initialise or fit it first")
+        held = copy.deepcopy(self)
+        held._held = True
+        for p in held.parameters():
+            p.requires_grad_(False)
+        held.backbone.inducing.requires_grad_(self.backbone.learn_inducing)
+        return held
 
     def _untransformed(self, backbone: GaussianProcess) -> InvariantPrior:
         """The prior over h itself."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bayesinv.data import Data
@@ -71,6 +71,22 @@ class DirichletEvidence(CollapsedEvidence, ClassificationEvidence):
     def log_probabilities(self, f: Float[Tensor, "*draws n C"]) -> Float[Tensor, "*draws n C"]:
         """log softmax(f): the mean of the Dirichlet with concentrations exp(f)."""
         return f.log_softmax(-1)
+
+    def log_site_probabilities(self, f: Float[Tensor, "*draws n C"]) -> Float[Tensor, "*draws n C"]:
+        """log p(c | f) of the likelihood that the evidence scores, normalised over the labels.
+
+        Label c has the density Π_k N(t_k(c) | f_k, σ²_k(c)); its log, less what all labels share, is
+
+            g(f_c) = log N(t_high | f_c, σ²_high) - log N(t_low | f_c, σ²_low).
+        """
+        low, high = self._levels()
+        t_low, t_high = math.log(self.alpha) - 0.5 / low, math.log1p(self.alpha) - 0.5 / high
+        g = 0.5 * (low * (f - t_low).square() - high * (f - t_high).square())
+        return g.log_softmax(-1)
+
+    def sample_targets(self, f: Float[Tensor, "n C"]) -> Int[Tensor, " n"]:
+        """Labels from the sites, which is what the evidence takes them to be; predictions go through the softmax."""
+        return torch.distributions.Categorical(logits=self.log_site_probabilities(f)).sample()
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
