@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     import gpytorch as _gpytorch  # noqa: F401
     import pyro as _pyro  # noqa: F401
 
-from bayesinv import datasets, errors, evidence, metrics, transforms
+from bayesinv import checks, datasets, errors, evidence, metrics, transforms
 from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
 from bayesinv.comparison import Comparison, compare
 from bayesinv.data import Data
@@ -57,6 +57,7 @@ __all__ = [
     "average_function",
     "average_probabilities",
     "base_draws",
+    "checks",
     "compare",
     "datasets",
     "errors",

@@ -287,6 +287,11 @@ def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str,
     return {name: letters[keys[name]] if name in keys else "" for name in posteriors}
 
 
+def evidence_facts(posterior: InvariancePosterior) -> dict[str, Any]:
+    """What has to be the same for log evidences to be ranked, by name: kind, average, orbit, size and data."""
+    return dict(zip(_EVIDENCE_FACTS, _evidence_key(posterior), strict=True))
+
+
 def _evidence_key(posterior: InvariancePosterior) -> tuple[str, str, int, int, str]:
     """What has to be the same, in the order of _EVIDENCE_FACTS."""
     model, n = posterior.model, _num_train(posterior.result, posterior)

@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ComparisonWarning",
     "DataError",
+    "EvidenceError",
     "ExtentError",
     "ImportanceWarning",
     "NonFiniteError",
@@ -36,6 +37,16 @@ class DataError(ValueError):
     Example:
         >>> from bayesinv.errors import DataError
         >>> issubclass(DataError, ValueError)
+        True
+    """
+
+
+class EvidenceError(ValueError):
+    """Log evidences that may not be ranked: of different kinds, orbits or data, or not there at all.
+
+    Example:
+        >>> from bayesinv.errors import EvidenceError
+        >>> issubclass(EvidenceError, ValueError)
         True
     """
 

@@ -333,6 +333,9 @@ class InvariancePosterior:
     def check(
         self,
         other: "InvariancePosterior | Mapping[str, InvariancePosterior] | None" = None,
+        orbit: bool = False,
+        sensitivity: bool = False,
+        test: Any = None,
     ) -> "Verdicts":
         """What may be wrong with this fit, how badly, and what to do about it.
 
@@ -341,6 +344,9 @@ class InvariancePosterior:
 
         Args:
             other: fits of the same model and data by other guides or NUTS, one or several by name, to compare with.
+            orbit: whether to measure how far the extents depend on the orbit's draws (some hundreds of evaluations).
+            sensitivity: whether to measure how far the extents depend on the prior (an evaluation a draw).
+            test: data that the fit has not seen, to judge its predictions on.
 
         Returns:
             Verdicts with a level ("ok", "note", "serious"), what it means and what to do; a list that prints as a
@@ -348,7 +354,7 @@ class InvariancePosterior:
         """
         from bayesinv.checks import diagnose  # the checks fit models, so they sit above this module
 
-        return diagnose(self, other=other)
+        return diagnose(self, other=other, orbit=orbit, sensitivity=sensitivity, test=test)
 
     def plot_extents(self, reweighted: bool = False) -> "matplotlib.figure.Figure":
         """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,19 +32,31 @@ GUIDE_SHIFT, GUIDE_RATIO = 0.5, 1.5
 def diagnose(
     posterior: InvariancePosterior,
     other: InvariancePosterior | Mapping[str, InvariancePosterior] | None = None,
+    orbit: bool = False,
+    sensitivity: bool = False,
+    test: Any = None,
 ) -> Verdicts:
     """Everything that can be judged from a fit, in one list; see ``InvariancePosterior.check``.
 
     Args:
         posterior: what ``fit`` returned.
         other: fits of the same model and data by other guides or by NUTS, one or several by name.
+        orbit: whether to evaluate the evidence on other orbits (some hundreds of evaluations).
+        sensitivity: whether to weigh the draws by powers of prior and likelihood (one evaluation a draw).
+        test: data that the fit has not seen.
 
     Returns:
-        Verdicts, in the order: convergence, importance, draws, bound, prior, orbit, classes, guides.
+        Verdicts, in the order: convergence, importance, draws, bound, prior, orbit, classes, sensitivity,
+            predictive, guides; those with nothing to say are left out.
     """
     checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [_convergence, _importance, _draws, _bounds, _prior]
     found = [verdict for check in checks for verdict in check(posterior)]
-    found += _orbit_size(posterior) + _classes(posterior)
+    found += _orbit_size(posterior) if not orbit else _orbit_measured(posterior)
+    found += _classes(posterior)
+    if sensitivity:
+        found += _sensitivity(posterior)
+    if test is not None:
+        found.append(_predictive(posterior, test))
     if other is not None:
         others = other if isinstance(other, Mapping) else {_label(other): other}
         found += [verdict for name, fit in others.items() for verdict in _guides(posterior, name, fit)]
@@ -182,7 +194,7 @@ def _prior(posterior: InvariancePosterior) -> list[Verdict]:
 
 
 def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:
-    """A rule of thumb."""
+    """A rule of thumb; ``orbit=True`` measures it."""
     model = posterior.model
     if model.evidence.minibatch or _is_point(posterior):
         return []  # fresh draws at every step: a finite orbit adds noise and no error of its own
@@ -192,7 +204,13 @@ def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:
     if needed <= S:
         return []
     message = f"{S} copies for {len(coordinates)} symmetries leave parts of the orbit without any."
-    return [Verdict("orbit", "note", message, f"Set num_orbit_samples to {needed} or more.")]
+    return [Verdict("orbit", "note", message, f"Set num_orbit_samples to {needed} or more, or call check(orbit=True).")]
+
+
+def _orbit_measured(posterior: InvariancePosterior) -> list[Verdict]:
+    from bayesinv.checks.orbit import orbit_sensitivity  # evaluates the model: only where asked for
+
+    return [orbit_sensitivity(posterior).verdict()]
 
 
 def _classes(posterior: InvariancePosterior) -> list[Verdict]:
@@ -209,6 +227,18 @@ def _classes(posterior: InvariancePosterior) -> list[Verdict]:
         message = f"Classes {listed} have fewer than {FEWEST_PER_CLASS} training examples; the fewest is {fewest}."
         return [Verdict("classes", "note", message, "Extents lean on the other classes; gather examples of these.")]
     return [Verdict("classes", "ok", f"Every class has at least {fewest} training examples.")]
+
+
+def _sensitivity(posterior: InvariancePosterior) -> list[Verdict]:
+    from bayesinv.checks.sensitivity import prior_sensitivity
+
+    return prior_sensitivity(posterior).verdicts()
+
+
+def _predictive(posterior: InvariancePosterior, test: Any) -> Verdict:
+    from bayesinv.checks.predictive import predictive_check
+
+    return predictive_check(posterior, test)
 
 
 def _label(posterior: InvariancePosterior) -> str:
