@@ -40,7 +40,7 @@ class Comparison:
         extents: one row a fit and symmetry: median, lower, upper in people's units, unit, point, fixed, p_inactive. A
             fit has no row for a symmetry that its model does not consider.
         differences: elpd less that of the best, paired over test examples, with its standard error; the best first.
-        likelihood: "categorical" or "gaussian".
+        likelihood: "categorical", "bernoulli" or "gaussian".
         level: the mass of the intervals, of extents and of predictions.
     """
 
@@ -79,7 +79,7 @@ class Comparison:
         """People's view: a number with its error in one cell."""
         t = self.table
         columns: dict[str, list[str]] = {}
-        if self.likelihood == "categorical":
+        if self.likelihood != "gaussian":
             columns["accuracy, %"] = _with_error(100 * t["accuracy"], 100 * t["accuracy_se"], 1)
         else:
             # Two digits of the smallest error, whatever the units of y.
@@ -164,9 +164,9 @@ def compare(
     for name, posterior in posteriors.items():
         weigh = reweighted and posterior.result.log_weights is not None
         prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed)
-        if prediction.probs is not None and prediction.probs.shape[1] < test.num_outputs:
+        if prediction.probs is not None and prediction.probs.shape[-1] < test.num_outputs:
             raise ValueError(
-                f"posteriors: {name!r} tells {prediction.probs.shape[1]} classes apart and the data have "
+                f"posteriors: {name!r} tells {prediction.probs.shape[-1]} classes apart and the data have "
                 f"{test.num_outputs}; compare fits to the same classes"
             )
         scores, loss = _scores(prediction, test.y, level)

@@ -22,7 +22,7 @@ from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
 
-LIKELIHOODS = ("categorical", "gaussian")
+LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Data:
 
     Args:
         x: inputs, (n, *event), floating point.
-        y: class labels (n,), int64, or real targets (n, outputs), floating point. Inputs without
-            targets have ``outputs = 0``.
+        y: class labels (n,), or maps of them (n, *cells), int64; or real targets (n, outputs), floating point.
+            Inputs without targets have ``outputs = 0``.
         num_classes: C for labels, None for real targets. State it where some class may not occur.
 
     Raises:
@@ -50,7 +50,7 @@ class Data:
 
     x: Float[Tensor, "n *event"]
     # Axes of their own names: that y is as long as x is checked below, for everybody.
-    y: Int64[Tensor, "targets"] | Float[Tensor, "targets outputs"]
+    y: Int64[Tensor, "targets *cells"] | Float[Tensor, "targets outputs"]
     num_classes: int | None = None
 
     def __post_init__(self) -> None:
@@ -100,8 +100,8 @@ def as_data(
             `Dataset` of ``(x, y)`` items, or a `DataLoader` of such batches. The data set of a
             shuffling loader is read whole and in its own order, so that the result does not depend
             on the global generator. x has shape (n, *event).
-        likelihood: "categorical" (y: integers 0..C−1, shape (n,)) or "gaussian" (y: real numbers,
-            shape (n,) or (n, outputs)).
+        likelihood: "categorical" (y: integers 0..C−1, shape (n,), or for each pixel (n, height, width)),
+            "bernoulli" (the same with labels 0 and 1), or "gaussian" (y: real numbers, shape (n,) or (n, outputs)).
         transform: where given, also checks that x is what it acts on (rank, dtype).
         require_y: False for inputs to predict at; `data` may then be x alone, and the result has
             targets of shape (n, 0).
@@ -146,7 +146,7 @@ def as_data(
         )
     if likelihood == "gaussian":
         return Data(x, _real_targets(y))
-    labels, num_classes = _labels(y, num_classes)
+    labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes)
     return Data(x, labels, num_classes)
 
 
@@ -263,17 +263,17 @@ def _tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n"], int]:
-    """Class labels 0..C−1, and C."""
-    if y.ndim != 1:
+def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n *cells"], int]:
+    """Class labels 0..C−1, one an example or a map of them, and C."""
+    if y.ndim in (0, 2) or y.numel() == 0:  # two axes are one-hot rows or a column more often than labels along a line
         cure = ""
         if y.ndim == 2:
             cure = " Drop the axis with y[:, 0]." if y.shape[1] == 1 else " Turn one-hot rows into labels: y.argmax(1)."
-        raise DataError(f"y has shape {tuple(y.shape)}; expected labels of shape (n,).{cure}")
+        raise DataError(f"y has shape {tuple(y.shape)}; expected labels of shape (n,), or (n, height, width).{cure}")
     if y.is_floating_point():
         _check_finite(y, "y")
         odd = torch.nonzero(y != y.round())
-        came = f"{float(y[odd[0, 0]]):g} at index {int(odd[0, 0])}" if len(odd) else "whole numbers"
+        came = f"{float(y[tuple(odd[0])]):g} at index {int(odd[0, 0])}" if len(odd) else "whole numbers"
         raise DataError(
             f"y has dtype {_name(y.dtype)} ({came}); expected integer labels. Use y.long() (an "
             "array: y.astype(int)) if they are labels, likelihood='gaussian' if they are real targets."
@@ -283,7 +283,7 @@ def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n"], int
     if len(negative):
         first = int(negative[0, 0])
         raise DataError(
-            f"y holds {len(negative)} negative labels, the first {int(y[first])} at index {first}; "
+            f"y holds {len(negative)} negative labels, the first {int(y[tuple(negative[0])])} at index {first}; "
             "expected 0..C-1. Drop examples without a class, or give them a class of their own."
         )
     present = torch.unique(y).tolist()
@@ -297,9 +297,9 @@ def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n"], int
                 "there are: bayesinv.Data(x, y, num_classes=...)."
             )
     elif present[-1] >= num_classes:
-        first = int(torch.nonzero(y >= num_classes)[0, 0])
+        where = tuple(torch.nonzero(y >= num_classes)[0].tolist())
         raise DataError(
-            f"label {int(y[first])} at index {first} is out of range; expected "
+            f"label {int(y[where])} at index {where[0]} is out of range; expected "
             f"0..{num_classes - 1} for {num_classes} classes"
         )
     if len(present) < 2:

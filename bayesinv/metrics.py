@@ -12,13 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.symmetry_errors import equivariance_error, invariance_error, invariance_score
+
 __all__ = [
     "accuracy",
     "brier_score",
     "calibration_error",
+    "equivariance_error",
     "gaussian_log_loss",
+    "intersection_over_union",
     "interval_coverage",
+    "invariance_error",
+    "invariance_score",
     "log_loss",
+    "pooled_intersection_over_union",
     "rmse",
     "standard_error",
 ]
@@ -26,12 +33,14 @@ __all__ = [
 
 # The targets' axes have names of their own: that they fit the predictions is checked for everybody, since torch would
 # broadcast (n, 1) against (n,) to (n, n) and return a wrong number.
-def accuracy(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"]) -> Float[Tensor, " n"]:
+def accuracy(probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targets"]) -> Float[Tensor, " n"]:
     """Whether the most probable class is the right one, 1 or 0 for each example; its mean is the accuracy.
 
+    For maps the share of an example's cells that are right: pixel accuracy.
+
     Args:
-        probs: class probabilities, (n, C).
-        y: labels 0..C-1, (n,).
+        probs: class probabilities, (n, C), or of maps (n, *cells, C).
+        y: labels 0..C-1, (n,) or (n, *cells).
 
     Raises:
         ValueError: labels of another shape or out of range, or no examples.
@@ -41,18 +50,18 @@ def accuracy(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"]) -> Float[T
         tensor([1., 0.], dtype=torch.float64)
     """
     _check_labels(probs, y)
-    return (probs.argmax(-1) == y).double()
+    return (probs.argmax(-1) == y).double().reshape(len(y), -1).mean(1)
 
 
-def log_loss(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"]) -> Float[Tensor, " n"]:
-    """-log p(y_i), nats, the negative log likelihood of each example.
+def log_loss(probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targets"]) -> Float[Tensor, " n"]:
+    """-log p(y_i), nats, the negative log likelihood of each example; for maps the sum over its cells.
 
     Probabilities below 1e-12 count as that: a network in float32 rounds to zero, and one such example would make every
     mean infinite. An example then costs 27.6 nats.
 
     Args:
-        probs: class probabilities, (n, C).
-        y: labels 0..C-1, (n,).
+        probs: class probabilities, (n, C), or of maps (n, *cells, C).
+        y: labels 0..C-1, (n,) or (n, *cells).
 
     Raises:
         ValueError: labels of another shape or out of range, or no examples.
@@ -62,15 +71,16 @@ def log_loss(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"]) -> Float[T
         tensor([ 0.6931, 27.6310], dtype=torch.float64)
     """
     _check_labels(probs, y)
-    return -probs.double().gather(1, y[:, None].long())[:, 0].clamp_min(1e-12).log()
+    own = probs.double().gather(-1, y[..., None].long())[..., 0]
+    return -own.clamp_min(1e-12).log().reshape(len(y), -1).sum(1)
 
 
-def brier_score(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"]) -> Float[Tensor, " n"]:
-    """Σ_c (p_ic - 1[y_i = c])² for each example, from 0 to 2.
+def brier_score(probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targets"]) -> Float[Tensor, " n"]:
+    """Σ_c (p_ic - 1[y_i = c])² for each example, from 0 to 2; for maps the mean over its cells.
 
     Args:
-        probs: class probabilities, (n, C).
-        y: labels 0..C-1, (n,).
+        probs: class probabilities, (n, C), or of maps (n, *cells, C).
+        y: labels 0..C-1, (n,) or (n, *cells).
 
     Raises:
         ValueError: labels of another shape or out of range, or no examples.
@@ -83,16 +93,18 @@ def brier_score(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"]) -> Floa
         tensor([0.5000, 2.0000], dtype=torch.float64)
     """
     _check_labels(probs, y)
-    target = torch.nn.functional.one_hot(y.long(), probs.shape[1]).double()
-    return (probs.double() - target).square().sum(1)
+    target = torch.nn.functional.one_hot(y.long(), probs.shape[-1]).double()
+    return (probs.double() - target).square().sum(-1).reshape(len(y), -1).mean(1)
 
 
-def calibration_error(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"], num_bins: int = 15) -> float:
+def calibration_error(probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targets"], num_bins: int = 15) -> float:
     """Expected calibration error: |confidence - accuracy| of the most probable class, over bins of equal width.
 
+    For maps over all cells of all examples.
+
     Args:
-        probs: class probabilities, (n, C).
-        y: labels 0..C-1, (n,).
+        probs: class probabilities, (n, C), or of maps (n, *cells, C).
+        y: labels 0..C-1, (n,) or (n, *cells).
         num_bins: of [0, 1]; each is closed on the left.
 
     Raises:
@@ -117,6 +129,51 @@ def calibration_error(probs: Float[Tensor, "n C"], y: Int[Tensor, "*targets"], n
         inside = bins == b
         total += float(inside.double().mean() * (confidence[inside].mean() - right[inside].mean()).abs())
     return total
+
+
+def intersection_over_union(
+    probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targets"], label: int = 1
+) -> Float[Tensor, " n"]:
+    """|A ∩ B| / |A ∪ B| of the cells of one label, predicted (A) and true (B), for each map.
+
+    1 where neither holds the label. The mean over maps counts each alike; `pooled_intersection_over_union` counts each
+    cell alike.
+
+    Args:
+        probs: class probabilities, (n, *cells, C).
+        y: labels 0..C-1, (n, *cells).
+        label: which.
+
+    Raises:
+        ValueError: labels of another shape or out of range, or no examples.
+
+    Example:
+        >>> probs = torch.tensor([[[0.1, 0.9], [0.2, 0.8], [0.9, 0.1]]])
+        >>> intersection_over_union(probs, torch.tensor([[1, 0, 0]]))
+        tensor([0.5000], dtype=torch.float64)
+    """
+    both, either = _overlaps(probs, y, label)
+    return torch.where(either > 0, both / either.clamp_min(1.0), 1.0)
+
+
+def pooled_intersection_over_union(
+    probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targets"], label: int = 1
+) -> float:
+    """Σ_i |A_i ∩ B_i| / Σ_i |A_i ∪ B_i|: maps without the label count only by what is wrongly found there.
+
+    Args:
+        probs, y, label: as for `intersection_over_union`.
+
+    Raises:
+        ValueError: labels of another shape or out of range, or no examples.
+
+    Example:
+        >>> probs = torch.tensor([[[0.1, 0.9], [0.2, 0.8], [0.9, 0.1]]])
+        >>> pooled_intersection_over_union(probs, torch.tensor([[1, 0, 0]]))
+        0.5
+    """
+    both, either = _overlaps(probs, y, label)
+    return float(both.sum() / either.sum()) if float(either.sum()) > 0 else 1.0
 
 
 def rmse(mean: Float[Tensor, "n outputs"], y: Float[Tensor, "*targets"]) -> float:
@@ -203,12 +260,22 @@ def standard_error(values: Float[Tensor, " n"]) -> float:
     return float(values.double().std()) / math.sqrt(n) if n > 1 else math.nan
 
 
+def _overlaps(probs: Tensor, y: Tensor, label: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """How many cells of each map hold the label in both, and in either."""
+    _check_labels(probs, y)
+    found, true = ((cells == label).reshape(len(y), -1) for cells in (probs.argmax(-1), y))
+    return (found & true).sum(1).double(), (found | true).sum(1).double()
+
+
 def _check_labels(probs: Tensor, y: Tensor) -> None:
-    if y.shape != probs.shape[:1] or len(y) == 0:
-        raise ValueError(f"y: expected one label for each of {len(probs)} predictions (n >= 1), got {tuple(y.shape)}")
+    if y.shape != probs.shape[:-1] or y.numel() == 0:
+        which = (
+            f"{len(probs)} predictions (n >= 1)" if probs.ndim == 2 else f"the predictions {tuple(probs.shape[:-1])}"
+        )
+        raise ValueError(f"y: expected one label for each of {which}, got {tuple(y.shape)}")
     low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= probs.shape[1]:
-        raise ValueError(f"y: expected labels 0..{probs.shape[1] - 1} as in probs, got {low}..{high}")
+    if low < 0 or high >= probs.shape[-1]:
+        raise ValueError(f"y: expected labels 0..{probs.shape[-1] - 1} as in probs, got {low}..{high}")
 
 
 def _check_targets(mean: Tensor, y: Tensor) -> None:

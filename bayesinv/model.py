@@ -1,6 +1,8 @@
 """The one Pyro model that variational inference, NUTS, simulation and prediction all run.
 
-    η ~ p(η),    h ~ p(h),    f(x) = mean_s h(T_{η ε_s} x),    y_i ~ p(y | f(x_i)),
+    η ~ p(η),    h ~ p(h),    f(x) = mean_s T'_{η ε_s}⁻¹ h(T_{η ε_s} x),    y_i ~ p(y | f(x_i)),
+
+T' = 1 for an invariant function;
 
 with h, a Gaussian process or a network with a Gaussian prior over its weights, integrated out by the evidence, so that
 η is what is left to sample.
@@ -30,7 +32,7 @@ from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_exte
 from bayesinv.orbits import Orbit
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
-from bayesinv.transforms import Transform, as_transform, from_config
+from bayesinv.transforms import Transform, as_action, as_transform, from_config
 
 PRECISIONS = {"mixed": torch.float32, "double": torch.float64}
 
@@ -40,7 +42,7 @@ class Simulation:
     """One draw from the model: extents (K,), function values (n, C) and targets."""
 
     extents: Float[Tensor, " K"]
-    function: Float[Tensor, "n C"]
+    function: Float[Tensor, "n *cells C"]
     y: Tensor
 
 
@@ -52,7 +54,9 @@ class InvarianceModel(nn.Module):
             ``torch.nn.Module`` from (n, *event) to (n, outputs) to make one around.
         transforms: a :class:`Transform`, a list of them (applied in order), or built-in names
             such as "affine2d" or ["rotation", "translate_x"].
-        likelihood: "categorical" (labels 0..C-1) or "gaussian" (real targets).
+        likelihood: "categorical" (labels 0..C-1), "bernoulli" (labels 0 and 1, a network with one output) or
+            "gaussian" (real targets). Labels are (n,), or maps (n, height, width) for a network that returns
+            (n, C, height, width).
         evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "dirichlet", "polya_gamma",
             "gaussian" and "stochastic", for a network "laplace" and "plugin".
         priors: by symmetry name: a Pyro distribution, a number (fixed), or None (off); internal units.
@@ -66,6 +70,9 @@ class InvarianceModel(nn.Module):
             Augerino and AugNet train; only with evidence="plugin"). A Gaussian process averages function values.
         augmentation: how coordinates are drawn within their extents, by symmetry name: "uniform", "one_sided",
             "gaussian" or "von_mises" (angles); those left out have their transform's own, mostly "uniform".
+        output_action: how outputs move with the inputs, for networks: None (they stay, an invariant model), "image"
+            (maps that move with the image), "vector" (outputs (n, 3) that turn with the points), or an object with
+            ``inverse(outputs, t)``; see `bayesinv.transforms.actions`.
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -90,12 +97,19 @@ class InvarianceModel(nn.Module):
         memory_budget: int = 2**30,
         average: str = "function",
         augmentation: Mapping[str, str] | None = None,
+        output_action: Any = None,
     ):
         super().__init__()
         self.backbone = as_backbone(backbone)
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
         self.orbit = Orbit(as_transform(transforms), num_orbit_samples, draws, orbit_seed, augmentation)
+        self.output_action = as_action(output_action, self.transform)
+        if self.output_action is not None and not self.is_network:
+            raise ValueError(
+                "output_action: the outputs of an equivariant Gaussian process depend on each other through the "
+                "transform, which the evidences here, one for each output, leave out; use a network"
+            )
         self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
         self.extents = Extents(self.transform.coordinates, priors)
         self.precision = precision
@@ -172,6 +186,7 @@ class InvarianceModel(nn.Module):
         else:
             self.backbone.prepare(data.num_outputs)
             self._check_outputs(self.backbone.initialise(data.x, output_variance, seed), data)
+            self._check_cells(data)
             if self.evidence.name != "plugin":
                 self.backbone.check_layers(self.evidence.name)
 
@@ -213,11 +228,34 @@ class InvarianceModel(nn.Module):
             raise DataError(
                 f"the network has {num_outputs} outputs and y {wanted} columns; make its last layer {wanted} wide"
             )
+        if self.likelihood == "bernoulli" and num_outputs != 1:
+            raise DataError(
+                f"the network has {num_outputs} outputs; a Bernoulli likelihood takes one logit, that of label 1: make "
+                'its last layer one wide, or use likelihood="categorical"'
+            )
         if self.likelihood == "categorical" and num_outputs < max(2, wanted):
             raise DataError(
                 f"the network has {num_outputs} outputs for {wanted} classes; make its last layer {wanted} wide "
                 "(logits, without a softmax)"
             )
+
+    def _check_cells(self, data: Data) -> None:
+        """Raise unless the network's output has the shape of the targets, and moves as the action says."""
+        with torch.no_grad(), seeded(0):
+            outputs = self.network(data.x[:2])
+        cells, wanted = tuple(outputs.shape[2:]), tuple(data.y.shape[1:]) if self.likelihood != "gaussian" else ()
+        if cells != wanted:
+            cure = "flatten or pool what is left of the event axes inside it" if not wanted else "resize one of the two"
+            raise DataError(
+                f"the network has to return {('n', 'C', *wanted)} for targets {('n', *data.y.shape[1:])}, and "
+                f"{('n', *outputs.shape[1:])} came; {cure}".replace("'", "")
+            )
+        if self.output_action is not None:
+            t = torch.zeros(1, self.transform.num_columns, dtype=torch.float64, device=outputs.device)
+            try:
+                self.output_action.inverse(outputs[None], t)
+            except ValueError as error:
+                raise DataError(str(error)) from error
 
     def forward(self, data: Data, num_total: int | None = None) -> None:
         """The Pyro model: one site per latent extent, and the evidence as a factor.
@@ -250,7 +288,8 @@ class InvarianceModel(nn.Module):
         identity = not self.active and not any(self.extents.fixed.values())
         if isinstance(self.backbone, NeuralNetwork):
             base = self.orbit.fresh_base() if fresh else None
-            return self.backbone.at(self.orbit, eta, self.average, self.memory_budget, identity, base)
+            budget = self.memory_budget
+            return self.backbone.at(self.orbit, eta, self.average, budget, identity, base, self.output_action)
         return self.backbone.at(self.orbit, eta, PRECISIONS[self.precision], self.memory_budget, identity)
 
     def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
@@ -270,8 +309,8 @@ class InvarianceModel(nn.Module):
 
     def function_posterior(
         self, x: Float[Tensor, n * event], data: Data, eta: Float[Tensor, " K"]
-    ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
-        """Mean and variance of f(x) given the data and the extents, each (n, C)."""
+    ) -> tuple[Float[Tensor, "n *cells C"], Float[Tensor, "n *cells C"]]:
+        """Mean and variance of f(x) given the data and the extents, each (n, C), or (n, *cells, C)."""
         return self.evidence.function_posterior(self.at(eta), x, data)
 
     @torch.no_grad()
@@ -370,6 +409,7 @@ class InvarianceModel(nn.Module):
             "precision": self.precision,
             "memory_budget": self.memory_budget,
             "average": self.average,
+            **({"output_action": self.output_action.name} if self.output_action is not None else {}),
         }
 
     @classmethod

@@ -293,21 +293,30 @@ def _elements(orders: Sequence[int]) -> Float[Tensor, "G groups"]:
 
 
 def weighted_mean(
-    values: Float[Tensor, "copies *rest"], weights: Float[Tensor, " copies"] | None
+    values: Float[Tensor, "copies *rest"], weights: Float[Tensor, "copies *some"] | None
 ) -> Float[Tensor, "*rest"]:
-    """Σ_s w_s v_s; the plain mean without weights."""
-    return values.mean(0) if weights is None else torch.tensordot(weights.to(values), values, 1)
+    """Σ_s w_s v_s; the plain mean without weights. Weights may differ along the first axes after that of the copies."""
+    if weights is None:
+        return values.mean(0)
+    if weights.ndim == 1:
+        return torch.tensordot(weights.to(values), values, 1)
+    return (_along(weights.to(values), values) * values).sum(0)
 
 
 def average_log_probs(
-    log_probs: Float[Tensor, "copies *rest"], weights: Float[Tensor, " copies"] | None
+    log_probs: Float[Tensor, "copies *rest"], weights: Float[Tensor, "copies *some"] | None
 ) -> Float[Tensor, "*rest"]:
-    """log Σ_s w_s exp(l_s); the log of the plain mean without weights."""
+    """log Σ_s w_s exp(l_s); the log of the plain mean without weights, which are as in `weighted_mean`."""
     if weights is None:
         return log_probs.logsumexp(0) - math.log(len(log_probs))
     # The floor keeps the gradient of a weight of zero finite: it is that of no copy at all.
     log_weights = weights.to(log_probs).clamp_min(torch.finfo(log_probs.dtype).tiny).log()
-    return (log_probs + log_weights.reshape(-1, *[1] * (log_probs.ndim - 1))).logsumexp(0)
+    return (log_probs + _along(log_weights, log_probs)).logsumexp(0)
+
+
+def _along(weights: Tensor, values: Tensor) -> Tensor:
+    """Weights with axes at the end for those of the values that they do not tell apart."""
+    return weights.reshape(*weights.shape, *[1] * (values.ndim - weights.ndim))
 
 
 def average_function(

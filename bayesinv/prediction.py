@@ -16,19 +16,19 @@ class Prediction:
     """Predictions for n inputs; the fields of the other kind of likelihood are None.
 
     Attributes:
-        probs: class probabilities, (n, classes).
+        probs: class probabilities, (n, classes); for maps of labels (n, *cells, classes).
         mean: mean of the targets, (n, outputs).
         variance: of the targets for regression, noise included, (n, outputs); for classification of the
             class probabilities over extents and function, (n, classes): what more data could remove.
     """
 
-    variance: Float[Tensor, "n outputs"]
-    probs: Float[Tensor, "n classes"] | None = None
+    variance: Float[Tensor, "n *cells outputs"]
+    probs: Float[Tensor, "n *cells classes"] | None = None
     mean: Float[Tensor, "n outputs"] | None = None
 
     @property
-    def labels(self) -> Int[Tensor, " n"]:
-        """The most probable class of each input.
+    def labels(self) -> Int[Tensor, n * cells]:
+        """The most probable class of each input, or of each cell of it.
 
         Raises:
             AttributeError: the model is a regression.
@@ -50,7 +50,7 @@ class Average(ABC):
     """Moments of the predictions, built up over weighted posterior draws of the extents."""
 
     @abstractmethod
-    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
+    def add(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
         """Take in the function's posterior at one draw of the extents."""
 
     @abstractmethod
@@ -74,12 +74,12 @@ class ClassAverage(Average):
         self._first: Tensor | None = None
         self._second: Tensor | None = None
 
-    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
+    def add(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
         """Take in the function's posterior at one draw of the extents."""
         if self._noise is None:
             flat = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
             self._noise = flat.reshape(self._num_samples, *mean.shape).to(mean.device)
-        probabilities = self._log_probabilities(mean + variance.sqrt() * self._noise).exp()  # (draws, n, C)
+        probabilities = self._log_probabilities(mean + variance.sqrt() * self._noise).exp()  # (draws, n, *cells, C)
         first, second = weight * probabilities.mean(0), weight * probabilities.square().mean(0)
         self._first = first if self._first is None else self._first + first
         self._second = second if self._second is None else self._second + second

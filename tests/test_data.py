@@ -213,7 +213,7 @@ def test_data_of_an_unknown_kind(data, error, message):
 
 
 def test_unknown_likelihood():
-    with pytest.raises(ValueError, match="'poisson'; known: categorical, gaussian"):
+    with pytest.raises(ValueError, match="'poisson'; known: categorical, bernoulli, gaussian"):
         as_data((X, Y), "poisson")
 
 

@@ -12,10 +12,12 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 
 # Each line may import the lines above it and itself. A new part goes where it belongs.
 LAYERS = [
-    ["errors", "randomness", "quantiles", "metrics"],
+    ["errors", "randomness", "quantiles"],
     ["transforms"],
     ["augmentation"],
     ["data", "extents", "orbits", "spike_and_slab"],
+    ["symmetry_errors"],
+    ["metrics"],
     ["streams"],
     ["datasets", "prediction"],
     ["backbones"],

@@ -119,3 +119,31 @@ def test_targets_and_options_that_do_not_fit():
         metrics.interval_coverage(one, one, one, level=90.0)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         metrics.calibration_error(PROBS, LABELS, num_bins=0)
+
+
+def maps():
+    """Two maps of four cells: one half right, one without the label on either side."""
+    probs = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]).repeat(2, 1, 1)
+    probs[1] = torch.tensor([0.7, 0.3])
+    return probs, torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0]])
+
+
+def test_maps_by_hand():
+    probs, y = maps()
+    assert metrics.accuracy(probs, y).tolist() == [0.5, 1.0]
+    expected = -(math.log(0.9) + math.log(0.2) + math.log(0.9) + math.log(0.4))
+    assert float(metrics.log_loss(probs, y)[0]) == pytest.approx(expected, rel=1e-6)
+    assert float(metrics.brier_score(probs, y)[1]) == pytest.approx(2 * 0.3**2, rel=1e-6)
+    flat = metrics.calibration_error(probs.flatten(0, 1), y.flatten())
+    assert metrics.calibration_error(probs, y) == pytest.approx(flat)
+
+
+def test_intersection_over_union():
+    probs, y = maps()
+    # found {0, 1}, true {0, 3}: one in both, three in either; nothing in the second map
+    assert metrics.intersection_over_union(probs, y).tolist() == pytest.approx([1 / 3, 1.0])
+    assert metrics.pooled_intersection_over_union(probs, y) == pytest.approx(1 / 3)
+    assert metrics.intersection_over_union(probs, y, label=0).tolist() == pytest.approx([1 / 3, 1.0])
+    assert metrics.pooled_intersection_over_union(probs, y, label=0) == pytest.approx(5 / 7)
+    with pytest.raises(ValueError, match="expected one label for each of the predictions"):
+        metrics.intersection_over_union(probs, y[:, :3])

@@ -1,8 +1,8 @@
-"""f = E_t h_θ(T_t x): a network seen through its orbit at one value of the extents."""
+"""f = E_t T'_t⁻¹ h_θ(T_t x): a network seen through its orbit at one value of the extents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.orbits import Orbit, average_log_probs, weighted_mean
+from bayesinv.transforms.actions import OutputAction, undo
 
 if TYPE_CHECKING:
     from bayesinv.backbones.network import NeuralNetwork
@@ -17,19 +18,66 @@ if TYPE_CHECKING:
 AVERAGES = ("function", "probabilities", "log_likelihood")
 
 
+def moved_back(
+    action: OutputAction | None,
+    outputs: Float[Tensor, "S n *out"],
+    t: Float[Tensor, S * each] | None,
+    weights: Float[Tensor, " S"] | None = None,
+) -> tuple[Float[Tensor, "S n *cells C"], Float[Tensor, S * some] | None]:
+    """T'_t⁻¹ h(T_t x) with the channels in the last axis, and the weight of every copy (in every cell of an output).
+
+    A cell that some copies have left is averaged over the others: with m_s the share of it that copy s covers,
+
+        f(p) = Σ_s w_s m_s(p) o_s(p) / Σ_s w_s m_s(p),
+
+    so that nothing is extrapolated and borders do not fade. Where no copy is left the outputs are zero: for classes,
+    all alike.
+
+    Args:
+        action: T'; None if outputs stay.
+        outputs: h(T_t x), (S, n, C) or maps (S, n, C, *cells).
+        t: (S, columns) or (S, n, columns); None for inputs as they are.
+        weights: of the copies, (S,); equal if None.
+    """
+    coverage = None
+    if action is not None and t is not None:
+        outputs, coverage = undo(action, outputs, t)
+    values = outputs.movedim(2, -1)
+    if coverage is None:
+        return values, weights
+    shares = coverage if weights is None else coverage * weights.to(coverage).reshape(-1, *[1] * (coverage.ndim - 1))
+    total = shares.sum(0)
+    return values, torch.where(total > 0, shares / torch.where(total > 0, total, 1.0), 1.0 / len(shares))
+
+
 def average_copies(
-    outputs: Float[Tensor, "S n C"], average: str, likelihood: str, weights: Float[Tensor, " S"] | None = None
-) -> Float[Tensor, "n C"]:
+    outputs: Float[Tensor, "S n *cells C"],
+    average: str,
+    likelihood: str,
+    weights: Float[Tensor, S * some] | None = None,
+) -> Float[Tensor, "n *cells C"]:
     """The function f whose likelihood is the average over the copies of an input.
 
     "function": mean_s h_s. For classes also "probabilities": log mean_s softmax h_s, and "log_likelihood":
     mean_s log softmax h_s; for real targets the mean of those mixtures is mean_s h_s again. The means are weighted
-    where there are weights.
+    where there are weights. A Bernoulli's single output is a logit, and so is its average.
     """
     if average == "function" or likelihood == "gaussian":
         return weighted_mean(outputs, weights)
-    log_probs = outputs.log_softmax(-1)
-    return weighted_mean(log_probs, weights) if average == "log_likelihood" else average_log_probs(log_probs, weights)
+    if likelihood == "bernoulli" and average == "log_likelihood":
+        return weighted_mean(outputs, weights)  # the normalised mean of log probabilities has the mean logit
+    log_probs = class_log_probs(outputs, likelihood)
+    if average == "log_likelihood":
+        return weighted_mean(log_probs, weights)
+    log_probs = average_log_probs(log_probs, weights)
+    return log_probs[..., 1:] - log_probs[..., :1] if likelihood == "bernoulli" else log_probs
+
+
+def class_log_probs(f: Float[Tensor, "*batch C"], likelihood: str) -> Float[Tensor, "*batch classes"]:
+    """log softmax f; of a Bernoulli's single logit the log probabilities of 0 and 1."""
+    if likelihood == "bernoulli":
+        return torch.cat([torch.nn.functional.logsigmoid(-f), torch.nn.functional.logsigmoid(f)], -1)
+    return f.log_softmax(-1)
 
 
 class InvariantNetwork:
@@ -43,6 +91,7 @@ class InvariantNetwork:
         memory_budget: bytes that one block of copies may take where no gradient is asked for.
         identity: True when every extent is fixed to zero; the orbit is then the input itself, once.
         base: base draws in place of the orbit's own.
+        action: how outputs move with the inputs; None if they stay.
     """
 
     def __init__(
@@ -54,7 +103,9 @@ class InvariantNetwork:
         memory_budget: int = 2**30,
         identity: bool = False,
         base: Float[Tensor, "S K"] | None = None,
+        action: OutputAction | None = None,
     ):
+        self.action = action
         self.backbone, self.orbit, self.eta, self.average = backbone, orbit, eta, average
         self.memory_budget, self.identity, self.base = memory_budget, identity, base
 
@@ -71,20 +122,35 @@ class InvariantNetwork:
 
     def outputs(
         self, x: Float[Tensor, n * event], weights: Mapping[str, Tensor] | None = None
-    ) -> Float[Tensor, "S n C"]:
-        """h_θ(T_s x), with some weights replaced if given."""
+    ) -> Float[Tensor, "S n *out"]:
+        """h_θ(T_s x), with some weights replaced if given; (S, n, C), or maps (S, n, C, *cells)."""
         points = self.points(x)
         flat = self.backbone.functional(weights or {}, points.flatten(0, 1))
         return flat.unflatten(0, points.shape[:2])
 
+    def moved_back(
+        self, outputs: Float[Tensor, "S n *out"]
+    ) -> tuple[Float[Tensor, "S n *cells C"], Float[Tensor, S * some] | None]:
+        """What is averaged, and its weights; see :func:`moved_back`."""
+        t = None
+        if self.action is not None and not self.identity:
+            t = self.orbit.coordinates(self.eta.to(outputs.device), self.base)
+        return moved_back(self.action, outputs, t, self.weights())
+
     @torch.no_grad()
-    def outputs_in_blocks(self, x: Float[Tensor, n * event]) -> Float[Tensor, "S n C"]:
-        """The same without gradients, for any n; layers draw and update no statistics."""
+    def in_blocks(
+        self, x: Float[Tensor, n * event], reduce: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Two statistics (n, ...) of the copies' outputs and their weights, without gradients and for any n.
+
+        Layers draw and update no statistics of their own.
+        """
         net = self.backbone.net
         training = {module: module.training for module in net.modules()}
         net.eval()
         try:
-            return torch.cat([self.outputs(block) for block in x.split(self._block_size(x))], dim=1)
+            parts = [reduce(*self.moved_back(self.outputs(block))) for block in x.split(self._block_size(x))]
+            return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         finally:
             for module, flag in training.items():
                 module.training = flag

@@ -16,6 +16,7 @@ from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.errors import DataError
 from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
+from bayesinv.transforms.actions import OutputAction
 
 PRIORS = ("layer", "tensor", "isotropic")
 
@@ -37,8 +38,8 @@ class NeuralNetwork(nn.Module):
     does not.
 
     Args:
-        net: maps (n, *event) to (n, outputs); copied, so that training does not reach the caller's network. Its
-            weights are where training starts.
+        net: maps (n, *event) to (n, outputs), or for maps of outputs to (n, channels, *cells); copied, so that
+            training does not reach the caller's network. Its weights are where training starts.
         prior: "layer" (one gain for the weights and biases of a module), "tensor" (one for each), or "isotropic"
             (one standard deviation for everything, without fan-in).
         start_gain: the gains before any learning.
@@ -114,12 +115,12 @@ class NeuralNetwork(nn.Module):
         scales = self.prior_scales()
         return -0.5 * torch.stack([(weights[name] / scales[name]).square().sum() for name in scales]).sum()
 
-    def forward(self, x: Float[Tensor, n * event]) -> Float[Tensor, "n outputs"]:
+    def forward(self, x: Float[Tensor, n * event]) -> Float[Tensor, n * outputs]:
         """h_θ(x) at the current weights."""
         return self.functional({}, x)
 
-    def functional(self, weights: Mapping[str, Tensor], x: Float[Tensor, n * event]) -> Float[Tensor, "n outputs"]:
-        """h_θ(x) with some weights replaced.
+    def functional(self, weights: Mapping[str, Tensor], x: Float[Tensor, n * event]) -> Float[Tensor, n * outputs]:
+        """h_θ(x) with some weights replaced, (n, outputs) or (n, channels, *cells).
 
         Raises:
             DataError: the network does not return one row of outputs per input.
@@ -127,7 +128,7 @@ class NeuralNetwork(nn.Module):
         x = x.to(self.dtype)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
             out = functional_call(self.net, dict(weights), (x,)) if weights else self.net(x)
-        if not isinstance(out, Tensor) or out.ndim not in (1, 2) or len(out) != len(x):
+        if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4) or len(out) != len(x):
             came = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise DataError(
                 f"the network has to return (n, outputs) for inputs (n, *event), here n = {len(x)}, but {came} came; "
@@ -144,9 +145,10 @@ class NeuralNetwork(nn.Module):
         memory_budget: int,
         identity: bool = False,
         base: Float[Tensor, "S K"] | None = None,
+        action: OutputAction | None = None,
     ) -> InvariantNetwork:
         """The network seen through its orbit at one value of the extents."""
-        return InvariantNetwork(self, orbit, eta, average, memory_budget, identity, base)
+        return InvariantNetwork(self, orbit, eta, average, memory_budget, identity, base, action)
 
     def check_layers(self, evidence: str) -> None:
         """Refuse layers under which the evidence has no meaning.
@@ -176,7 +178,7 @@ class NeuralNetwork(nn.Module):
         """Nothing to size: the network comes with its outputs."""
 
     def initialise(self, x: Float[Tensor, n * event], output_variance: float, seed: int) -> int:
-        """Run a few inputs through the network; returns how many outputs it has.
+        """Run a few inputs through the network; returns how many outputs it has, for each cell of a map of them.
 
         Raises:
             DataError: the network cannot take these inputs.

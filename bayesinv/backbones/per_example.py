@@ -51,7 +51,7 @@ def example_gram(
         points: copies of every example, (S, m, *event).
         rows: from the averaged outputs (m, C) to A of shape (R, m, C), called once. If A depends on the outputs,
             K is differentiated through it too; detach them where that is not wanted.
-        average: from the copies' outputs (S, m, C) to (m, C), example by example; the mean if None.
+        average: from the copies' outputs (S, m, C), or maps of them, to (m, C), example by example; the mean if None.
 
     Returns:
         f (m, C) and K (R, m, m).
@@ -164,7 +164,7 @@ def _gradients(
 def _outputs(net: nn.Module, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"]) -> Tensor:
     outputs = functional_call(net, dict(weights), (points.flatten(0, 1),))
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-    return outputs.unflatten(0, points.shape[:2])  # (S, m, C)
+    return outputs.unflatten(0, points.shape[:2])  # (S, m, C), or (S, m, channels, *cells)
 
 
 def _detach(J: Tensor | _Product) -> Tensor | _Product:

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 LIKELIHOODS = ("categorical", "gaussian")
+ALL_LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
 # A new evidence is one file and one line here: its name, its class, the likelihoods it serves. A class that serves both
 # takes ``likelihood=``.
@@ -39,8 +40,8 @@ EVIDENCES: dict[str, tuple[Callable[..., Evidence], tuple[str, ...]]] = {
     "dirichlet": (DirichletEvidence, ("categorical",)),
     "polya_gamma": (PolyaGammaEvidence, ("categorical",)),
     "stochastic": (StochasticGPEvidence, LIKELIHOODS),
-    "laplace": (LaplaceEvidence, LIKELIHOODS),
-    "plugin": (PlugInEvidence, LIKELIHOODS),
+    "laplace": (LaplaceEvidence, ALL_LIKELIHOODS),
+    "plugin": (PlugInEvidence, ALL_LIKELIHOODS),
 }
 # Dirichlet targets are conjugate, so that one evaluation needs no inner iteration. tests/benchmarks/digits.py
 # --evidences compares them with the others on accuracy, log loss and calibration.
@@ -48,6 +49,7 @@ DEFAULTS = {
     ("gp", "categorical"): "dirichlet",
     ("gp", "gaussian"): "gaussian",
     ("network", "categorical"): "laplace",
+    ("network", "bernoulli"): "laplace",
     ("network", "gaussian"): "laplace",
 }
 
@@ -57,15 +59,20 @@ def as_evidence(evidence: str | Evidence, likelihood: str, backbone: str = "gp")
 
     Args:
         evidence: which.
-        likelihood: "categorical" or "gaussian".
+        likelihood: "categorical", "bernoulli" (networks only) or "gaussian".
         backbone: "gp" or "network".
 
     Raises:
         ValueError: an unknown likelihood or evidence, or one that does not serve the likelihood or the backbone.
         TypeError: neither a name nor an evidence.
     """
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood: expected one of {sorted(LIKELIHOODS)}, got {likelihood!r}")
+    if likelihood not in ALL_LIKELIHOODS:
+        raise ValueError(f"likelihood: expected one of {sorted(ALL_LIKELIHOODS)}, got {likelihood!r}")
+    if (backbone, likelihood) not in DEFAULTS:
+        raise ValueError(
+            f'likelihood="{likelihood}" is for networks, and the backbone is a Gaussian process; use "categorical" '
+            "with two classes"
+        )
     if isinstance(evidence, str):
         name = DEFAULTS[backbone, likelihood] if evidence == "auto" else evidence
         if name not in EVIDENCES:

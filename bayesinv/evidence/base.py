@@ -70,20 +70,20 @@ class Evidence(nn.Module, ABC):
     @abstractmethod
     def function_posterior(
         self, prior: Any, x: Float[Tensor, n * event], data: Data
-    ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
-        """Mean and variance of f(x) given the data, each of shape (n, C)."""
+    ) -> tuple[Float[Tensor, "n *cells C"], Float[Tensor, "n *cells C"]]:
+        """Mean and variance of f(x) given the data, each of shape (n, C), or (n, *cells, C) for maps."""
 
     @abstractmethod
     def average(self, num_function_samples: int, seed: int) -> Average:
         """What turns posteriors of f, one a draw of the extents, into a prediction."""
 
     @abstractmethod
-    def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Tensor) -> Float[Tensor, "*draws n"]:
+    def log_likelihood(self, f: Float[Tensor, "*draws_n_cells C"], y: Tensor) -> Float[Tensor, "*draws_n"]:
         """log p(y_i | f_i)."""
 
     @abstractmethod
-    def sample_targets(self, f: Float[Tensor, "n C"]) -> Tensor:
-        """y ~ p(y | f): class labels (n,), or real targets (n, C)."""
+    def sample_targets(self, f: Float[Tensor, "n *cells C"]) -> Tensor:
+        """y ~ p(y | f): class labels (n,) or (n, *cells), or real targets (n, C)."""
 
     @abstractmethod
     def log_hyperprior(self) -> Float[Tensor, ""]:

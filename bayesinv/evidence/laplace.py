@@ -39,10 +39,20 @@ class LaplaceEvidence(NetworkEvidence):
     fits any data without a symmetry, and every extent goes to zero. sqrt(U L) lies between; it is no bound, and
     still lost translations of ±8 pixels that U finds.
 
+    Where an example has a map of P cells, K_c is that of a random subset of (cell, output) pairs: ``num_outputs`` of
+    them for each example, drawn anew at every step and without repetition, jointly in one block of rows
+    N = m · num_outputs out of nPC. U is then
+
+        U = log det(I + K_aa) + (nPC - a)/(N - a) (log det(I + K_N) - log det(I + K_aa)),    a = N · anchors,
+
+    and L = log det(I + nPC/N K_N). Neighbouring cells say almost the same, so that what a row adds falls with
+    N: U is the looser, the fewer rows a step sees. A Bernoulli has one row a cell (C = 1), with
+    R = sqrt(p (1 - p)).
+
     Args:
-        likelihood: "categorical" or "gaussian".
-        num_outputs: random outputs a step; None for all outputs of a batch jointly, (mC)²: given all data at once
-            that is the exact determinant, and U = L.
+        likelihood: "categorical", "bernoulli" or "gaussian".
+        num_outputs: random outputs of each example a step; None for all outputs of a batch jointly, (mC)²:
+            given all data at once that is the exact determinant, and U = L.
         block_size: examples whose gradients are held at once; larger batches fall into blocks.
         determinant: "upper" (U), "between" (sqrt(U L)) or "lower" (L).
         anchors: the share r/m, from 0 to less than 1.
@@ -93,8 +103,11 @@ class LaplaceEvidence(NetworkEvidence):
             f, K = self._kernel(prior, weights, block)
             log_likelihood = log_likelihood + self.log_likelihood(f, block.y).sum().to(torch.float64)
             # How many times the rows of this block go into those of all the data: per row of outputs, and at all.
-            rows = 1 if self.num_outputs is None else f.shape[1]
-            scale = num_total / len(block)
+            scale, rows = num_total / len(block), 1
+            if f.ndim > 2:
+                scale = num_total * f[0].numel() / K.shape[-1]
+            elif self.num_outputs is not None:
+                rows = f.shape[1]
             above = above + len(block) / len(data) * rows * self._from_above(K, scale).mean()
             if self.determinant != "upper":
                 below = below + len(block) / len(data) * _log_diagonal(scale * rows * K).sum(-1).mean()
@@ -104,17 +117,28 @@ class LaplaceEvidence(NetworkEvidence):
 
     def _kernel(
         self, prior: InvariantNetwork, weights: Mapping[str, Tensor], data: Data
-    ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "R rows rows"]]:
-        """The averaged outputs, and Λ^½ J Σ Jᵀ Λ^½ for R single outputs (rows = m), or for all (R = 1, rows = mC)."""
-        network, copy_weights = prior.backbone, prior.weights()
+    ) -> tuple[Float[Tensor, "m *cells C"], Float[Tensor, "R rows rows"]]:
+        """The averaged outputs, and Λ^½ J Σ Jᵀ Λ^½ for R single outputs (rows = m), or jointly (R = 1).
+
+        Joint rows are all outputs (mC), or those drawn of maps.
+        """
+        network = prior.backbone
+        is_map = self.likelihood != "gaussian" and data.y.ndim > 1
+        shape: list[int] = []
 
         def average(outputs: Tensor) -> Tensor:
-            return average_copies(outputs, prior.average, self.likelihood, copy_weights)
+            values, copy_weights = prior.moved_back(outputs)
+            f = average_copies(values, prior.average, self.likelihood, copy_weights)
+            shape[:] = f.shape[1:]
+            return f.flatten(1)
 
-        arguments = (network.net, weights, network.prior_scales(), prior.points(data.x), self._rows, average)
-        f, K = dense_gram(*arguments) if self.num_outputs is None else example_gram(*arguments)
+        def rows(f: Tensor) -> Tensor:
+            return self._map_rows(f.unflatten(1, shape)) if is_map else self._rows(f)
+
+        arguments = (network.net, weights, network.prior_scales(), prior.points(data.x), rows, average)
+        f, K = dense_gram(*arguments) if self.num_outputs is None or is_map else example_gram(*arguments)
         K = K.to(torch.float64).reshape(-1, *K.shape[-2:])
-        return f, K / self.noise if self.likelihood == "gaussian" else K
+        return f.unflatten(1, shape), K / self.noise if self.likelihood == "gaussian" else K
 
     def _from_above(self, K: Float[Tensor, "R rows rows"], scale: float) -> Float[Tensor, " R"]:
         """U of one output: the anchors once, and what the others add to them as often as there are such others."""
@@ -123,6 +147,27 @@ class LaplaceEvidence(NetworkEvidence):
         num_anchors = round(self.anchors * m)
         times = (scale * m - num_anchors) / (m - num_anchors)
         return terms[..., :num_anchors].sum(-1) + times * terms[..., num_anchors:].sum(-1)
+
+    def _map_rows(self, f: Float[Tensor, "m *cells C"]) -> Float[Tensor, "R m outputs"]:
+        """Columns of the root of Λ for R random (cell, output) pairs of each example, or for all of them."""
+        m, C = len(f), f.shape[-1]
+        f = f.reshape(m, -1, C)  # (m, P, C)
+        total = f.shape[1] * C
+        if self.num_outputs is None:
+            chosen = torch.arange(total).expand(m, total)
+        else:
+            chosen = torch.rand(m, total).topk(min(self.num_outputs, total)).indices  # without repetition
+        chosen = chosen.T.to(f.device)  # (R, m)
+        cell, output = chosen // C, chosen % C
+        logits = f[torch.arange(m, device=f.device), cell]  # (R, m, C)
+        if self.likelihood == "bernoulli":
+            values = (logits.sigmoid() * (-logits).sigmoid()).sqrt()
+        else:
+            p = logits.softmax(-1)
+            units = torch.nn.functional.one_hot(output, C).to(f.dtype)
+            values = p.gather(-1, output[..., None]).sqrt() * (units - p)
+        places = cell[..., None] * C + torch.arange(C, device=f.device)
+        return torch.zeros(*chosen.shape, total, dtype=f.dtype, device=f.device).scatter(-1, places, values)
 
     def _rows(self, f: Float[Tensor, "m C"]) -> Float[Tensor, "R m C"]:
         """Columns of the root of Λ (of σ²Λ for real targets), for R random outputs or for all of them."""
@@ -134,6 +179,8 @@ class LaplaceEvidence(NetworkEvidence):
         units = torch.eye(C, dtype=f.dtype, device=f.device)[chosen]  # (R, C)
         if self.likelihood == "gaussian":
             return units[:, None].expand(-1, len(f), -1)  # K is divided by σ² where the noise has a gradient
+        if self.likelihood == "bernoulli":
+            return (f.sigmoid() * (-f).sigmoid()).sqrt()[None]
         p = f.softmax(-1)  # (m, C)
         return p[:, chosen].T.sqrt()[..., None] * (units[:, None] - p)
 

@@ -93,7 +93,7 @@ class Stream(ABC):
             data: (x, y) tensors or arrays; a `Data`; a map-style ``Dataset`` of (x, y) items; a ``DataLoader``, whose
                 data set, ``collate_fn`` and workers are used, its order replaced by that of the stream; an
                 ``IterableDataset``, or a ``DataLoader`` with a sampler of its own, which are iterated as they come.
-            likelihood: "categorical" or "gaussian".
+            likelihood: "categorical", "bernoulli" or "gaussian".
             transform: where given, checks that x is what it acts on.
             num_workers: processes that fetch the batches of a data set ahead of time, for every purpose; those of a
                 DataLoader come first.
@@ -147,7 +147,7 @@ class Stream(ABC):
                 return as_data(tuple(item), "gaussian", self.transform)
             x = as_inputs(item[0], self.transform)
             y = torch.as_tensor(item[1], device=x.device)
-            num_classes = _check_labels(y, self.num_classes)
+            num_classes = _check_labels(y, 2 if self.likelihood == "bernoulli" else self.num_classes)
             return Data(x, y.to(torch.int64), num_classes)
         except DataError as error:
             raise DataError(f"{where}{_culprits(item, indices)}: {error}") from error
@@ -161,8 +161,11 @@ def checked_size(size: int, num_total: int) -> int:
 
 def _check_labels(y: Tensor, num_classes: int | None) -> int:
     """C, or one more than the largest label where it is not known."""
-    if y.ndim != 1 or y.is_floating_point():
-        raise DataError(f"y has shape {tuple(y.shape)} and dtype {y.dtype}; expected integer labels of shape (n,)")
+    if y.ndim in (0, 2) or y.is_floating_point():
+        raise DataError(
+            f"y has shape {tuple(y.shape)} and dtype {y.dtype}; expected integer labels of shape (n,), or "
+            "(n, height, width)"
+        )
     low, high = (int(bound) for bound in torch.aminmax(y.to(torch.int64)))
     if low < 0 or (num_classes is not None and high >= num_classes):
         allowed = "0..C-1" if num_classes is None else f"0..{num_classes - 1} for {num_classes} classes"

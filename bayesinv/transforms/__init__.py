@@ -5,6 +5,7 @@ A transform of your own is a subclass of `Transform` with `coordinates` and `tra
 with `register` if a saved posterior is to rebuild it; `bayesinv.testing.transforms` tests it.
 """
 
+from bayesinv.transforms.actions import ImageAction, OutputAction, VectorAction, as_action, undo
 from bayesinv.transforms.affine2d import Affine2d
 from bayesinv.transforms.base import (
     Coordinate,
@@ -65,7 +66,9 @@ __all__ = [
     "FrequencyShift",
     "GaussianBlur",
     "GaussianNoise",
+    "ImageAction",
     "Jitter3d",
+    "OutputAction",
     "Permutation",
     "Perspective",
     "Reflection3d",
@@ -77,8 +80,11 @@ __all__ = [
     "TimeWarp",
     "Transform",
     "Translation3d",
+    "VectorAction",
+    "as_action",
     "as_transform",
     "from_config",
     "known_transforms",
     "register",
+    "undo",
 ]

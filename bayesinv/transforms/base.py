@@ -150,6 +150,10 @@ class Transform(torch.nn.Module, ABC):
     """Whether `inverse_coordinates` exists."""
     num_auxiliary: int = 0
     """A, how many columns t has beside its coordinates, uniform on [-1, 1] and without an extent."""
+    fixes_frame: bool = False
+    """Whether everything stays where it was and as it was turned (colour, blur, noise), so that outputs which move
+    with the input, masks or vectors, do not move under it.
+    """
 
     @property
     @abstractmethod
@@ -185,6 +189,11 @@ class Transform(torch.nn.Module, ABC):
     def num_columns(self) -> int:
         """K + A, the last dimension of t."""
         return self.num_coordinates + self.num_auxiliary
+
+    @property
+    def stages(self) -> tuple["Transform", ...]:
+        """What is applied in order, each on its own columns of t: the transform itself, unless it is composed."""
+        return (self,)
 
     @property
     def columns(self) -> tuple[int | None, ...]:

@@ -37,6 +37,8 @@ class GaussianBlur(Transform):
         (8.0, True)
     """
 
+    fixes_frame = True
+
     def __init__(self, largest: float = 0.25) -> None:
         super().__init__()
         self.largest = float(largest)

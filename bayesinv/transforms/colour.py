@@ -56,6 +56,8 @@ class Colour(Transform):
         [0.0, 1.0, 0.0]
     """
 
+    fixes_frame = True
+
     def __init__(self, names: Sequence[str] = tuple(COLOUR_COORDINATES), middle: float = 0.5) -> None:
         super().__init__()
         names = list(names)

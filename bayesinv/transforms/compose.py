@@ -71,6 +71,11 @@ class Compose(Transform):
         return sum(stage.num_auxiliary for stage in self._stages)
 
     @property
+    def stages(self) -> tuple[Transform, ...]:
+        """The members in order, with neighbouring affine warps fused into one."""
+        return self._stages
+
+    @property
     def columns(self) -> tuple[int | None, ...]:
         layout: list[int | None] = []
         first = 0  # of the stage's coordinates

@@ -35,6 +35,7 @@ class GaussianNoise(Transform):
     """
 
     num_auxiliary = 4
+    fixes_frame = True
 
     def __init__(self, largest: float = 1.0, unit: str = "units of the data", name: str = "noise") -> None:
         super().__init__()

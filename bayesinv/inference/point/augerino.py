@@ -133,9 +133,15 @@ class AugerinoObjective(PointObjective):
 
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         """Copies under draws of their own."""
+        return self.drawn_copies(x)[0]
+
+    def drawn_copies(
+        self, x: Float[Tensor, "n *event"]
+    ) -> tuple[Float[Tensor, "copies n *event"], Float[Tensor, "copies *each"] | None]:
+        """The same with their t."""
         eta = self.half_widths()
         t = self.model.orbit.random_coordinates(eta, (self.training_copies, len(x)))
-        return self.model.transform.orbit_per_example(x, t)
+        return self.model.transform.orbit_per_example(x, t), t
 
     def reward(self) -> Float[Tensor, ""]:
         """λ ‖w‖₂."""

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
 from bayesinv.backbones import NeuralNetwork
+from bayesinv.backbones.invariant_network import moved_back
 from bayesinv.data import Data
 from bayesinv.evidence import NetworkEvidence, PlugInEvidence
 from bayesinv.extents import Extents
@@ -21,6 +22,8 @@ from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit
 
 __all__ = ["PointMethod", "PointObjective", "plug_in_copy"]
+
+EQUIVARIANT_METHODS = ("augerino", "fixed", "none")
 
 
 class PointMethod(ABC):
@@ -98,6 +101,12 @@ class PointObjective(Objective):
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         """The copies of a batch that one step sees; new ones at every call."""
 
+    def drawn_copies(
+        self, x: Float[Tensor, "n *event"]
+    ) -> tuple[Float[Tensor, "copies n *event"], Float[Tensor, "copies *each"] | None]:
+        """`training_points`, and the t that they have where outputs are to be moved back; None if they stay."""
+        return self.training_points(x), None
+
     def copy_weights(self) -> Float[Tensor, " copies"] | None:
         """How much each of the copies counts; None if alike."""
         return None
@@ -136,9 +145,11 @@ class PointObjective(Objective):
 
     def loss(self, data: Data, num_total: int) -> Float[Tensor, ""]:
         """L on a minibatch, nats per example."""
-        points = self.training_points(data.x)
+        points, t = self.drawn_copies(data.x)
         outputs = self.network.functional({}, points.flatten(0, 1)).unflatten(0, points.shape[:2])
-        average, weights = self.model.average, self.copy_weights()
+        # Targets stay and outputs are moved back: labels need no interpolation then.
+        outputs, weights = moved_back(self.model.output_action, outputs, t, self.copy_weights())
+        average = self.model.average
         value = self.evidence.averaged_log_likelihood(outputs, data.y, average, weights).mean()
         return -(value + self.reward().to(value.device))
 
@@ -174,6 +185,11 @@ def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None
         raise ValueError(
             f'inference="{method}" trains the weights of a network, and this model has a '
             f"{type(model.backbone).__name__}; {cure}"
+        )
+    if model.output_action is not None and method not in EQUIVARIANT_METHODS:
+        raise ValueError(
+            f'inference="{method}" trains on inputs that it makes in its own way, and outputs that move with the input '
+            f'cannot be moved back; use one of {list(EQUIVARIANT_METHODS)} or "vi"'
         )
     copied = copy.deepcopy(model)
     if not isinstance(model.evidence, PlugInEvidence):

@@ -96,13 +96,19 @@ class _FixedObjective(PointObjective):
         super().__init__(method, model, copies, 1 if self._identity else model.orbit.num_copies)
 
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
+        return self.drawn_copies(x)[0]
+
+    def drawn_copies(
+        self, x: Float[Tensor, "n *event"]
+    ) -> tuple[Float[Tensor, "copies n *event"], Float[Tensor, "copies *each"] | None]:
         eta = self._eta.to(x.device)
         if self._num_copies is None:
-            return self._orbit(x, eta, self._orbit.fresh_base())
+            t = self._orbit.coordinates(eta, self._orbit.fresh_base())
+            return self._orbit.transform.orbit(x, t), t
         if self._identity:
-            return copies_of(x, self._num_copies)
+            return copies_of(x, self._num_copies), None
         t = self._orbit.random_coordinates(eta, (self._num_copies, len(x)))
-        return self._orbit.transform.orbit_per_example(x, t)
+        return self._orbit.transform.orbit_per_example(x, t), t
 
     def copy_weights(self) -> Float[Tensor, " copies"] | None:
         return self._orbit.weights(self._eta) if self._num_copies is None else None

@@ -37,6 +37,7 @@ class Jitter3d(PointTransform):
     """
 
     num_auxiliary = 4
+    fixes_frame = True
 
     def __init__(self, mask: int | None = None, largest: float = 0.5) -> None:
         super().__init__(mask)
