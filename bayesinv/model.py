@@ -24,14 +24,17 @@ from torch import Tensor, nn
 from bayesinv.backbones import GaussianProcess, NeuralNetwork
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.invariant_network import AVERAGES
+from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
 from bayesinv.errors import DataError, NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence, evidence_from_config
+from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_extents
 from bayesinv.orbits import Orbit
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
+from bayesinv.structure import PerOutput, by_output, priors_per_output
 from bayesinv.transforms import Transform, as_action, as_transform, from_config
 
 PRECISIONS = {"mixed": torch.float32, "double": torch.float64}
@@ -73,6 +76,9 @@ class InvarianceModel(nn.Module):
         output_action: how outputs move with the inputs, for networks: None (they stay, an invariant model), "image"
             (maps that move with the image), "vector" (outputs (n, 3) that turn with the points), or an object with
             ``inverse(outputs, t)``; see `bayesinv.transforms.actions`.
+        outputs: names of the classes or targets, in order, each of which then has extents of its own, such as
+            "rotation[6]"; None for extents in common. Only with a Gaussian process and a collapsed evidence
+            ("dirichlet", "polya_gamma", "gaussian"). ``priors`` take a symmetry's name for all outputs, or a full one.
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -98,19 +104,29 @@ class InvarianceModel(nn.Module):
         average: str = "function",
         augmentation: Mapping[str, str] | None = None,
         output_action: Any = None,
+        outputs: Sequence[str] | None = None,
     ):
         super().__init__()
         self.backbone = as_backbone(backbone)
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
         self.orbit = Orbit(as_transform(transforms), num_orbit_samples, draws, orbit_seed, augmentation)
-        self.output_action = as_action(output_action, self.transform)
+        self.output_action = as_action(output_action, self.orbit.transform)
         if self.output_action is not None and not self.is_network:
             raise ValueError(
                 "output_action: the outputs of an equivariant Gaussian process depend on each other through the "
                 "transform, which the evidences here, one for each output, leave out; use a network"
             )
         self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
+        self.structure = None if outputs is None else PerOutput(self.orbit.transform, outputs)
+        if self.structure is not None:
+            if not isinstance(self.evidence, CollapsedEvidence):
+                raise ValueError(
+                    f"outputs: extents for every output need a Gaussian process and the evidence 'dirichlet', "
+                    f"'polya_gamma' or 'gaussian', got {self.evidence.name!r}, whose outputs share one orbit; use "
+                    "InvarianceModel(bayesinv.GaussianProcess(), ..., outputs=...), or leave outputs out"
+                )
+            priors = priors_per_output(self.structure, priors)
         self.extents = Extents(self.transform.coordinates, priors)
         self.precision = precision
         self.memory_budget = memory_budget
@@ -141,8 +157,8 @@ class InvarianceModel(nn.Module):
 
     @property
     def transform(self) -> Transform:
-        """T."""
-        return self.orbit.transform
+        """T; with extents for every output, what names them all."""
+        return self.orbit.transform if self.structure is None else self.structure
 
     @property
     def likelihood(self) -> str:
@@ -176,6 +192,12 @@ class InvarianceModel(nn.Module):
             DataError: the network does not take these inputs, or has too few outputs for the labels.
             ValueError: a layer under which the evidence has no meaning.
         """
+        if self.structure is not None and data.num_outputs != len(self.structure.outputs):
+            raise DataError(
+                f"the model has extents for {len(self.structure.outputs)} outputs, "
+                f"{', '.join(self.structure.outputs)}, and the data have {data.num_outputs}; "
+                "name each of them, in order"
+            )
         if self._held:
             return
         output_variance = self.evidence.initialise(data)
@@ -283,14 +305,19 @@ class InvarianceModel(nn.Module):
             fresh: networks only: new base draws from torch's global generator instead of the orbit's own.
 
         Returns:
-            An :class:`InvariantPrior` of a Gaussian process, an :class:`InvariantNetwork` of a network.
+            An :class:`InvariantPrior` of a Gaussian process, a :class:`PerOutputPrior` of one with extents for every
+            output, an :class:`InvariantNetwork` of a network.
         """
         identity = not self.active and not any(self.extents.fixed.values())
         if isinstance(self.backbone, NeuralNetwork):
             base = self.orbit.fresh_base() if fresh else None
             budget = self.memory_budget
             return self.backbone.at(self.orbit, eta, self.average, budget, identity, base, self.output_action)
-        return self.backbone.at(self.orbit, eta, PRECISIONS[self.precision], self.memory_budget, identity)
+        dtype, budget, backbone = PRECISIONS[self.precision], self.memory_budget, self.backbone
+        if self.structure is not None:
+            rows = by_output(self.structure, eta)  # (C, K)
+            return PerOutputPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in rows])
+        return backbone.at(self.orbit, eta, dtype, budget, identity)
 
     def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """log p(D | η), differentiable in η and the hyperparameters; on the CPU, where the guide is.
@@ -382,6 +409,10 @@ class InvarianceModel(nn.Module):
                 f = self.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta)[0]
                 return Simulation(eta, f, self.evidence.sample_targets(f))
         default = 1 if self.likelihood == "gaussian" else len(self.evidence.constant_mean)
+        if self.structure is not None:
+            default = len(self.structure.outputs)
+            if num_outputs not in (None, default):
+                raise ValueError(f"num_outputs: this model has extents for {default} outputs, got {num_outputs}")
         num_outputs = default if num_outputs is None else num_outputs
         if self.likelihood == "categorical" and num_outputs < 2:
             raise ValueError(f"num_outputs: expected the number of classes, at least 2, got {num_outputs}")
@@ -395,7 +426,8 @@ class InvarianceModel(nn.Module):
             raise ValueError(f"num_outputs: this model has been initialised for {len(means)}, got {num_outputs}")
         with seeded(function_seed):
             z = torch.randn(len(x), num_outputs, dtype=torch.float64).to(K.device)
-            f = means + cholesky(K, "k_ff of the simulated inputs", regularise=True) @ z
+            L = cholesky(K, "k_ff of the simulated inputs", regularise=True)  # (n, n), or (C, n, n)
+            f = means + (L @ z.T[..., None])[..., 0].T
             return Simulation(eta, f, self.evidence.sample_targets(f))
 
     def config(self) -> dict[str, Any]:
@@ -410,6 +442,7 @@ class InvarianceModel(nn.Module):
             "memory_budget": self.memory_budget,
             "average": self.average,
             **({"output_action": self.output_action.name} if self.output_action is not None else {}),
+            **({} if self.structure is None else {"outputs": list(self.structure.outputs)}),
         }
 
     @classmethod
@@ -440,6 +473,7 @@ class InvarianceModel(nn.Module):
             precision=config["precision"],
             memory_budget=config["memory_budget"],
             average=config.get("average", "function"),
+            outputs=config.get("outputs"),
         )
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "randomness", "quantiles"],
     ["transforms"],
     ["augmentation"],
-    ["data", "extents", "orbits", "spike_and_slab"],
+    ["data", "extents", "orbits", "spike_and_slab", "structure"],
     ["symmetry_errors"],
     ["metrics"],
     ["streams"],

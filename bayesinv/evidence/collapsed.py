@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones.invariant import InvariantPrior
+from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
 from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.linear_algebra import cholesky
@@ -37,14 +38,17 @@ class Sites:
 
 @dataclass(frozen=True)
 class Whitened:
-    """The prior at the data, in the whitened space of the inducing values."""
+    """The prior at the data, in the whitened space of the inducing values.
+
+    Where every output has extents of its own, V and the residual have a leading dimension C.
+    """
 
     L: Float[Tensor, "M M"]  # Cholesky factor of k(Z, Z)
-    V: Float[Tensor, "M n"]  # L⁻¹ k_uf
-    residual: Float[Tensor, " n"]  # k_ff - q_ff: variance that the inducing values leave
+    V: Float[Tensor, "*C M n"]  # L⁻¹ k_uf
+    residual: Float[Tensor, "*C n"]  # k_ff - q_ff: variance that the inducing values leave
 
     @staticmethod
-    def of(prior: InvariantPrior, x: Float[Tensor, n * event], L: Tensor | None = None) -> Whitened:
+    def of(prior: InvariantPrior | PerOutputPrior, x: Float[Tensor, n * event], L: Tensor | None = None) -> Whitened:
         """Whiten the statistics of x; pass L to reuse the factor of another set of inputs."""
         if L is None:
             L = cholesky(
@@ -53,8 +57,18 @@ class Whitened:
                 regularise=True,
             )
         cross, variance = prior.statistics(x)
-        V = torch.linalg.solve_triangular(L, cross.T, upper=False)
-        return Whitened(L, V, variance - (V * V).sum(0))
+        V = torch.linalg.solve_triangular(L, cross.mT, upper=False)
+        return Whitened(L, V, variance - (V * V).sum(-2))
+
+    @property
+    def per_output(self) -> bool:
+        """Whether every output has statistics of its own."""
+        return self.V.ndim == 3
+
+    @property
+    def residuals(self) -> Float[Tensor, "n G"]:
+        """The residual as columns: one for all outputs, or one for each."""
+        return self.residual.mT if self.per_output else self.residual[:, None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ class Solution:
         """Posterior mean (without the constant mean) and variance of f at the whitened inputs."""
         w = torch.linalg.solve_triangular(self.LA, white.V.expand(len(self.LA), -1, -1), upper=False)  # (G, M, n)
         mean = torch.einsum("cmn,cm->nc", w.expand(len(self.c), -1, -1), self.c)
-        variance = white.residual.clamp_min(0.0)[:, None] + (w * w).sum(1).T
+        variance = white.residuals.clamp_min(0.0) + (w * w).sum(1).T
         return mean, variance.expand(-1, len(self.c))
 
 
@@ -97,13 +111,20 @@ class CollapsedEvidence(Evidence):
 
     def solve(self, white: Whitened, sites: Sites, data: Data) -> Solution:
         """Posterior of the whitened inducing values under the sites."""
-        identity = torch.eye(len(white.V), dtype=white.V.dtype, device=white.V.device)
-        LA = cholesky(identity + self.weighted_gram(white.V, sites, data), "I + VΛVᵀ of the collapsed bound")
-        b = white.V @ (sites.precision * (sites.target - self.mean))  # (M, C)
-        c = torch.linalg.solve_triangular(LA, b.T[..., None], upper=False)[..., 0]  # (C, M)
+        identity = torch.eye(white.V.shape[-2], dtype=white.V.dtype, device=white.V.device)
+        weighted = (sites.precision * (sites.target - self.mean)).T  # (C, n)
+        if white.per_output:
+            gram = (white.V * sites.precision.T[:, None]) @ white.V.mT  # (C, M, M)
+        else:
+            gram = self.weighted_gram(white.V, sites, data)
+        LA = cholesky(identity + gram, "I + VΛVᵀ of the collapsed bound")
+        b = white.V @ weighted[..., None]  # (C, M, 1)
+        c = torch.linalg.solve_triangular(LA, b, upper=False)[..., 0]  # (C, M)
         return Solution(LA, c)
 
-    def log_evidence(self, prior: InvariantPrior, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
+    def log_evidence(
+        self, prior: InvariantPrior | PerOutputPrior, data: Data, num_total: int | None = None
+    ) -> Float[Tensor, ""]:
         """The collapsed lower bound on log p(D | η); exact when Z spans the orbits of the data.
 
         Raises:
@@ -124,11 +145,11 @@ class CollapsedEvidence(Evidence):
         log_det = 2.0 * solution.LA.diagonal(dim1=-2, dim2=-1).log().sum() * (num_outputs / num_factors)
         r = sites.target - self.mean
         quadratic = (sites.precision * r * r).sum() - solution.c.square().sum()
-        trace = (sites.precision.sum(1) * white.residual).sum()
+        trace = (sites.precision * white.residuals).sum()
         return sites.constant - 0.5 * (log_det + quadratic + trace)
 
     def function_posterior(
-        self, prior: InvariantPrior, x: Float[Tensor, n * event], data: Data
+        self, prior: InvariantPrior | PerOutputPrior, x: Float[Tensor, n * event], data: Data
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """Mean and variance of f(x), shapes (n, C)."""
         white = Whitened.of(prior, data.x)

@@ -1,0 +1,135 @@
+"""Extents with structure: one set of them for each output, f_c(x) = E_{t ~ p(t | η_c)} h_c(T_t x).
+
+A 6 that turns too far reads as a 9, a 0 never does: how far a symmetry reaches is then a matter of the class. The
+extents η of shape (C, K) are C·K named coordinates, ``rotation[6]``, so that guides, samplers, tables, plots and files
+treat them as they treat any others; only the prior over functions knows which belong to which output.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.errors import ExtentError
+from bayesinv.transforms import Coordinate, Transform
+
+__all__ = ["PerOutput", "priors_per_output"]
+
+
+def _named(symmetry: str, output: str) -> str:
+    return f"{symmetry}[{output}]"
+
+
+class PerOutput(Transform):
+    """The coordinates of a transform, once for every output: C·K of them, output by output.
+
+    An input has no output before it is predicted, so that it is moved by the coordinates of one output at a time.
+
+    Args:
+        inner: T, with K coordinates.
+        outputs: what the C outputs are called, in the order of the labels or of the columns of y.
+
+    Raises:
+        ValueError: fewer than two outputs, or two of one name.
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> PerOutput(Affine2d(["rotation"]), ["6", "9"]).names
+        ('rotation[6]', 'rotation[9]')
+    """
+
+    inner: Transform
+
+    def __init__(self, inner: Transform, outputs: Sequence[str]):
+        super().__init__()
+        if isinstance(outputs, str):
+            raise ValueError(f"outputs: expected a sequence of names such as ['6', '9'], got the text {outputs!r}")
+        self.outputs = tuple(str(output) for output in outputs)
+        if len(self.outputs) < 2 or len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(f"outputs: expected at least two names, no two of them equal, got {list(self.outputs)}")
+        # Not a submodule: the orbit owns it, and a state with its arrays twice would be another file format.
+        object.__setattr__(self, "inner", inner)
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """Output by output, each with the K of the transform."""
+        return tuple(
+            dataclasses.replace(c, name=_named(c.name, output))
+            for output in self.outputs
+            for c in self.inner.coordinates
+        )
+
+    def transform(
+        self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch CK"]
+    ) -> Float[Tensor, "batch *event"]:
+        """T_t x with the coordinates of one output, those of all others zero; auxiliary numbers are zero.
+
+        Raises:
+            ValueError: an example with coordinates of several outputs.
+        """
+        self.check_coordinates(t, batch=len(x))
+        blocks = by_output(self, t)  # (batch, C, K)
+        if bool(((blocks != 0).any(-1).sum(-1) > 1).any()):
+            raise ValueError(
+                "an input can be moved by the coordinates of one output at a time, and those of several are not zero; "
+                f"set all but one output's to zero, of {', '.join(self.outputs)}"
+            )
+        moves = blocks.sum(-2)  # (batch, K)
+        columns = [t.new_zeros(len(t)) if k is None else moves[:, k] for k in self.inner.columns]
+        return self.inner.transform(x, torch.stack(columns, -1))
+
+    def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " CK"]:
+        """Those of the transform, repeated for every output."""
+        return self.inner.negligible(event_shape).repeat(len(self.outputs))
+
+    def check_input(self, x: object) -> None:
+        """As the transform does."""
+        self.inner.check_input(x)
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description."""
+        return {"type": "PerOutput", "inner": self.inner.config(), "outputs": list(self.outputs)}
+
+
+def priors_per_output(structure: PerOutput, priors: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Priors by full name; one that names a symmetry alone goes to every output that has none of its own.
+
+    Raises:
+        ExtentError: a name that is neither.
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> both = PerOutput(Affine2d(["rotation"]), ["6", "9"])
+        >>> priors_per_output(both, {"rotation": 0.5, "rotation[9]": None})
+        {'rotation[6]': 0.5, 'rotation[9]': None}
+    """
+    given = dict(priors or {})
+    known = set(structure.names) | set(structure.inner.names)
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ExtentError(
+            f"priors: unknown symmetries {unknown}; this model's are {list(structure.names)}, or for all outputs "
+            f"{list(structure.inner.names)}"
+        )
+    expanded = {}
+    for output in structure.outputs:
+        for symmetry in structure.inner.names:
+            name = _named(symmetry, output)
+            if name in given or symmetry in given:
+                expanded[name] = given[name] if name in given else given[symmetry]
+    return expanded
+
+
+def by_output(structure: PerOutput, eta: Float[Tensor, "*draws CK"]) -> Float[Tensor, "*draws C K"]:
+    """η of shape (C, K).
+
+    Raises:
+        ValueError: another number of extents.
+    """
+    C, K = len(structure.outputs), structure.inner.num_coordinates
+    if eta.shape[-1:] != torch.Size([C * K]):
+        raise ValueError(f"expected {C * K} extents, {K} for each of {C} outputs, got shape {tuple(eta.shape)}")
+    return eta.unflatten(-1, (C, K))
