@@ -124,7 +124,8 @@ class PowerSpectrum(nn.Module):
         self.num_bins = num_bins
 
     def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, "batch bins"]:
-        power = torch.fft.rfft(x[:, 0]).abs()[:, : self.num_bins].square()
+        spectrum = torch.fft.rfft(x[:, 0])[:, : self.num_bins]
+        power = spectrum.real.square() + spectrum.imag.square()  # the modulus has no second derivative at zero
         return SCALE * power / power.sum(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
 
 

@@ -182,7 +182,9 @@ class LaplaceEvidence(NetworkEvidence):
         if self.likelihood == "bernoulli":
             return (f.sigmoid() * (-f).sigmoid()).sqrt()[None]
         p = f.softmax(-1)  # (m, C)
-        return p[:, chosen].T.sqrt()[..., None] * (units[:, None] - p)
+        # Not sqrt(p), whose slope is infinite at a probability that has underflown to zero.
+        root = (0.5 * f.log_softmax(-1)[:, chosen]).exp().T  # (c, m)
+        return root[..., None] * (units[:, None] - p)
 
     def weight_loss(self, prior: InvariantNetwork, data: Data, num_total: int) -> Float[Tensor, ""]:
         """The negative log joint density of data and weights."""

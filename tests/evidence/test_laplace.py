@@ -215,3 +215,23 @@ def test_values_agree_with_laplace_torch():
     oracle.fit(loader)
     ours = float(model.log_evidence(torch.zeros(2, dtype=torch.float64), data).detach())
     assert ours == pytest.approx(float(oracle.log_marginal_likelihood().detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("num_outputs", [1, None])
+def test_gradients_are_finite_where_probabilities_underflow(num_outputs):
+    """exp(-104) is zero in single precision: the root of such a probability still has a slope, of zero."""
+    model = make_model(num_outputs=num_outputs).float()
+    data = images()
+    data = Data(data.x.float(), data.y, num_classes=data.num_classes)
+    with torch.no_grad():
+        last = [p for name, p in model.backbone.named_parameters() if p.shape == (3, 4)]
+        assert len(last) == 1
+        last[0].mul_(1e4)
+    eta = ETA.clone().requires_grad_()
+    prior = model.at(eta)
+    outputs = prior.outputs(data.x, prior.backbone.weights()).detach()
+    assert float(outputs.mean(0).softmax(-1).min()) == 0.0
+    torch.manual_seed(0)
+    value = model.evidence.log_evidence(prior, data)
+    value.backward()
+    assert bool(torch.isfinite(value)) and bool(torch.isfinite(eta.grad).all())
