@@ -12,6 +12,7 @@ SMALL = {
     "01_first_posterior": "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\n",
     "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_STEPS = 5\nGP_DRAWS = 30\n",
     "03_posterior_against_point_estimates": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nSEEDS = (0, 1)\n",
+    "04_signals": "NUM_TRAIN = 40\nNUM_EPOCHS = 8\nDURATION = 4.0\n",
     "05_molecules_and_equivariance": (
         "NUM_TRAIN = 40\nNUM_TEST = 20\nMAX_STEPS = 8\nNUM_DRAWS = 25\nNUM_INDUCING = 15\n"
     ),
@@ -25,6 +26,7 @@ PICTURES = {
     "01_first_posterior": 4,  # digits, extents, evidence, orbit
     "02_neural_networks": 5,  # digits, extents, orbit, prediction, trace
     "03_posterior_against_point_estimates": 1,  # comparison
+    "04_signals": 2,  # transforms, permitted shift
     "05_molecules_and_equivariance": 2,  # orbits, extents
     "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
 }
@@ -40,6 +42,7 @@ SAID = {
         "frozen deep kernel",
     ),
     "03_posterior_against_point_estimates": ("fixed ±45°", "augnet", "elpd_difference", "seed 1"),
+    "04_signals": ("frequency shift permitted", "test signals"),
     "05_molecules_and_equivariance": ("rotation", "reflect_x", "learned", "predictions change by"),
     "06_which_symmetries": ("likeliest set", "log_bf_last", "covered", "averaged over sets"),
 }
