@@ -102,7 +102,7 @@ class InvariantNetwork:
         average: str = "function",
         memory_budget: int = 2**30,
         identity: bool = False,
-        base: Float[Tensor, "S K"] | None = None,
+        base: Float[Tensor, "S columns"] | None = None,
         action: OutputAction | None = None,
     ):
         self.action = action

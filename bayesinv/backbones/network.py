@@ -144,7 +144,7 @@ class NeuralNetwork(nn.Module):
         average: str,
         memory_budget: int,
         identity: bool = False,
-        base: Float[Tensor, "S K"] | None = None,
+        base: Float[Tensor, "S columns"] | None = None,
         action: OutputAction | None = None,
     ) -> InvariantNetwork:
         """The network seen through its orbit at one value of the extents."""
