@@ -46,10 +46,12 @@ SIZES = ((1, 1), (2, 1), (2, 2), (2, 3))
 
 # By question: the evidence, and what is averaged over copies.
 QUESTIONS = {"permitted": ("plugin", "log_likelihood"), "needed": ("laplace", "function")}
-STRENGTH = 0.1  # λ, nats a signal over an extent's whole range
+# λ, nats a signal over an extent's whole range, AugNet's regulariser for this problem: .2 and .8 are published. With .2
+# the extent stops short of the boundary in some seeds (docs/signals.md).
+STRENGTH = 0.8
 METHODS = {"augerino": Augerino(regularisation=0.2), "augnet": AugNet(rate=5e-3)}
 WEIGHT_RATE = 0.05
-EPOCHS = 60.0
+EPOCHS = 150.0
 SCALE = 20.0  # of the spectra: shares of 121 bins are small numbers for a network
 
 
@@ -176,34 +178,11 @@ def build(
     return model, train, test
 
 
-def invariance(before: Float[Tensor, "n outputs"], after: Float[Tensor, "n outputs"]) -> float:
-    """How little outputs change when inputs are transformed, beside how much they differ between inputs.
-
-        [d(Z, Z_π) − d(Z, Z_T)] / d(Z, Z_π),    d = mean of 1 − cosine over rows
-
-    Z_π holds the rows of Z in another order; the mean over all pairs of different rows takes the place of one random
-    order. 1 is invariant, 0 as different as other inputs are; NaN where the outputs do not differ between inputs.
-
-    Example:
-        >>> z = torch.eye(3)
-        >>> invariance(z, 2 * z), invariance(z, z.roll(1, 0))
-        (1.0, 0.0)
-    """
-    z, moved = (nn.functional.normalize(each.double(), dim=1) for each in (before, after))
-    n = len(z)
-    apart = 1.0 - float(z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))
-    return (apart - (1.0 - float((z * moved).sum(1).mean()))) / apart if apart > 1e-12 else math.nan
-
-
-def predicted_invariance(posterior: InvariancePosterior, test: Data, seed: int = 0) -> float:
-    """The invariance of the class probabilities of test signals under shifts drawn within ±0.5 Hz."""
-    generator = torch.Generator().manual_seed(seed)
-    t = HALF_WIDTH * (2 * torch.rand(len(test), 1, generator=generator) - 1)
-    moved = FrequencyShift(SAMPLING_RATE, largest=2.0)(test.x, t)
-    before, after = (posterior.predict(x, num_samples=8, seed=seed).probs for x in (test.x, moved))
-    if before is None or after is None:
-        raise TypeError("predicted_invariance: expected a classification")
-    return invariance(before.cpu(), after.cpu())
+def shift_invariance(posterior: InvariancePosterior, test: Data, seed: int = 0) -> float:
+    """AugNet's invariance of the class probabilities of test signals under shifts within ±0.5 Hz; 1 is invariant."""
+    shift = FrequencyShift(SAMPLING_RATE, largest=2.0)
+    extents = {"frequency_shift": HALF_WIDTH}
+    return bayesinv.metrics.invariance_score(posterior, test.x, shift, extents, seed=seed)["frequency_shift"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -248,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     posterior = common.fit_options(options, model, train, METHODS, weight_rate=WEIGHT_RATE)
     what = options.question if options.inference == "vi" else options.inference
     title = f"Sinusoids, {what}, {options.layers}×{options.units} network, {len(train)} signals"
-    facts = [f"invariance under shifts within ±{HALF_WIDTH:g} Hz: {predicted_invariance(posterior, test):.3f}"]
+    facts = [f"invariance under shifts within ±{HALF_WIDTH:g} Hz: {shift_invariance(posterior, test):.3f}"]
     report(posterior, test, options, {"extents.png": extents_figure(posterior, title, options.truth)}, facts)
     return 0
 

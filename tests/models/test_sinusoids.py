@@ -1,7 +1,6 @@
 """Sinusoids, from end to end at a small size."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -63,14 +62,6 @@ def test_spectra_are_shares_of_the_power():
     assert shares[:, 40].tolist() == pytest.approx([1, 1], abs=1e-5)
     noise = spectrum(torch.randn(50, 1, 1000, generator=torch.Generator().manual_seed(0))) / sinusoids.SCALE
     assert noise.sum(1).tolist() == pytest.approx([1] * 50)
-
-
-def test_invariance():
-    z = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
-    assert sinusoids.invariance(z, 3 * z) == pytest.approx(1)
-    orders = [sinusoids.invariance(z, z.roll(shift, 0)) for shift in range(1, 50)]
-    assert sum(orders) / len(orders) == pytest.approx(0, abs=1e-9)  # every pair once
-    assert math.isnan(sinusoids.invariance(torch.ones(3, 2), torch.ones(3, 2)))
 
 
 @pytest.mark.parametrize(
