@@ -9,6 +9,7 @@ from bayesinv.datasets.cifar import cifar10
 from bayesinv.datasets.files import IMAGE_SUFFIXES, load_image_folder, load_npz
 from bayesinv.datasets.handwritten import digits, fashion_mnist, mnist
 from bayesinv.datasets.molecules import qm9
+from bayesinv.datasets.nuclei import nuclei
 from bayesinv.datasets.signals import SINUSOID_FREQUENCIES, SLEEP_STAGES, sinusoids, sleep_edf
 from bayesinv.datasets.split import Examples, Split, data_root
 from bayesinv.datasets.toy_molecules import toy_molecules
@@ -30,6 +31,7 @@ __all__ = [
     "load_npz",
     "mario_iggy",
     "mnist",
+    "nuclei",
     "qm9",
     "sinusoids",
     "sleep_edf",
