@@ -49,9 +49,10 @@ EVIDENCES = ("laplace", "plugin")
 class AtomSums(nn.Module):
     """Sums over atoms of functions of their coordinates, element and molecule; permutations are all it knows.
 
-        g = Σ_a φ(r_a, z_a),    μ = W Σ_a ψ(r_a, z_a, g)
+        g = Σ_a φ(r_a, z_a),    μ = Σ_a (q_a - mean q) r_a + W Σ_a ψ_a,    q_a, ψ_a functions of r_a, z_a and g
 
-    φ and ψ have one hidden layer each. Padded rows (z = 0) count nothing.
+    Charges that sum to zero times positions, as in the definition of a dipole, and a correction. The charges depend on
+    the coordinates as they come, so that nothing makes μ turn with the molecule. Padded rows (z = 0) count nothing.
 
     Args:
         width: of every hidden layer.
@@ -71,6 +72,7 @@ class AtomSums(nn.Module):
             self.second = nn.Linear(num_features, width)
             self.of_context = nn.Linear(width, width, bias=False)
             self.third = nn.Linear(width, width)
+            self.charge = nn.Linear(width, 1, bias=False)
             self.dipole = nn.Linear(width, 3)
 
     def forward(self, x: Float[Tensor, "n atoms 4"]) -> Float[Tensor, "n 3"]:
@@ -82,8 +84,10 @@ class AtomSums(nn.Module):
         size = present.sum(1).clamp_min(1.0).sqrt()
         g = (torch.tanh(self.context(torch.tanh(self.first(features)))) * present).sum(1) / size
         hidden = torch.tanh(self.second(features) + self.of_context(g)[:, None])
-        pooled = (torch.tanh(self.third(hidden)) * present).sum(1) / size
-        return self.dipole(pooled)
+        last = torch.tanh(self.third(hidden)) * present
+        q = self.charge(last)
+        q = (q - q.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp_min(1.0)) * present
+        return (q * x[..., :3]).sum(1) + self.dipole(last.sum(1) / size)
 
 
 def candidates() -> Transform:
