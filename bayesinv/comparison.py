@@ -64,18 +64,18 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The main columns as a Markdown table."""
-        shown = self._text()
+        shown = self.text_table()
         lines = [[shown.index.name, *shown.columns], ["---"] * (len(shown.columns) + 1)]
         lines += [[str(name), *row] for name, row in zip(shown.index, shown.values, strict=True)]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
     def __repr__(self) -> str:
-        return self._text().to_string()
+        return self.text_table().to_string()
 
     def _repr_html_(self) -> str:
-        return self._text().to_html()
+        return self.text_table().to_html()
 
-    def _text(self) -> pd.DataFrame:
+    def text_table(self) -> pd.DataFrame:
         """People's view: a number with its error in one cell."""
         t = self.table
         columns: dict[str, list[str]] = {}

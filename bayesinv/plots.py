@@ -47,7 +47,7 @@ def plot_extents(
 
     Both densities are drawn relative to their own peak: a posterior is often fifty times as high as
     its prior, which would otherwise lie on the axis. The bar above marks the median and the 90 %
-    interval, the dotted line the extent below which nothing can be seen to move.
+    interval, the dotted line the extent below which nothing can be seen to move. A point estimate is a line.
 
     Args:
         posterior: the posterior.
@@ -63,6 +63,7 @@ def plot_extents(
     columns = min(3, len(active))
     rows = -(-len(active) // columns)
     log_weights = posterior.log_weights(reweighted)
+    is_point = _is_point(posterior)
     negligible = model.transform.negligible(posterior.data.event_shape).numpy()
     with _style():
         figure = _figure(3.9 * columns, 2.9 * rows + 0.5)
@@ -80,24 +81,27 @@ def plot_extents(
             # A posterior that fills a tenth of the axis cannot be read, so the axis may stop before
             # the prior does, and then says how far that goes on.
             shown = 3 * max(float(last), small)
-            if shown > 0.6 * end:
+            if shown > 0.6 * end or is_point:
                 shown = end
             panel.fill_between(grid, density, color=_PRIOR, alpha=0.2, lw=0)
             panel.plot(grid, density, color=_PRIOR, ls="--", label="prior")
-            edges, heights = _histogram(draws, log_weights)
-            panel.stairs(heights, edges, fill=True, color=_POSTERIOR, lw=0, label="posterior")
-            panel.errorbar(
-                [median],
-                [1.16],
-                xerr=[[median - lower], [upper - median]],
-                fmt="o",
-                color="black",
-                ms=4,
-                capsize=5,
-                lw=2,
-                capthick=2,
-                label="median and 90 % interval",
-            )
+            if is_point:
+                panel.axvline(median, color=_POSTERIOR, lw=3, label=f"point estimate ({posterior.result.inference})")
+            else:
+                edges, heights = _histogram(draws, log_weights)
+                panel.stairs(heights, edges, fill=True, color=_POSTERIOR, lw=0, label="posterior")
+                panel.errorbar(
+                    [median],
+                    [1.16],
+                    xerr=[[median - lower], [upper - median]],
+                    fmt="o",
+                    color="black",
+                    ms=4,
+                    capsize=5,
+                    lw=2,
+                    capthick=2,
+                    label="median and 90 % interval",
+                )
             panel.axvline(small, color=_GREY, ls=":", lw=1.5, label="too small to see")
             panel.set_xlim(0, shown)
             if shown < end:
@@ -106,10 +110,8 @@ def plot_extents(
             panel.set_ylim(0, 1.3)
             panel.set_yticks([0, 0.5, 1])
             panel.set_xlabel(f"half-width ({coordinate.unit})")
-            panel.set_title(
-                f"{_title(name)}: {_number(median)} [{_number(lower)}, {_number(upper)}]",
-                loc="left",
-            )
+            interval = "" if is_point else f" [{_number(lower)}, {_number(upper)}]"
+            panel.set_title(f"{_title(name)}: {_number(median)}{interval}", loc="left")
         for row in panels:
             row[0].set_ylabel("density / its peak")
         handles, labels = panels.flat[0].get_legend_handles_labels()
@@ -251,10 +253,14 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
             panel.set_title(f"first step at {start} nats, below the axis", loc="left")
         panel.set_xlim(0, len(trace))
         panel.set_xlabel("step of the extents" if posterior.model.is_network else "step")
-        panel.set_ylabel("ELBO (nats)")
+        panel.set_ylabel("objective (nats)" if _is_point(posterior) else "ELBO (nats)")
         panel.ticklabel_format(axis="y", style="plain", useOffset=False)
         panel.legend(loc="lower right", frameon=False)
     return figure
+
+
+def _is_point(posterior: "bayesinv.posterior.InvariancePosterior") -> bool:
+    return posterior.result.num_chains * posterior.result.num_draws == 1
 
 
 def _style() -> Any:

@@ -356,6 +356,17 @@ class InvariancePosterior:
 
         return diagnose(self, other=other, orbit=orbit, sensitivity=sensitivity, test=test)
 
+    def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write one self-contained HTML file about this fit; see `report.write_report` for the options.
+
+        Args:
+            path: the file; its folder must exist.
+            options: `title`, `selection`, `comparison`, `classes`, `command`, `level`, `reweighted`, `overwrite`.
+        """
+        from bayesinv.report import write_report  # a report shows comparisons and selections, which sit above
+
+        return write_report(self, path, **options)
+
     def plot_extents(self, reweighted: bool = False) -> "matplotlib.figure.Figure":
         """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`."""
         from bayesinv import plots

@@ -260,9 +260,9 @@ def test_bad_data_leave_nothing_behind(tmp_path, capsys, kind, messages):
         (["--fix", "rotation=nan"], ["rotation=EXTENT"]),
         (["--fix", "rotation=181"], ["0 to 180"]),
         (["--fix", "rotation=-1"], ["0 to 180"]),
-        (["--max-steps", "0"], ["max_steps"]),
-        (["--num-inducing", "0"], ["num_inducing"]),
-        (["--num-orbit-samples", "0"], ["num_"]),
+        (["--max-steps", "0"], ["--max-steps"]),
+        (["--num-inducing", "0"], ["--num-inducing"]),
+        (["--num-orbit-samples", "0"], ["--num-"]),
         (["--divide-by", "0"], ["--divide-by", "positive"]),
         (["--layout", "nhw"], ["nhw", "--layout nchw"]),
     ],
@@ -327,7 +327,7 @@ def test_traceback_on_request(tmp_path):
         main(["--traceback", "show", str(tmp_path / "missing")])
 
 
-@pytest.mark.parametrize("arguments", [[], ["demo"], ["fit"], ["show"], ["predict"]])
+@pytest.mark.parametrize("arguments", [[], ["demo"], ["fit"], ["show"], ["predict"], ["report"], ["compare"]])
 def test_help_teaches(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--help"])
@@ -346,3 +346,40 @@ def test_the_module_runs():
     )
     assert finished.returncode == 2
     assert "there is no folder no-such-folder" in finished.stderr
+
+
+def test_report_and_comparison(run, train, tmp_path, capsys):
+    page, both = tmp_path / "report.html", tmp_path / "both.html"
+    assert main(["report", str(run), "--out", str(page), "--test", str(train)]) == 0
+    assert "report written to" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    for words in ("bayesinv fit", "no invariance", "medians held fixed", "rotation", "±10"):
+        assert words in text
+    refused(capsys, ["report", run, "--out", page], "exists", "--overwrite")
+    copy = tmp_path / "saved.npz"  # a file without its folder
+    copy.write_bytes((run / "posterior.npz").read_bytes())
+    assert main(["compare", str(run), str(copy), "--test", str(train), "--report", str(both)]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert "saved" in both.read_text(encoding="utf-8")
+    assert main(["show", str(copy)]) == 0
+    output = capsys.readouterr().out
+    assert "evidence      dirichlet, categorical targets" in output
+    assert "max steps     4" in output
+    refused(capsys, ["compare", run], "at least two")
+    refused(capsys, ["compare", run, run, "--report", tmp_path / "x.html"], "named twice")
+    refused(capsys, ["compare", run, copy], "--test", "--report")
+    refused(capsys, ["report", tmp_path / "missing"], "there is no folder")
+
+
+def test_a_network_is_refused_without_python(tmp_path, capsys):
+    import torch
+
+    from bayesinv import InvarianceModel
+    from bayesinv.posterior import InvariancePosterior
+    from tests.fakes import NAMES, make_data, make_result
+
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    posterior = InvariancePosterior(InvarianceModel(net, list(NAMES)), make_data(), make_result())
+    file = posterior.save(tmp_path / "net.npz")
+    line = refused(capsys, ["show", file], "own network or kernel")
+    assert "model=" not in line

@@ -29,6 +29,7 @@ LAYERS = [
     ["storage", "inference", "comparison", "comparison_plot"],
     ["selection"],
     ["callbacks", "checks"],
+    ["report"],
     ["testing", "demo"],
     ["cli", "__main__"],
 ]

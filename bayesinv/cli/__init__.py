@@ -1,4 +1,4 @@
-"""The command line: `bayesinv demo`, `fit`, `show` and `predict`.
+"""The command line: `bayesinv demo`, `fit`, `show`, `predict`, `report` and `compare`.
 
 The only part of the library that prints. Results go to standard output; progress, warnings and
 errors to standard error. Exit codes: 0 done, 2 refused or failed with one line that says why, 130
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from bayesinv.cli.parser import make_parser
+from bayesinv.cli.words import in_shell_words
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning
 
 __all__ = ["main"]
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2
     """
     options = make_parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
         for category in (ImportanceWarning, NotConvergedWarning):
             # The tables repeat what the result itself says of these, so nobody misses them.
@@ -65,7 +67,7 @@ def _terminate_as_interrupt() -> Any:
 def _one_line(error: Exception) -> str:
     # str(KeyError) is the repr of its message
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return in_shell_words(" ".join(text.split())) or type(error).__name__
 
 
 def _show_warning(
@@ -76,4 +78,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"bayesinv: warning: {message}", file=sys.stderr)
+    print(f"bayesinv: warning: {in_shell_words(str(message))}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from importlib import metadata
@@ -14,9 +15,9 @@ from tqdm import tqdm
 
 import bayesinv
 from bayesinv import demo as demonstration
-from bayesinv.cli.folder import POSTERIOR_FILE, output_folder, read_run, write_run
+from bayesinv.cli.folder import POSTERIOR_FILE, load_posterior, output_folder, posterior_files, read_run, write_run
 from bayesinv.cli.inputs import Reading, labels_in, read_examples
-from bayesinv.cli.tables import columns, facts_text, summary_text
+from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
 from bayesinv.data import as_data
 from bayesinv.errors import DataError
 from bayesinv.inference import Step
@@ -67,7 +68,11 @@ def fit(options: argparse.Namespace) -> None:
             num_draws=options.num_draws,
             progress=not options.quiet,
         )
-        facts = {"reading": reading.to_json(), "classes": list(examples.classes)}
+        facts = {
+            "reading": reading.to_json(),
+            "classes": list(examples.classes),
+            "shell": shlex.join(["bayesinv", *options.arguments]),
+        }
         _write(folder, posterior, "fit", facts, figures=not options.no_figures)
         text = f"{summary_text(posterior.summary())}\n\n{facts_text(posterior)}"
     print(text)
@@ -98,18 +103,14 @@ def _fixed(settings: list[str], transform: Affine2d) -> dict[str, float]:
 
 def show(options: argparse.Namespace) -> None:
     """`bayesinv show`: print the table of a folder again."""
-    for folder in _posterior_folders(options.folder):
-        posterior = bayesinv.load(folder / POSTERIOR_FILE)
-        if folder != options.folder:
-            print(f"{folder.name}\n")
+    for file in posterior_files(options.folder):
+        posterior = load_posterior(file)
+        if file.parent != options.folder and file != options.folder:
+            print(f"{file.parent.name}\n")
         print(summary_text(posterior.summary(options.reweighted, options.level)))
         print(f"\n{facts_text(posterior)}")
         print(f"data          {len(posterior.data)} training examples\n")
-
-
-def _posterior_folders(folder: Path) -> list[Path]:
-    run = read_run(folder)
-    return [folder / name for name in run["sets"]] if run["command"] == "demo" else [folder]
+        print(f"{settings_text(posterior)}\n")
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -120,7 +121,7 @@ def predict(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.folder} holds several posteriors; choose one of {inside}")
     if options.out is not None and options.out.exists() and not options.overwrite:
         raise FileExistsError(f"{options.out} exists; choose another --out, or add --overwrite")
-    posterior = bayesinv.load(options.folder / POSTERIOR_FILE)
+    posterior = load_posterior(options.folder / POSTERIOR_FILE)
     reading = Reading(**run["reading"]).updated({key: getattr(options, key) for key in READING_OPTIONS})
     examples = read_examples(options.data, reading)
     classes = tuple(run["classes"])

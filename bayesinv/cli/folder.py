@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bayesinv.errors import SavedFileError
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.storage import load
 
 FORMAT = "bayesinv output folder"
 FORMAT_VERSION = 1
@@ -105,3 +107,34 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}; use the bayesinv that wrote it"
         )
     return content
+
+
+def posterior_files(path: Path) -> list[Path]:
+    """The saved posteriors at a path: a file itself, the one of `bayesinv fit`, or all of `bayesinv demo`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        SavedFileError: a folder that bayesinv did not write.
+    """
+    if path.is_file():
+        return [path]
+    run = read_run(path)
+    folders = [path / name for name in run["sets"]] if run["command"] == "demo" else [path]
+    return [folder / POSTERIOR_FILE for folder in folders]
+
+
+def load_posterior(file: Path) -> InvariancePosterior:
+    """A saved posterior whose model the file describes.
+
+    Raises:
+        SavedFileError: damaged, or around a network or kernel that lives in somebody's Python code.
+    """
+    try:
+        return load(file)
+    except SavedFileError as error:
+        if "model=model" not in str(error):
+            raise
+        raise SavedFileError(
+            f"{file} was saved from a model around somebody's own network or kernel, whose code no file holds; the "
+            "command line opens posteriors of the built-in Gaussian process. Load it from Python, where the network is"
+        ) from error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bayesinv.cli import commands
+from bayesinv.cli import commands, reports
 from bayesinv.cli.inputs import LAYOUTS
 
 DESCRIPTION = """\
@@ -24,6 +24,8 @@ examples:
   bayesinv fit train.npz --out run              arrays x (n, channels, height, width) and y (n,)
   bayesinv show run                             the table again
   bayesinv predict run new.npz --out new.csv    class probabilities for new images
+  bayesinv report run                           run/report.html, all about the fit on one page
+  bayesinv compare run-a run-b --report ab.html several fits side by side
 
 `bayesinv COMMAND --help` says more about each.
 """
@@ -44,6 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     _fit(subparsers)
     _show(subparsers)
     _predict(subparsers)
+    _report(subparsers)
+    _compare(subparsers)
     return parser
 
 
@@ -155,11 +159,11 @@ def _show(subparsers: Any) -> None:
         subparsers,
         "show",
         commands.show,
-        "print the posterior in a folder again",
-        "Print the table of a folder that `bayesinv fit` or `bayesinv demo` wrote.",
+        "print a saved posterior and its settings",
+        "Print table and settings of a folder that `bayesinv fit` or `bayesinv demo` wrote, or of a saved file.",
         "bayesinv show run --level 0.5",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the folder, or the file of a saved posterior")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals (0.9)")
     _reweighted(parser)
 
@@ -184,6 +188,54 @@ the accuracy is printed too.
     parser.add_argument("--num-samples", type=int, default=32, help="posterior draws to average over (32)")
     _reweighted(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    _reading(parser)
+
+
+def _report(subparsers: Any) -> None:
+    parser = _add(
+        subparsers,
+        "report",
+        reports.report,
+        "write all about a fit on one HTML page",
+        """\
+Write one self-contained HTML file: what was fitted, verdicts on the fit, extents with intervals and prior, pictures of
+the orbit, predictive quality, settings, versions and how to reproduce it. It loads nothing from elsewhere.
+
+With test data it also scores the fit, beside two point estimates that are refitted for it: the posterior's medians held
+fixed, and no invariance.
+""",
+        "bayesinv report run --test test.npz",
+    )
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` or `demo` wrote, or a saved file"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (DIR/report.html)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
+    parser.add_argument("--no-baselines", action="store_true", help="refit no point estimates for the scores")
+    parser.add_argument("--selection", type=Path, metavar="FILE", help="a saved selection of symmetries to show")
+    parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals (0.9)")
+    _reweighted(parser)
+    _reading(parser)
+
+
+def _compare(subparsers: Any) -> None:
+    parser = _add(
+        subparsers,
+        "compare",
+        reports.compare,
+        "put several saved fits side by side",
+        """\
+Put several saved fits side by side: their extents, and with --test their scores on the same test data, with paired
+differences. The terminal gets the table, --report FILE a self-contained HTML page.
+""",
+        "bayesinv compare run-a run-b --test test.npz --report ab.html",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders or files of saved fits")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="HTML file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
+    parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals on the page (0.9)")
     _reading(parser)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bayesinv.cli.words import in_shell_words
 from bayesinv.posterior import InvariancePosterior
 
 
@@ -59,4 +60,17 @@ def facts_text(posterior: InvariancePosterior) -> str:
     if not result.converged:
         stopped = "; the chains disagree" if result.rhat else "; still rising at the step limit: raise --max-steps"
     lines.append(f"inference     {result.inference}, {result.num_steps} steps{stopped}")
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in result.warnings)])
+    return "\n".join([*lines, *(f"warning: {in_shell_words(warning)}" for warning in result.warnings)])
+
+
+def settings_text(posterior: InvariancePosterior) -> str:
+    """Model and settings of a fit, a line each."""
+    model, result = posterior.model, posterior.result
+    rows = {
+        "evidence": f"{model.evidence_name}, {model.likelihood} targets",
+        "orbit": f"{model.orbit.num_copies} copies",
+        "guide": result.guide,
+        "seed": result.seed,
+        **result.settings,
+    }
+    return "\n".join(f"{name.replace('_', ' '):<13} {value}" for name, value in rows.items() if value is not None)

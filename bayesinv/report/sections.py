@@ -1,0 +1,274 @@
+"""What a report says about one fit, a section each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from bayesinv.report.page import Section, code, facts, figure, paragraph, table
+from bayesinv.report.page import escape as escaped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayesinv.checks.verdicts import Verdict
+    from bayesinv.comparison import Comparison
+    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.selection import Selection
+
+PACKAGES = ("bayesinv", "torch", "pyro-ppl", "gpytorch", "arviz", "numpy")
+LEVEL_WORDS = {"ok": "In order", "note": "Worth knowing", "serious": "Serious"}
+
+
+def what_was_fitted(posterior: InvariancePosterior, classes: Sequence[str] = ()) -> Section:
+    """Data, model and inference in words."""
+    model, result, data = posterior.model, posterior.result, posterior.data
+    n = result.settings.get("num_train", len(data))
+    values: dict[str, object] = {
+        "training examples": f"{n:,}" + (f" ({len(data):,} kept in the file)" if len(data) != n else ""),
+        "one input": " × ".join(map(str, data.event_shape)) + f", {str(data.x.dtype).removeprefix('torch.')}",
+    }
+    if model.likelihood == "categorical":
+        names = f": {', '.join(classes)}" if classes else ""
+        values["targets"] = f"labels of {data.num_outputs} classes{names}"
+    else:
+        values["targets"] = f"{data.num_outputs} real number{'s' * (data.num_outputs != 1)}"
+    copies = model.orbit.num_copies
+    values |= {
+        "symmetries considered": ", ".join(posterior.symmetries),
+        "held fixed": ", ".join(name for name in posterior.symmetries if name in model.extents.fixed) or "none",
+        "free function": "network" if model.is_network else "Gaussian process",
+        "evidence": f"{model.evidence_name}, for {model.likelihood} targets",
+        "average": f"{model.average.replace('_', '-')} values over {copies} transformed copies of each input",
+        "inference": method(posterior),
+    }
+    if result.log_evidence is not None:
+        error = "" if not result.log_evidence_se else f" ± {result.log_evidence_se:.2f} (standard error)"
+        values["log evidence"] = f"{result.log_evidence:.1f}{error} nats"
+    return Section("fitted", "What was fitted", facts("Data, model and inference", values))
+
+
+def method(posterior: InvariancePosterior) -> str:
+    """The inference in half a line."""
+    result = posterior.result
+    name = result.inference if result.guide is None else f"{result.inference} ({result.guide})"
+    total = result.num_chains * result.num_draws
+    draws = "point estimate" if total == 1 else f"{total:,} draws"
+    return f"{name}, {result.num_steps:,} steps, {draws}, {result.seconds:.0f} s"
+
+
+def verdicts(found: Sequence[Verdict]) -> Section:
+    """What the checks say, the worst first."""
+    order = list(LEVEL_WORDS)
+    items = []
+    for verdict in sorted(found, key=lambda v: -order.index(v.level)):
+        advice = f"<p><b>What to do:</b> {escaped(verdict.advice)}</p>" if verdict.advice else ""
+        items.append(
+            f'<li class="{verdict.level}"><p><span class="level">{LEVEL_WORDS[verdict.level]}</span> '
+            f"({escaped(verdict.name)}): {escaped(verdict.message)}</p>{advice}</li>"
+        )
+    serious = sum(v.level == "serious" for v in found)
+    head = (
+        "Nothing serious was found. That is no proof of calibration, which only repeated simulation measures."
+        if not serious
+        else f"{serious} of {len(found)} checks put the result in doubt. Read the numbers below with that in mind."
+    )
+    return Section("verdicts", "Verdicts", paragraph(head) + f'<ul class="verdicts">{"".join(items)}</ul>')
+
+
+def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> Section:
+    """The table of extents and the figure of prior and posterior."""
+    summary = posterior.summary(reweighted, level)
+    percent = f"{100 * level:g} %"
+    rows = [_extent_row(str(name), row) for name, row in summary.iterrows()]
+    head = ["symmetry", "median", f"{percent} interval", "unit", "P(inactive)", "prior median", f"prior {percent}"]
+    body = paragraph(
+        "An extent is a half-width: the model averages over transformations from minus to plus this much. P(inactive) "
+        "is the probability that it is too small to see in an input of this size."
+    )
+    body += table("Extents of the symmetries, in people's units", head, rows)
+    if posterior.model.active:
+        point = bool(summary["point"].any())
+        what = "point estimate against prior" if point else "posterior against prior"
+        body += figure(
+            posterior.plot_extents(reweighted=reweighted),
+            f"{what} for {', '.join(posterior.model.active)}; the numbers are in the table above",
+            f"{what.capitalize()}, each relative to its own peak, a panel for each symmetry that was learned.",
+        )
+    return Section("extents", "How far each symmetry reaches", body)
+
+
+def _extent_row(name: str, row: pd.Series) -> list[str]:
+    if row["fixed"]:
+        return [name, f"±{number(row['median'])}", "fixed", row["unit"], "–", "–", "–"]
+    interval = "point estimate" if row["point"] else f"{number(row['lower'])} to {number(row['upper'])}"
+    inactive = "–" if row["point"] else f"{row['p_inactive']:.2f}"
+    prior = f"{number(row['prior_lower'])} to {number(row['prior_upper'])}"
+    return [
+        name,
+        f"±{number(row['median'])}",
+        interval,
+        row["unit"],
+        inactive,
+        f"±{number(row['prior_median'])}",
+        prior,
+    ]
+
+
+def number(value: float) -> str:
+    """Three significant digits, as people read them."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1g}"
+
+
+def orbits(posterior: InvariancePosterior, reweighted: bool) -> Section | None:
+    """Copies of training images; None where the inputs are no images of one or three channels."""
+    event = posterior.data.event_shape
+    if len(event) != 3 or event[0] not in (1, 3) or not posterior.model.active:
+        return None
+    drawn = posterior.plot_orbit(posterior.data.x[0], reweighted=reweighted)
+    body = figure(
+        drawn,
+        "the first training image and copies of it under sampled transformations, a row each for the 5, 50 and 95 % "
+        "quantiles of the extents",
+        "The first training image and copies of it as the model sees them. Ask of each: would its label still hold?",
+    )
+    widest = furthest(posterior)
+    discrete = {c.name for c in posterior.model.transform.coordinates if c.order}
+    if widest not in discrete:
+        body += figure(
+            posterior.plot_orbit(posterior.data.x[0], symmetry=widest, reweighted=reweighted),
+            f"the same image under {widest} alone, from one end of its extent to the other, a row for each quantile",
+            f"The same image under {widest.replace('_', ' ')} alone, from one end of its extent to the other.",
+        )
+    return Section("orbits", "What the transformations look like", body)
+
+
+def furthest(posterior: InvariancePosterior) -> str:
+    """The learned symmetry that reaches furthest, as a share of its largest sensible extent."""
+    largest = {c.name: float(c.largest) for c in posterior.model.transform.coordinates}
+    return max(posterior.model.active, key=lambda name: float(posterior[name].median()) / largest[name])
+
+
+def course(posterior: InvariancePosterior) -> Section | None:
+    """The objective at each step, and the evidence along the widest symmetry where that is cheap."""
+    body = ""
+    if posterior.trace:
+        body += figure(
+            posterior.plot_trace(),
+            f"the objective over {len(posterior.trace)} steps, from {posterior.trace[0]:.0f} to "
+            f"{posterior.trace[-1]:.0f} nats",
+            "The objective against the step. A line that still climbs at its end wants more steps.",
+        )
+    if posterior.model.active and not posterior.model.evidence.minibatch and posterior.result.inference != "fixed":
+        widest = furthest(posterior)
+        body += figure(
+            posterior.plot_evidence(widest, num_points=17),
+            f"log evidence along {widest}, over its whole range and around the posterior",
+            f"The evidence along {widest.replace('_', ' ')}, the other extents at their medians: what the data alone "
+            "say, before the prior.",
+        )
+    return Section("course", "How the fit went", body) if body else None
+
+
+def selection(selected: Selection) -> Section:
+    """Inclusion probabilities and Bayes factors."""
+    head = ["symmetry", "P(included)", "standard error", "prior", "log Bayes factor, nats", "in words"]
+    rows = [
+        [
+            str(name),
+            f"{row['probability']:.3f}",
+            f"{row['standard_error']:.3f}",
+            f"{row['prior']:.2f}",
+            f"{row['log_bf']:+.1f} ± {row['log_bf_se']:.1f}",
+            row["words"],
+        ]
+        for name, row in selected.summary().iterrows()
+    ]
+    body = table(f"Which symmetries the data call for ({selected.method})", head, rows, words=[5])
+    body += "".join(paragraph(f"Warning: {text}") for text in selected.warnings)
+    body += figure(
+        selected.plot(),
+        "inclusion probability of each symmetry beside the likeliest sets; the probabilities are in the table above",
+        "Inclusion probabilities with standard errors, and the likeliest sets of symmetries.",
+    )
+    return Section("selection", "Which symmetries are called for", body)
+
+
+def quality(comparison: Comparison | None) -> Section:
+    """Scores on test data, or how to get them."""
+    if comparison is None:
+        body = paragraph("No test data were given, so this report says nothing about predictive quality. To add it:")
+        return Section("quality", "Predictive quality", body + code("bayesinv report DIR --test TEST.npz --overwrite"))
+    shown = comparison.text_table()
+    body = table(
+        "On the same test data; ± is a standard error over test examples",
+        ["fit", *map(str, shown.columns)],
+        [[str(name), *row] for name, row in zip(shown.index, shown.to_numpy(), strict=True)],
+    )
+    if len(shown) > 1:
+        rows = [
+            [str(name), f"{row['elpd_difference']:+.1f}", f"{row['standard_error']:.1f}"]
+            for name, row in comparison.differences.iterrows()
+        ]
+        head = ["fit", "difference to the best, nats", "standard error"]
+        body += table("Log predictive density summed over test examples, paired", head, rows)
+        body += paragraph(
+            "A difference below two standard errors says nothing. Log evidences rank fits of the same letter only."
+        )
+    body += figure(
+        comparison.plot(),
+        "extents and test scores of each fit; the numbers are in the table above",
+        "Extents with their intervals, then test scores. Filled: posterior; open: point estimate or fixed extent.",
+    )
+    return Section("quality", "Predictive quality", body)
+
+
+def settings(posterior: InvariancePosterior, given: Mapping[str, str]) -> Section:
+    """Settings of fit and model, and versions."""
+    result = posterior.result
+    values: dict[str, object] = {"seed": result.seed}
+    for name, value in result.settings.items():
+        if value is None:
+            continue
+        values[name.replace("_", " ")] = json.dumps(value) if isinstance(value, dict | list) else value
+    for name in posterior.symmetries:
+        prior = posterior.model.extents.priors.get(name)
+        fixed = posterior.model.extents.fixed.get(name)
+        values[f"prior of {name}"] = f"fixed at {fixed:.4g} (internal units)" if fixed is not None else repr(prior)
+    values["orbit"] = f"{posterior.model.orbit.num_samples} base draws, precision {posterior.model.precision}"
+    body = facts("Settings of the fit", values)
+    body += facts("Versions that wrote this report", {**versions(), **given})
+    return Section("settings", "Settings and versions", body)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that numbers depend on."""
+    found = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def reproduce(posterior: InvariancePosterior, command: str | None) -> Section:
+    """The command or the call that gives the same numbers."""
+    if command:
+        body = paragraph("The same command on the same data gives the same numbers on a CPU:") + code(command)
+    else:
+        result = posterior.result
+        steps = result.settings.get("max_steps")
+        call = f'posterior = bayesinv.fit(model, (x, y), "{result.inference}", seed={result.seed}'
+        call += f', guide="{result.guide}"' if result.guide else ""
+        call += f", max_steps={steps}" if steps else ""
+        body = paragraph(
+            "With the same model and data, this call gives the same numbers on a CPU (and statistically the same on a "
+            "GPU, whose sums are not ordered):"
+        )
+        body += code(f"{call}, num_draws={result.num_draws})" if result.num_draws > 1 else f"{call})")
+    body += paragraph("A saved posterior holds model, data and draws; it answers every question again:")
+    body += code('posterior = bayesinv.load("posterior.npz")\nposterior.summary()\nposterior.check()')
+    return Section("reproduce", "How to reproduce it", body)

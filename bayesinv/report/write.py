@@ -1,0 +1,184 @@
+"""Put a report together and write it, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bayesinv.checks import diagnose
+from bayesinv.comparison import Comparison
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.report import sections
+from bayesinv.report.page import Section, page, table
+from bayesinv.selection import Selection
+
+
+def write_report(
+    posterior: InvariancePosterior,
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Invariance report",
+    selection: Any = None,  # kinds are checked below, in words
+    comparison: Any = None,
+    classes: Sequence[str] = (),
+    command: str | None = None,
+    level: float = 0.9,
+    reweighted: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write one self-contained HTML file about a fit.
+
+    What was fitted, verdicts, extents, orbit pictures, the course of the fit, selection, predictive quality, settings
+    and how to reproduce it. Images are inline; the page loads nothing and runs no script.
+
+    Args:
+        posterior: the fit.
+        path: the file; its folder must exist.
+        title: the heading.
+        selection: what ``bayesinv.select`` returned for the same data.
+        comparison: what ``bayesinv.compare`` returned, for predictive quality against other fits.
+        classes: names of the classes.
+        command: the command line that made the fit, where one did.
+        level: the mass of the intervals.
+        reweighted: whether to use the importance weights.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
+        TypeError: ``selection`` or ``comparison`` is something else. ValueError: a level outside (0, 1), no weights to
+            use, or a selection among other symmetries.
+    """
+    _check_writable(path, overwrite)
+    if selection is not None and not isinstance(selection, Selection):
+        raise TypeError(
+            f"selection: expected what bayesinv.select returns, got {type(selection).__name__}: "
+            "report(path, selection=bayesinv.select(model, data))"
+        )
+    if comparison is not None and not isinstance(comparison, Comparison):
+        raise TypeError(
+            f"comparison: expected what bayesinv.compare returns, got {type(comparison).__name__}: "
+            'report(path, comparison=bayesinv.compare({"posterior": posterior}, test))'
+        )
+    if selection is not None and not set(selection.symmetries) <= set(posterior.symmetries):
+        raise ValueError(
+            f"selection: expected one among {', '.join(posterior.symmetries)}, got one among "
+            f"{', '.join(selection.symmetries)}"
+        )
+    parts = [
+        sections.what_was_fitted(posterior, classes),
+        sections.verdicts(diagnose(posterior)),
+        sections.extents(posterior, level, reweighted),
+        sections.orbits(posterior, reweighted),
+        sections.course(posterior),
+        None if selection is None else sections.selection(selection),
+        sections.quality(comparison),
+        sections.settings(posterior, {}),
+        sections.reproduce(posterior, command),
+    ]
+    text = page(title, _subtitle(), [part for part in parts if part is not None])
+    return _write(Path(path), text)
+
+
+def write_comparison_report(
+    posteriors: Mapping[str, InvariancePosterior],
+    path: str | os.PathLike[str],
+    *,
+    comparison: Comparison | None = None,
+    title: str = "Fits side by side",
+    level: float = 0.9,
+    overwrite: bool = False,
+) -> Path:
+    """Write one self-contained HTML file about several fits.
+
+    Args:
+        posteriors: the fits by name.
+        path: the file; its folder must exist.
+        comparison: what ``bayesinv.compare`` returned for them on test data.
+        title: the heading.
+        level: the mass of the intervals.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
+        ValueError: no fits, or a level outside (0, 1).
+    """
+    _check_writable(path, overwrite)
+    if not posteriors:
+        raise ValueError("posteriors: expected at least one fit, got none")
+    parts = [_overview(posteriors), _extents_side_by_side(posteriors, level), sections.quality(comparison)]
+    for i, (name, posterior) in enumerate(posteriors.items()):
+        inner = [
+            sections.what_was_fitted(posterior),
+            sections.verdicts(diagnose(posterior)),
+            sections.extents(posterior, level, False),
+        ]
+        body = "".join(f"<h3>{part.heading}</h3>{part.body}" for part in inner)
+        parts.append(Section(f"fit-{i}", name, body))
+    parts.append(
+        Section("versions", "Versions", sections.facts("Versions that wrote this report", sections.versions()))
+    )
+    return _write(Path(path), page(title, _subtitle(), parts))
+
+
+def _overview(posteriors: Mapping[str, InvariancePosterior]) -> Section:
+    rows = []
+    for name, posterior in posteriors.items():
+        result, found = posterior.result, diagnose(posterior)
+        evidence = "–" if result.log_evidence is None else f"{result.log_evidence:.1f}"
+        rows.append([name, sections.method(posterior), posterior.model.evidence_name, evidence, len(found.serious)])
+    head = ["fit", "inference", "evidence", "log evidence, nats", "serious verdicts"]
+    return Section("overview", "The fits", table("One row a fit", head, rows, words=[1, 2]))
+
+
+def _extents_side_by_side(posteriors: Mapping[str, InvariancePosterior], level: float) -> Section:
+    names = list(dict.fromkeys(name for p in posteriors.values() for name in p.symmetries))
+    summaries = {fit: p.summary(level=level) for fit, p in posteriors.items()}
+    rows = []
+    for name in names:
+        cells = []
+        for summary in summaries.values():
+            if name not in summary.index:
+                cells.append("not considered")
+                continue
+            row = summary.loc[name]
+            interval = f" [{sections.number(row['lower'])}, {sections.number(row['upper'])}]"
+            kind = " fixed" if row["fixed"] else " point" if row["point"] else interval
+            cells.append(f"±{sections.number(row['median'])}{kind} {row['unit']}")
+        rows.append([name, *cells])
+    caption = f"Median and {100 * level:g} % interval of each extent"
+    return Section("side-by-side", "Extents side by side", table(caption, ["symmetry", *posteriors], rows))
+
+
+def _subtitle() -> str:
+    return f"bayesinv {sections.versions().get('bayesinv', '')}, written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _check_writable(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse before anything is drawn."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'report.html'}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
+
+
+def _write(path: Path, text: str) -> Path:
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,145 @@
+"""The page: complete, self-contained, readable by machines that read pages aloud."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import bayesinv
+from bayesinv.report import write_comparison_report, write_report
+from bayesinv.report.page import STYLE
+from tests.fakes import make_posterior
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Collects what the tests ask for, and refuses tags that do not close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found, self.words = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for found, attributes in self.found if found == tag]
+
+
+def read(path):
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    posterior = make_posterior(weighted=True)
+    comparison = bayesinv.compare({"a & b": posterior, "other": make_posterior()}, (posterior.data.x, posterior.data.y))
+    assert posterior.report(path, title="1 < 2", comparison=comparison, classes=["x", "<script>"]) == path
+    return path
+
+
+def test_it_says_everything(report):
+    page = read(report)
+    text = " ".join(page.words)
+    headings = ("What was fitted", "Verdicts", "How far each", "look like", "How the fit went", "Predictive quality")
+    for words in (*headings, "Settings and versions", "How to reproduce it", "a & b", "1 < 2", "<script>"):
+        assert words in text
+    summary = make_posterior(weighted=True).summary()
+    assert f"±{summary.loc['rotation', 'median']:.3g}" in text
+    for verdict in make_posterior(weighted=True).check():
+        assert verdict.message in text
+    for package in ("torch", "numpy", "Python"):
+        assert package in text
+
+
+def test_it_is_self_contained(report):
+    page = read(report)
+    assert not page.all("script") and not page.all("link")
+    images = page.all("img")
+    assert len(images) >= 5
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert "url(" not in STYLE and "@import" not in STYLE
+    assert all(link["href"].startswith("#") for link in page.all("a"))
+
+
+def test_it_can_be_read_aloud(report):
+    page = read(report)
+    assert all(len(image["alt"]) > 20 for image in page.all("img"))
+    assert all(head["scope"] in ("row", "col") for head in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    identifiers = [attributes["id"] for _, attributes in page.found if "id" in attributes]
+    assert len(set(identifiers)) == len(identifiers)
+    assert {link["href"].removeprefix("#") for link in page.all("a")} == set(identifiers)
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def contrast(a, b):
+    dark, light = sorted((luminance(a), luminance(b)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out(scheme):
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", STYLE.split("@media (prefers-color-scheme: dark)")[scheme]))
+    assert len(colours) == 9
+    for name in ("text", "soft", "link", "ok", "note", "serious"):
+        for background in ("page", "card"):
+            assert contrast(colours[name], colours[background]) >= 4.5, (name, background)
+
+
+def test_several_fits(tmp_path):
+    path = tmp_path / "both.html"
+    write_comparison_report({"first": make_posterior(), "second": make_posterior(chains=2)}, path)
+    text = " ".join(read(path).words)
+    for words in ("first", "second", "Extents side by side", "nuts", "full_rank"):
+        assert words in text
+    with pytest.raises(ValueError, match="at least one"):
+        write_comparison_report({}, tmp_path / "none.html")
+
+
+def test_point_estimates_and_real_targets(tmp_path):
+    draws = make_posterior().result.extents[:, :1]
+    point = make_posterior("gaussian", extents=draws, inference="augerino", guide=None)
+    point.report(tmp_path / "point.html")
+    text = " ".join(read(tmp_path / "point.html").words)
+    assert "point estimate" in text and "1 real number" in text
+    labels = [label.get_text() for label in point.plot_extents().legends[0].get_texts()]
+    assert "point estimate (augerino)" in labels and "posterior" not in labels
+
+
+def test_what_is_refused(tmp_path):
+    posterior, path = make_posterior(), tmp_path / "report.html"
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        posterior.report(tmp_path / "no" / "report.html")
+    with pytest.raises(IsADirectoryError, match="name of a file"):
+        posterior.report(tmp_path)
+    with pytest.raises(TypeError, match=r"bayesinv\.select"):
+        write_report(posterior, path, selection="rotation")
+    with pytest.raises(TypeError, match=r"bayesinv\.compare"):
+        write_report(posterior, path, comparison="better")
+    with pytest.raises(ValueError, match="level"):
+        posterior.report(path, level=90.0)
+    assert not list(tmp_path.iterdir())
+    path.write_text("kept")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        posterior.report(path)
+    assert path.read_text() == "kept"
