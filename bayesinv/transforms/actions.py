@@ -17,6 +17,7 @@ from bayesinv.transforms.affine2d import MatrixWarp
 from bayesinv.transforms.base import Transform
 from bayesinv.transforms.discrete import FiniteGroup, Flip, Permutation, _PlaneGroup
 from bayesinv.transforms.points.base import NUM_SPATIAL, AffinePoints, PointTransform
+from bayesinv.transforms.signals.amplitude import SignFlip
 from bayesinv.transforms.warp import warp
 
 __all__ = ["ImageAction", "OutputAction", "VectorAction", "as_action", "undo"]
@@ -142,8 +143,8 @@ class ImageAction(_ByStages):
     event = "images"
 
     def inverse_of(self, stage: Transform) -> Any:
-        if stage.fixes_frame:
-            return None
+        if stage.fixes_frame or isinstance(stage, SignFlip):
+            return None  # of the values of the input, which are not those of the output
         if isinstance(stage, MatrixWarp):
 
             def read_back(outputs: Tensor, t: Tensor) -> Tensor:

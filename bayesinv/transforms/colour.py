@@ -60,7 +60,7 @@ class Colour(Transform):
 
     def __init__(self, names: Sequence[str] = tuple(COLOUR_COORDINATES), middle: float = 0.5) -> None:
         super().__init__()
-        names = list(names)
+        names = [names] if isinstance(names, str) else list(names)
         unknown = sorted(set(names) - set(COLOUR_COORDINATES))
         if not names or unknown or len(set(names)) < len(names):
             raise ValueError(f"names: expected some of {', '.join(COLOUR_COORDINATES)}, each once, got {names}")

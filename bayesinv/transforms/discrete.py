@@ -71,9 +71,10 @@ class FiniteGroup(Transform):
         elements = column.detach().cpu().round().long()
         outside = (elements < 0) | (elements >= self.order)
         if bool(outside.any()):
+            wrong = float(column.detach().cpu()[outside][0])
             raise ValueError(
-                f"{type(self).__name__} has the elements 0 to {self.order - 1}, and t = {float(column.flatten()[0]):g} "
-                "or another such number came; the column of a finite group holds the index of an element"
+                f"{type(self).__name__} has the elements 0 to {self.order - 1}, and t = {wrong:g} came; the column of a "
+                "finite group holds the index of an element"
             )
         return elements
 

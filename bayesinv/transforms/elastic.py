@@ -46,11 +46,11 @@ class Elastic(Transform):
 
     def __init__(self, frequencies: int = 3, padding: str = "zeros") -> None:
         super().__init__()
-        if frequencies < 1:
-            raise ValueError(f"frequencies: expected a whole number of at least 1, got {frequencies}")
+        if not isinstance(frequencies, int) or isinstance(frequencies, bool) or frequencies < 1:
+            raise ValueError(f"frequencies: expected a whole number of at least 1, got {frequencies!r}")
         if padding not in PADDINGS:
             raise ValueError(f"unknown padding {padding!r}; known are {', '.join(PADDINGS)}")
-        self.frequencies, self.padding = int(frequencies), padding
+        self.frequencies, self.padding = frequencies, padding
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:

@@ -9,6 +9,7 @@ keeps what changes slowly, straight lines above all. A large extent means that t
 for each column, and only past the column's own range does it make the average blind to the column.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -167,7 +168,10 @@ class ColumnScale(_Columns):
     invertible = True
 
     def __init__(
-        self, columns: Sequence[str | int] | str | int, table: Sequence[str] | None = None, largest: float = 1.0986
+        self,
+        columns: Sequence[str | int] | str | int,
+        table: Sequence[str] | None = None,
+        largest: float = math.log(3.0),
     ) -> None:
         super().__init__(columns, table)
         self.largest = float(largest)

@@ -23,6 +23,7 @@ from bayesinv.transforms import (
     Reflection3d,
     Rotation3d,
     Scale3d,
+    SignFlip,
     Transform,
     Translation3d,
     VectorAction,
@@ -161,6 +162,11 @@ def test_channels_of_the_input_are_not_those_of_the_output():
     action = ImageAction(Permutation.symmetric(3, dim=-3))
     outputs = torch.rand(1, 2, 1, 4, 4)
     assert torch.equal(action.inverse(outputs, torch.tensor([[4.0]])), outputs)
+
+
+def test_the_sign_of_the_input_is_not_that_of_the_output():
+    outputs = torch.rand(2, 3, 1, 4, 4)
+    assert torch.equal(ImageAction(SignFlip()).inverse(outputs, torch.tensor([[0.0], [1.0]])), outputs)
 
 
 def test_names_objects_and_mistakes():

@@ -125,3 +125,7 @@ def test_errors_say_what_to_do():
         Colour(["hue", "hue"])
     with pytest.raises(ValueError, match="largest extent"):
         GaussianBlur(0.0)
+
+
+def test_one_name_is_enough():
+    assert Colour("hue").names == ("hue",)

@@ -145,3 +145,8 @@ def test_errors_say_what_to_do():
         Orbit(Compose([Permutation.symmetric(5), CyclicRotation(4)]))
     with pytest.raises(DataError, match="permutes 3 entries"):
         Permutation.symmetric(3)(torch.zeros(2, 4), torch.zeros(2, 1))
+
+
+def test_the_error_names_the_number_that_is_no_element():
+    with pytest.raises(ValueError, match="elements 0 to 1, and t = 3 came"):
+        Flip()(torch.rand(2, 1, 4, 4), torch.tensor([[0.0], [3.0]]))

@@ -117,6 +117,7 @@ def test_elastic_leaves_the_edges_alone():
         (lambda: Perspective(padding="wrap"), "unknown padding 'wrap'"),
         (lambda: Perspective(interpolation="cubic"), "unknown interpolation 'cubic'"),
         (lambda: Elastic(0), "at least 1, got 0"),
+        (lambda: Elastic(True), "at least 1, got True"),
         (lambda: Elastic(padding="wrap"), "unknown padding 'wrap'"),
     ],
 )

@@ -195,3 +195,15 @@ def test_errors_say_what_to_do():
         FrequencyShift(0.0)
     with pytest.raises(ValueError, match="below 1"):
         TimeWarp(1.0)
+
+
+def test_with_zeros_nothing_comes_round_again():
+    x = signals(16)
+    shift = TimeShift(1.0, largest=40.0, padding="zeros")
+    for samples in (16.0, 20.0, 32.0, 40.0):
+        for sign in (1.0, -1.0):
+            moved = shift(x, torch.full((4, 1), sign * samples, dtype=torch.float64))
+            assert moved.abs().max() < 1e-12, (samples, sign)
+    later = shift(x, torch.full((4, 1), 5.0, dtype=torch.float64))
+    assert torch.allclose(later[..., 5:], x[..., :-5], atol=1e-12)
+    assert later[..., :5].abs().max() < 1e-12

@@ -138,3 +138,8 @@ def test_bad_rows(x):
         ColumnShift("age", table=TABLE).check_input(x)
     with pytest.raises(DataError, match="batch x 5 columns or more"):
         ColumnShift(4).check_input(x)
+
+
+def test_the_largest_scale_is_a_factor_of_three():
+    assert ColumnScale(0).coordinates[0].words(math.log(3.0)) == "±200.0 %"
+    assert ColumnScale(0).coordinates[0].largest == math.log(3.0)

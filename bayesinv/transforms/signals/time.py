@@ -22,7 +22,8 @@ class TimeShift(SignalTransform):
 
         x̂(f) ↦ exp(-2πi f t) x̂(f)
 
-    −t is the inverse of t: exact for circular signals of odd length, but for the highest frequency of an even one.
+    −t is the inverse of t: exact for circular signals of odd length, but for the highest frequency of an even one. With
+    zeros what has left the signal does not come back.
 
     Arguments:
         sampling_rate: samples a second.
@@ -59,7 +60,11 @@ class TimeShift(SignalTransform):
         padded = F.pad(x, (0, pad))
         n = T + pad
         f = torch.fft.rfftfreq(n, 1.0 / self.sampling_rate, dtype=x.dtype, device=x.device)
-        angle = 2.0 * math.pi * t[:, 0, None].to(x.dtype) * f  # (batch, F)
+        later = t[:, :1].to(x.dtype)
+        if pad:
+            # A whole length away all is silence; further on the padded signal would come round again.
+            later = later.clamp(-T / self.sampling_rate, T / self.sampling_rate)
+        angle = 2.0 * math.pi * later * f  # (batch, F)
         # At the highest frequency of an even length only the cosine is real.
         phase = torch.polar(torch.ones_like(angle), -angle)
         if n % 2 == 0:
