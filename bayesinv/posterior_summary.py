@@ -93,16 +93,18 @@ def text(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     """The posterior in one line a symmetry, with the median and the 90 % interval."""
     table = summary_table(posterior)
     width = max(len(name) for name in posterior.symmetries)
+    prefixes = _prefixes(posterior)
     lines = [f"InvariancePosterior: {_facts(posterior)}"]
     for name, row in table.iterrows():
-        lines.append(f"  {name:<{width}}  {_interval_words(row)}")
+        lines.append(f"  {name:<{width}}  {_interval_words(row, prefixes[str(name)])}")
     lines.extend(f"  warning: {warning}" for warning in posterior.result.warnings)
     return "\n".join(lines)
 
 
 def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     """The posterior as an HTML table, for notebooks."""
-    head = ("symmetry", "half-width, median", "90 % interval", "P(inactive)", "prior median")
+    prefixes = _prefixes(posterior)
+    head = ("symmetry", "extent, median", "90 % interval", "P(inactive)", "prior median")
     body = []
     for name, row in summary_table(posterior).iterrows():
         unit = _spaced(row["unit"])
@@ -111,10 +113,10 @@ def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
             interval = "fixed" if row["fixed"] else "point estimate"
         cells = (
             str(name),
-            f"±{_number(row['median'])}{unit}",
+            f"{prefixes[str(name)]}{_number(row['median'])}{unit}",
             interval,
             f"{row['p_inactive']:.2f}",
-            f"±{_number(row['prior_median'])}{unit}",
+            f"{prefixes[str(name)]}{_number(row['prior_median'])}{unit}",
         )
         body.append("<tr>" + "".join(f"<td>{html_escape.escape(c)}</td>" for c in cells) + "</tr>")
     warnings = "".join(f"<p><b>Warning:</b> {html_escape.escape(w)}</p>" for w in posterior.result.warnings)
@@ -145,12 +147,17 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     return "; ".join(facts)
 
 
-def _interval_words(row: pd.Series) -> str:
+def _prefixes(posterior: "bayesinv.posterior.InvariancePosterior") -> dict[str, str]:
+    """What comes before each extent, by symmetry."""
+    return {c.name: c.prefix for c in posterior.model.transform.coordinates}
+
+
+def _interval_words(row: pd.Series, prefix: str) -> str:
     unit = _spaced(row["unit"])
     if row["fixed"] or row["point"]:
-        return f"±{_number(row['median'])}{unit}, {'fixed' if row['fixed'] else 'point estimate'}"
+        return f"{prefix}{_number(row['median'])}{unit}, {'fixed' if row['fixed'] else 'point estimate'}"
     interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
-    return f"±{_number(row['median'])}{unit}, 90 % interval {interval}"
+    return f"{prefix}{_number(row['median'])}{unit}, 90 % interval {interval}"
 
 
 def _number(value: float) -> str:

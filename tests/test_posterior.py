@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
-from bayesinv import GaussianProcess, InvarianceModel, datasets, fit
+from bayesinv import GaussianProcess, InvarianceModel, Training, datasets, fit
 from bayesinv.errors import DataError, ImportanceWarning, NotConvergedWarning
+from bayesinv.inference import Fixed
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.transforms import Flip, GaussianBlur
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 
 
@@ -200,6 +203,16 @@ def test_what_people_read():
     for name in NAMES:
         assert f"<td>{name}</td>" in page
     assert "not converged" in repr(make_posterior(converged=False))
+
+
+def test_half_widths_amounts_and_probabilities_read_differently():
+    model = InvarianceModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), ["rotation", Flip(), GaussianBlur()])
+    data = make_data()
+    extents = Fixed({"rotation": math.pi, "flip_x": 0.5, "blur": 0.2})
+    fitted = fit(model, (data.x, data.y), inference=extents, training=Training(epochs=1, batch_size=12))
+    lines = [line.split(maxsplit=1)[1] for line in repr(fitted).splitlines()[1:4]]
+    assert lines == ["±180°, fixed", "50 % of copies, fixed", "up to 10 % of width, fixed"]
+    assert "<td>50 % of copies</td>" in fitted._repr_html_()
 
 
 @pytest.fixture(scope="module")

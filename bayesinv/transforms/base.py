@@ -111,13 +111,17 @@ class Coordinate:
         """Whether it is the coordinate of a finite group."""
         return self.order > 0
 
+    @property
+    def prefix(self) -> str:
+        """What people read before an extent: ``"±"``, ``"up to "`` for amounts without a sign, nothing for a group."""
+        return "" if self.is_discrete else "up to " if self.distribution == "one_sided" else "±"
+
     def words(self, extent: float) -> str:
         """The extent η (internal units) as people say it: ``"±54.0°"``, ``"up to 2.0 px"``,
         ``"50.0 % of copies"``.
         """
         space = "" if self.unit == "°" else " "
-        how = "" if self.is_discrete else "up to " if self.distribution == "one_sided" else "±"
-        return f"{how}{float(self.to_people(float(extent))):.1f}{space}{self.unit}".rstrip()
+        return f"{self.prefix}{float(self.to_people(float(extent))):.1f}{space}{self.unit}".rstrip()
 
 
 class Transform(torch.nn.Module, ABC):
