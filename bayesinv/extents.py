@@ -364,9 +364,10 @@ def _checked_number(value: Any, coordinate: Coordinate) -> float:
             f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got {type(value).__name__}"
         )
     if not (math.isfinite(value) and 0.0 <= value <= coordinate.largest * (1 + 1e-9)):
+        hint = ". Angles are in radians: math.radians(45)" if coordinate.unit == "°" else ""
         raise ExtentError(
             f"priors[{coordinate.name!r}]: expected a fixed extent from 0 to {coordinate.largest:g} (internal units; "
-            f"{coordinate.words(coordinate.largest)}), got {value!r}. Angles are in radians: math.radians(45)"
+            f"{coordinate.words(coordinate.largest)}), got {value!r}{hint}"
         )
     return float(value)
 

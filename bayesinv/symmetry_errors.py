@@ -53,7 +53,8 @@ def equivariance_error(
         By symmetry, and "all" for all of them together.
 
     Raises:
-        ValueError: fewer than two inputs, an unknown symmetry, or a function that does not return a row for each input.
+        ValueError: fewer than two inputs, an unknown symmetry, an extent past its largest sensible one, or a function
+            that does not return a row for each input.
         TypeError: f is neither a posterior nor a function.
 
     Example:
@@ -200,6 +201,12 @@ def _one_by_one(transform: Transform, extents: Mapping[str, float] | None) -> di
     unknown = sorted(set(given) - set(transform.names))
     if unknown:
         raise ValueError(f"extents: unknown symmetries {unknown}; there are {list(transform.names)}")
+    for c in transform.coordinates:
+        if not 0.0 <= given.get(c.name, 0.0) <= c.largest * (1.0 + 1e-9):
+            raise ValueError(
+                f"extents[{c.name!r}]: expected a number from 0 to {c.largest:g} (internal units; "
+                f"{c.words(c.largest)}), got {given[c.name]!r}"
+            )
     whole = torch.tensor([float(given.get(c.name, c.largest)) for c in transform.coordinates], dtype=torch.float64)
     each = dict(zip(transform.names, torch.diag(whole), strict=True))
     return {name: eta for name, eta in each.items() if bool(eta.any())} | {"all": whole}

@@ -150,3 +150,10 @@ def test_config_round_trip():
 def test_only_distributions_of_pyro_are_built_from_a_file():
     with pytest.raises(ExtentError, match="unknown prior 'exec'"):
         priors_from_config({"rotation": {"type": "exec", "parameters": {}}})
+
+
+def test_only_angles_are_told_of_radians():
+    with pytest.raises(ExtentError, match=r"got 45\. Angles are in radians"):
+        Extents(COORDINATES, {"rotation": 45})
+    with pytest.raises(ExtentError, match=r"got 45$"):
+        Extents(COORDINATES, {"translate_x": 45})

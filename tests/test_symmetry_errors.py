@@ -100,6 +100,9 @@ def test_mistakes():
         metrics.invariance_error(InvarianceModel(nn.Linear(2, 2), Flip()), x, Flip())
     with pytest.raises(ValueError, match="unknown symmetries"):
         metrics.invariance_error(lambda x: x.flatten(1), x, Flip(), {"rotation": 1.0})
+    for wrong in (30.0, -0.1, math.nan):  # 30° are 0.52 internally
+        with pytest.raises(ValueError, match=r"extents\['rotation'\]: expected a number from 0 to 3\.14"):
+            metrics.invariance_error(lambda x: x.flatten(1), x, "rotation", {"rotation": wrong})
     for measure in (metrics.invariance_error, metrics.invariance_score):
         with pytest.raises(ValueError, match="at least two inputs"):
             measure(lambda x: x.flatten(1), x[:1], Flip())
