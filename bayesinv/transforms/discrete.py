@@ -73,8 +73,8 @@ class FiniteGroup(Transform):
         if bool(outside.any()):
             wrong = float(column.detach().cpu()[outside][0])
             raise ValueError(
-                f"{type(self).__name__} has the elements 0 to {self.order - 1}, and t = {wrong:g} came; the column of a "
-                "finite group holds the index of an element"
+                f"{type(self).__name__} has the elements 0 to {self.order - 1}, and t = {wrong:g} came; the column of "
+                "a finite group holds the index of an element"
             )
         return elements
 
