@@ -12,7 +12,17 @@ from bayesinv.inference import Fixed, PointMethod
 from bayesinv.inference.fit import choose_device
 from bayesinv.posterior import InvariancePosterior
 
-__all__ = ["INFERENCES", "add_fit_options", "checked", "fit_options", "in_range", "make_parser", "positive", "stop"]
+__all__ = [
+    "INFERENCES",
+    "add_fit_options",
+    "add_run_options",
+    "checked",
+    "fit_options",
+    "in_range",
+    "make_parser",
+    "positive",
+    "stop",
+]
 
 INFERENCES = ("vi", "augerino", "augnet", "fixed", "policy", "none")
 RESULTS_FILE = "results.json"
@@ -60,6 +70,15 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of any run, whatever is fitted: those that `checked` looks at, the seed, and silence."""
+    parser.add_argument("--seed", type=_seed, default=0, help="of data, weights and fit (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help='"auto", "cpu" or "cuda" (default: %(default)s)')
+    parser.add_argument("--out", type=Path, help="folder for the figure and results.json; nothing is written without")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are in --out")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
 def add_fit_options(
     parser: argparse.ArgumentParser,
     epochs: float | Mapping[str, float],
@@ -77,15 +96,11 @@ def add_fit_options(
         default=num_orbit_samples,
         help="copies of each image (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="of data, weights and fit (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help='"auto", "cpu" or "cuda" (default: %(default)s)')
     parser.add_argument(
         "--epochs", type=positive(float), default=default, help=f"passes over the data (default: {said})"
     )
     parser.add_argument("--batch-size", type=positive(int), default=batch_size, help="of a step (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for the figure and results.json; nothing is written without")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are in --out")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_run_options(parser)
 
 
 def checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> argparse.Namespace:

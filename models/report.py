@@ -90,11 +90,12 @@ def draw_extents(
     for k, coordinate in enumerate(coordinates):
         value = float(coordinate.to_people(float(quantiles[1, k])))
         unit = coordinate.unit if coordinate.unit == "°" else f" {coordinate.unit}"
-        names.append(f"{coordinate.name.replace('_', ' ')}\n±{value:.3g}{unit}")
+        sign = "" if coordinate.is_discrete else "±"  # a probability has no other side
+        names.append(f"{coordinate.name.replace('_', ' ')}\n{sign}{value:.3g}{unit}")
     panel.set_yticks(list(rows), names)
     panel.set_ylim(len(coordinates) - 0.5, -0.5)
     panel.set_xlim(-0.02, max(1.02, float(upper.max()) * 1.02))
-    panel.set_xlabel("half-width / the largest sensible one")
+    panel.set_xlabel("extent / the largest sensible one")
     panel.spines[["top", "right"]].set_visible(False)
     panel.grid(axis="x", alpha=0.3)
 
