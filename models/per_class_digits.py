@@ -122,7 +122,7 @@ def figure(posterior: InvariancePosterior, half_angle: float | None = None) -> "
     values = difference(posterior)
     low, high = np.quantile(values, [0.05, 0.95])
     right.hist(values, bins=40, color="#999999")
-    right.axvspan(low, high, color=POSTERIOR_COLOUR, alpha=0.15, lw=0, label="90 % interval")
+    right.axvspan(low, high, color=POSTERIOR_COLOUR, alpha=0.15, lw=0, zorder=0, label="90 % interval")
     right.axvline(0.0, color="black", ls=":", lw=1.5, label="no difference")
     right.set(xlabel="extent of {0, 8} less that of {6, 9} (°)", ylabel="draws")
     for panel in (left, right):
