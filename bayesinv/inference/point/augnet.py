@@ -158,6 +158,7 @@ class AugNetOrbit(Orbit):
         K = len(self._columns)
         shape = (num_layers, len(self.operations))
         self.base = base_draws(num_samples, 2 * num_layers + K, orbit.draws, orbit.seed)
+        self._is_drawn = (True,) * self.base.shape[1]
         self.logits = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
         self.magnitudes = nn.Parameter(torch.full(shape, float(initial_magnitude), dtype=torch.float64))
         self._moves_fixed = bool(fixed.any())
@@ -210,20 +211,26 @@ class AugNetOrbit(Orbit):
             x = self.transform.transform(x, self.random_coordinates(self._fixed, (n,)))
         for weights, widths in zip(self.selection_weights, self.half_widths, strict=True):
             t = self._single_operations(widths[:, None], _uniform((num, n), x))  # (O, n, columns)
+            if None in self._columns:
+                t = self._with_auxiliary(t, _uniform(t.shape, x))
             views = self.transform.orbit_per_example(x, t)  # (O, n, *event)
             x = torch.einsum("o,o...->...", weights.to(x.dtype), views)
         return x
 
     def _single_operations(self, widths: Tensor, eps: Float[Tensor, "O *draws"]) -> Float[Tensor, "O *draws columns"]:
-        """t that moves one operation's coordinate a row; auxiliary columns are drawn where there are any."""
+        """t that moves one operation's coordinate a row; everything else is zero."""
         rows = []
         for operation, k in enumerate(self._places.tolist()):
             values = draw(self.distributions[k], eps[operation], widths[operation])
-            others = [torch.zeros_like(values) if j is not None else None for j in self._columns]
-            drawn = [_uniform(values.shape, values) if column is None else column for column in others]
+            drawn = [torch.zeros_like(values) for _ in self._columns]
             drawn[self._columns.index(k)] = values
             rows.append(torch.stack(drawn, -1))
         return torch.stack(rows)
+
+    def _with_auxiliary(self, t: Float[Tensor, "*draws columns"], eps: Tensor) -> Float[Tensor, "*draws columns"]:
+        """t with base draws in its auxiliary columns."""
+        auxiliary = torch.tensor([k is None for k in self._columns], device=t.device)
+        return torch.where(auxiliary, eps.to(t), t)
 
     def layer_coordinates(self, base: Tensor | None = None) -> Float[Tensor, "layers S K"]:
         """t of every layer and copy; that of the fixed extents comes first, if there are any."""
@@ -235,8 +242,7 @@ class AugNetOrbit(Orbit):
         chosen = chosen.clamp_max(len(self.operations) - 1)  # (L, S); rounding can leave the last sum below 1
         each = self._single_operations(self.half_widths.T[..., None], far.T.expand(len(self.operations), L, S))
         t = each.gather(0, chosen[None, ..., None].expand(1, L, S, K))[0]  # (L, S, columns)
-        auxiliary = torch.tensor([k is None for k in self._columns], device=t.device)
-        t = torch.where(auxiliary, rest.to(t), t)
+        t = self._with_auxiliary(t, rest)
         return torch.cat([self._continuous(rest, self._fixed)[None], t]) if self._moves_fixed else t
 
     def coordinates(

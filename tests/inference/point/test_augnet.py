@@ -143,3 +143,20 @@ def test_bad_options_are_refused():
     for options in ({"num_layers": 0}, {"temperature": 0.0}, {"initial_magnitude": 1.5}, {"scales": {"turn": -1.0}}):
         with pytest.raises(ValueError, match=next(iter(options))):
             AugNet(**options)
+
+
+def test_auxiliary_columns_are_drawn_in_training_and_fixed_in_predictions():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    model = bayesinv.InvarianceModel(net, ["rotation", bayesinv.transforms.GaussianNoise()])
+    orbit = AugNet(prediction_copies=4).prepare(model).orbit
+    state = torch.random.get_rng_state()
+    first, second = orbit.layer_coordinates(), orbit.layer_coordinates()
+    assert torch.equal(state, torch.random.get_rng_state())  # predicting draws nothing
+    assert torch.equal(first, second)
+    assert torch.equal(first[0, :, 2:], orbit.base[:, -4:])
+    fresh = orbit.fresh_base()
+    assert fresh.shape == orbit.base.shape and bool((fresh != orbit.base).all())
+    x = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        orbit.logits[:, 1] = 1.0  # noise alone
+    assert not torch.equal(orbit.mixed(x), orbit.mixed(x))
