@@ -92,6 +92,7 @@ class Orbit(torch.nn.Module):
     Raises:
         ValueError: as `base_draws`; an unknown name or distribution; groups of more than 256
             elements together.
+        TypeError: an ``augmentation`` that is not a mapping.
 
     Example:
         >>> from bayesinv.transforms import Affine2d
@@ -112,6 +113,11 @@ class Orbit(torch.nn.Module):
         self.transform = transform
         self.draws = draws
         self.seed = seed
+        if augmentation is not None and not isinstance(augmentation, Mapping):
+            raise TypeError(
+                f"augmentation: expected a mapping from symmetry to distribution, got {augmentation!r}; "
+                f'for example {{"{transform.names[0]}": "gaussian"}}'
+            )
         self.augmentation = dict(augmentation or {})
         unknown = sorted(set(self.augmentation) - set(transform.names))
         if unknown:

@@ -235,15 +235,15 @@ class InvariancePosterior:
         if isinstance(x, Data | tuple | Dataset | DataLoader):
             raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: pass test.x")
         expected = self.data.event_shape
+        wanted = f"({', '.join(('n', *map(str, expected)))})"
         if tuple(getattr(x, "shape", ())) == expected:
             raise DataError(
-                f"x has shape {expected}; expected a batch in front of it, (n, *{expected}): "
-                "for a single input pass x[None]"
+                f"x has shape {expected}; expected a batch in front of it, {wanted}: for a single input pass x[None]"
             )
         inputs = as_inputs(x, self.model.transform)
         if inputs.shape[1:] != expected:
             raise DataError(
-                f"x has shape {tuple(inputs.shape)}; expected (n, *{expected}), as the training "
+                f"x has shape {tuple(inputs.shape)}; expected {wanted}, as the training "
                 "inputs: resize or crop it as they were"
             )
         return inputs.to(self.data.x.device, self.data.x.dtype)

@@ -190,3 +190,8 @@ def test_the_average_over_the_full_circle_is_invariant():
         return float((values[0] - values[1]).abs().mean())
 
     assert gap(128) < 0.1 * gap(1)
+
+
+def test_an_augmentation_that_is_no_mapping_is_refused():
+    with pytest.raises(TypeError, match="augmentation"):
+        Orbit(Affine2d(["rotation"]), num_samples=4, augmentation="gaussian")

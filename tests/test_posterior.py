@@ -162,7 +162,7 @@ def test_predict_takes_arrays_of_another_precision():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(2, 1, 8, 9), "as the training inputs"),
+        (torch.zeros(2, 1, 8, 9), r"expected \(n, 1, 8, 8\), as the training inputs"),
         (torch.zeros(2, 3, 8, 8), "as the training inputs"),
         (torch.zeros(1, 8, 8), r"pass x\[None\]"),
         (torch.zeros(0, 1, 8, 8), "empty"),

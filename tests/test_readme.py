@@ -33,6 +33,16 @@ def test_the_example_with_a_network_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run.checkpoint").stat().st_size > 1000
 
 
+def test_the_example_with_other_data_runs():
+    import bayesinv
+
+    block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[2]
+    names: dict = {"bayesinv": bayesinv}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["signals"].orbit.transform.names == ("time_shift", "frequency_shift", "sign_flip")
+    assert names["table"].orbit.transform.names == ("shift_0", "shift_2")
+
+
 def test_what_it_points_to_exists():
     links = re.findall(r"\]\(([^)#]+)", README)
     assert links

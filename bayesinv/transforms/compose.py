@@ -205,7 +205,10 @@ def as_transform(transforms: Transform | str | Sequence[Transform | str]) -> Tra
 
 def _by_name(name: str) -> Transform:
     if name != "affine2d":
-        raise ValueError(f"unknown transform {name!r}; known names are {_known_names()}")
+        raise ValueError(
+            f"unknown transform {name!r}; known names are {_known_names()}. Every other transform is given as an "
+            "object, such as bayesinv.transforms.Flip()"
+        )
     return Affine2d()
 
 

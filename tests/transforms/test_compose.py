@@ -149,3 +149,5 @@ def test_as_transform_returns_transforms_and_joins_names():
 def test_as_transform_names_the_known():
     with pytest.raises(ValueError, match="unknown transform 'swirl'; known names are affine2d, trans"):
         as_transform(["rotation", "swirl"])
+    with pytest.raises(ValueError, match=r"unknown transform 'flip'.*object, such as bayesinv.transforms.Flip\(\)"):
+        as_transform(["rotation", "flip"])
