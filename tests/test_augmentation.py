@@ -112,6 +112,8 @@ def test_errors_say_what_to_do():
         Orbit(Affine2d(["shear"]), 4, augmentation={"shear": "von_mises"})
     with pytest.raises(ValueError, match="expected one of"):
         Orbit(Affine2d(["shear"]), 4, augmentation={"shear": "cauchy"})
+    with pytest.raises(ValueError, match="amount without a sign"):
+        Orbit(Level(), 4, augmentation={"level": "uniform"})
     with pytest.raises(ValueError, match="averaged over exactly"):
         Orbit(Flip(), 4, augmentation={"flip_x": "gaussian"})
     with pytest.raises(ValueError, match="order of 'mirror'"):
