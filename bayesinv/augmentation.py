@@ -57,7 +57,8 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
     """The distribution, if the coordinate can have it.
 
     Raises:
-        ValueError: an unknown one; any for a finite group; one for angles for what is not an angle.
+        ValueError: an unknown one; any for a finite group; one with negative draws for an amount; one for angles for
+            what is not an angle.
     """
     name = coordinate.name
     if distribution not in DISTRIBUTIONS:
@@ -66,6 +67,11 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
         raise ValueError(
             f"augmentation[{name!r}]: a finite group is averaged over exactly, its elements but the identity equally "
             f"likely; leave {distribution!r} out"
+        )
+    if coordinate.distribution == "one_sided" and distribution != "one_sided":
+        raise ValueError(
+            f"augmentation[{name!r}]: {name} is an amount without a sign, drawn from 0 to its extent; leave "
+            f"{distribution!r} out, which would draw negative ones"
         )
     if distribution in ("von_mises", "haar") and not math.isclose(coordinate.largest, math.pi):
         raise ValueError(
