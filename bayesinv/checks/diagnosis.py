@@ -188,9 +188,9 @@ def _prior(posterior: InvariancePosterior) -> list[Verdict]:
     if pushed:
         message = f"The prior of {', '.join(pushed)} pushes outwards: its extent is a trade-off and no belief."
         return [Verdict("prior", "note", message, "Quote the strength along with it.")]
-    return (
-        [Verdict("prior", "ok", "The data, and not the prior, place every extent.")] if posterior.model.active else []
-    )
+    if not posterior.model.active or any(verdict.level == "serious" for verdict in _convergence(posterior)):
+        return []  # a fit that has not settled is where it started, which no data have placed
+    return [Verdict("prior", "ok", "The data, and not the prior, place every extent.")]
 
 
 def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:

@@ -67,6 +67,7 @@ def test_chains(rhat, level):
 def test_a_run_that_did_not_converge():
     stopped = make_posterior(converged=False).check().named("convergence")[0]
     assert stopped.level == "serious" and "still rising after 300 steps" in stopped.message
+    assert not make_posterior(converged=False).check().named("prior")  # it is where it started
     broken = make_posterior(converged=False, trace=()).check().named("convergence")[0]
     assert "broke off" in broken.message
     short = make_posterior(converged=False, settings={"training": {}}).check().named("convergence")[0]
