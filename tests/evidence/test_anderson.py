@@ -1,0 +1,43 @@
+"""Anderson acceleration."""
+
+import torch
+
+from bayesinv.evidence.anderson import Anderson
+
+
+def _linear(rates):
+    """g(u) = A u + 1 with eigenvalues ``rates`` in a random basis, and its fixed point."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(len(rates), len(rates), generator=generator, dtype=torch.float64))[0]
+    A = basis @ torch.diag(torch.tensor(rates, dtype=torch.float64)) @ basis.T
+    one = torch.ones(len(rates), dtype=torch.float64)
+    return (lambda u: u @ A.T + one), torch.linalg.solve(torch.eye(len(rates), dtype=torch.float64) - A, one)
+
+
+def test_a_slow_linear_iteration_ends_in_as_many_steps_as_it_has_rates():
+    g, fixed = _linear([0.99, 0.9, 0.5, 0.1])
+    u = torch.zeros(1, 4, dtype=torch.float64)
+    steps = Anderson(u)
+    for _ in range(8):
+        u = steps.next(g(u))
+    torch.testing.assert_close(u[0], fixed, rtol=1e-5, atol=1e-5)
+
+
+def test_problems_side_by_side_do_not_touch_each_other():
+    g, _ = _linear([0.95, 0.5])
+    start = torch.tensor([[0.0, 0.0], [100.0, -3.0]], dtype=torch.float64)
+    together, alone = Anderson(start), [Anderson(row[None]) for row in start]
+    u, rows = start, list(start[:, None])
+    for _ in range(4):
+        u = together.next(g(u))
+        rows = [steps.next(g(row)) for steps, row in zip(alone, rows, strict=True)]
+    torch.testing.assert_close(u, torch.cat(rows))
+
+
+def test_at_the_fixed_point_it_stays():
+    g, fixed = _linear([0.9, 0.2])
+    steps = Anderson(fixed[None])
+    u = fixed[None]
+    for _ in range(3):
+        u = steps.next(g(u))
+    torch.testing.assert_close(u[0], fixed)
