@@ -8,7 +8,7 @@ from torch import Tensor
 
 MEMORY = 5  # earlier steps that are combined
 RIDGE = 1e-10  # of the least squares, relative to its largest entry
-LONGEST = 10.0  # an accelerated step longer than this many plain ones is not taken
+LONGEST = 1e3  # an accelerated step longer than this many plain ones is not taken
 
 
 class Anderson:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
-from bayesinv.evidence.base import ClassificationEvidence
 from bayesinv.evidence.anderson import Anderson
+from bayesinv.evidence.base import ClassificationEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence, Sites, Whitened
 
 # In c, relative to 1 + c; the bound is at its best there, so that an error in c costs the order of its square.
@@ -28,8 +28,9 @@ class PolyaGammaEvidence(CollapsedEvidence, ClassificationEvidence):
 
     The best c_ic² = E f_ic² is a fixed point of closed-form steps, started from the last one, accelerated
     (Anderson, 1965; a class at a time, in log c) and iterated until a plain step no longer moves it; by the envelope
-    theorem it needs no gradient (Jaakkola & Jordan, 2000; Wenzel et al., AAAI 2019, arXiv:1802.06383). Class probabilities are σ(f_c) / Σ σ(f); labels that are simulated
-    follow these, since one-against-rest factors alone are no distribution over a single label.
+    theorem it needs no gradient (Jaakkola & Jordan, 2000; Wenzel et al., AAAI 2019, arXiv:1802.06383). Class
+    probabilities are σ(f_c) / Σ σ(f); labels that are simulated follow these, since one-against-rest factors alone
+    are no distribution over a single label.
     """
 
     name = "polya_gamma"
