@@ -34,7 +34,7 @@ from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_exte
 from bayesinv.orbits import Orbit
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
-from bayesinv.structure import PerOutput, by_output, priors_per_output
+from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_per_output
 from bayesinv.transforms import Transform, as_action, as_transform, from_config
 
 PRECISIONS = {"mixed": torch.float32, "double": torch.float64}
@@ -77,8 +77,9 @@ class InvarianceModel(nn.Module):
             (maps that move with the image), "vector" (outputs (n, 3) that turn with the points), or an object with
             ``inverse(outputs, t)``; see `bayesinv.transforms.actions`.
         outputs: names of the classes or targets, in order, each of which then has extents of its own, such as
-            "rotation[6]"; None for extents in common. Only with a Gaussian process and a collapsed evidence
-            ("dirichlet", "polya_gamma", "gaussian"). ``priors`` take a symmetry's name for all outputs, or a full one.
+            "rotation[6]"; None for extents in common. With a Gaussian process and a collapsed evidence ("dirichlet",
+            "polya_gamma", "gaussian"), or a network with one output for each name and average="function"; either
+            costs C times the copies. ``priors`` take a symmetry's name for all outputs, or a full one.
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -120,12 +121,7 @@ class InvarianceModel(nn.Module):
         self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
         self.structure = None if outputs is None else PerOutput(self.orbit.transform, outputs)
         if self.structure is not None:
-            if not isinstance(self.evidence, CollapsedEvidence):
-                raise ValueError(
-                    f"outputs: extents for every output need a Gaussian process and the evidence 'dirichlet', "
-                    f"'polya_gamma' or 'gaussian', got {self.evidence.name!r}, whose outputs share one orbit; use "
-                    "InvarianceModel(bayesinv.GaussianProcess(), ..., outputs=...), or leave outputs out"
-                )
+            self._check_structure(average)
             priors = priors_per_output(self.structure, priors)
         self.extents = Extents(self.transform.coordinates, priors)
         self.precision = precision
@@ -138,6 +134,35 @@ class InvarianceModel(nn.Module):
             )
         self.average = average
         self._held = False
+
+    def _check_structure(self, average: str) -> None:
+        """Raise unless every output can have extents of its own."""
+        if not self.is_network and not isinstance(self.evidence, CollapsedEvidence):
+            raise ValueError(
+                f"outputs: extents for every output need the evidence 'dirichlet', 'polya_gamma' or 'gaussian' of a "
+                f"Gaussian process, or a network, got {self.evidence.name!r}, whose outputs share one orbit; name "
+                "another evidence, or leave outputs out"
+            )
+        if self.likelihood == "bernoulli":
+            raise ValueError(
+                "outputs: a Bernoulli likelihood has a single output, whose extents are those of the model; use "
+                'likelihood="categorical" with a network of two outputs, or leave outputs out'
+            )
+        if average != "function" and average in AVERAGES:
+            raise ValueError(
+                f'outputs: extents for every output take average="function", got {average!r}: the probabilities of the '
+                "classes, each averaged over copies of its own, do not sum to one"
+            )
+        if self.output_action is not None:
+            raise ValueError(
+                "outputs: outputs that move with the input move by one transform, and extents for every output are one "
+                "for each; leave outputs or output_action out"
+            )
+
+    @property
+    def network_orbit(self) -> Orbit | PerOutputOrbit:
+        """What a network sees of each input: the orbit, or one for every output."""
+        return self.orbit if self.structure is None else PerOutputOrbit(self.structure, self.orbit)
 
     @property
     def is_network(self) -> bool:
@@ -246,6 +271,11 @@ class InvarianceModel(nn.Module):
     def _check_outputs(self, num_outputs: int, data: Data) -> None:
         """Raise unless the network has an output for every class, or for every target."""
         wanted = data.num_outputs
+        if self.structure is not None and num_outputs != wanted:
+            raise DataError(
+                f"the network has {num_outputs} outputs and the model extents for {wanted}; make its last layer "
+                f"{wanted} wide, or name each of its outputs"
+            )
         if self.likelihood == "gaussian" and num_outputs != wanted:
             raise DataError(
                 f"the network has {num_outputs} outputs and y {wanted} columns; make its last layer {wanted} wide"
@@ -266,6 +296,11 @@ class InvarianceModel(nn.Module):
         with torch.no_grad(), seeded(0):
             outputs = self.network(data.x[:2])
         cells, wanted = tuple(outputs.shape[2:]), tuple(data.y.shape[1:]) if self.likelihood != "gaussian" else ()
+        if cells and self.structure is not None:
+            raise DataError(
+                f"outputs: extents for every output are for networks that return (n, C), and {tuple(outputs.shape)} "
+                "came; leave outputs out for maps"
+            )
         if cells != wanted:
             cure = "flatten or pool what is left of the event axes inside it" if not wanted else "resize one of the two"
             raise DataError(
@@ -312,7 +347,7 @@ class InvarianceModel(nn.Module):
         if isinstance(self.backbone, NeuralNetwork):
             base = self.orbit.fresh_base() if fresh else None
             budget = self.memory_budget
-            return self.backbone.at(self.orbit, eta, self.average, budget, identity, base, self.output_action)
+            return self.backbone.at(self.network_orbit, eta, self.average, budget, identity, base, self.output_action)
         dtype, budget, backbone = PRECISIONS[self.precision], self.memory_budget, self.backbone
         if self.structure is not None:
             rows = by_output(self.structure, eta)  # (C, K)

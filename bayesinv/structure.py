@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import ExtentError
+from bayesinv.orbits import Orbit
 from bayesinv.transforms import Coordinate, Transform
 
-__all__ = ["PerOutput", "priors_per_output"]
+__all__ = ["PerOutput", "PerOutputOrbit", "priors_per_output"]
 
 
 def _named(symmetry: str, output: str) -> str:
@@ -133,3 +134,79 @@ def by_output(structure: PerOutput, eta: Float[Tensor, "*draws CK"]) -> Float[Te
     if eta.shape[-1:] != torch.Size([C * K]):
         raise ValueError(f"expected {C * K} extents, {K} for each of {C} outputs, got shape {tuple(eta.shape)}")
     return eta.unflatten(-1, (C, K))
+
+
+class PerOutputOrbit:
+    """One orbit for each output of a network, as a single one of C·S weighted copies.
+
+        f_c(x) = E_{t ~ p(t | η_c)} h_c(T_t x) = Σ_{b,s} w_bs^c h_c(T_{t(ε_s; η_b)} x),    w_bs^c = w_s(η_b) 1[b = c]
+
+    A network gives all its outputs for any input, so that it sees every input C·S times, and output c is read off block
+    c alone: C times the copies of extents in common, in time and in memory. All blocks share their base draws, so that
+    with equal η_c this is the orbit in common.
+
+    Args:
+        structure: whose outputs these are.
+        orbit: of S copies, for one output.
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> orbit = Orbit(Affine2d(["rotation"]), num_samples=8)
+        >>> each = PerOutputOrbit(PerOutput(orbit.transform, ["6", "9"]), orbit)
+        >>> eta = torch.tensor([0.5, 0.1])
+        >>> each.num_copies, each(torch.zeros(5, 1, 16, 16), eta).shape, each.weights(eta).shape
+        (16, torch.Size([16, 5, 1, 16, 16]), torch.Size([16, 1, 2]))
+    """
+
+    def __init__(self, structure: PerOutput, orbit: Orbit):
+        self.structure, self.inner = structure, orbit
+
+    @property
+    def num_outputs(self) -> int:
+        """C."""
+        return len(self.structure.outputs)
+
+    @property
+    def num_copies(self) -> int:
+        """C times those of one output."""
+        return self.num_outputs * self.inner.num_copies
+
+    def fresh_base(self) -> Float[Tensor, "S columns"]:
+        """Base draws for all outputs, from torch's global generator."""
+        return self.inner.fresh_base()
+
+    def coordinates(
+        self, extents: Float[Tensor, " CK"], base: Float[Tensor, "S columns"] | None = None
+    ) -> Float[Tensor, "copies columns"]:
+        """t of every point, output by output.
+
+        Raises:
+            ValueError: another number of extents.
+        """
+        return torch.cat([self.inner.coordinates(eta, base) for eta in by_output(self.structure, extents)])
+
+    def weights(self, extents: Float[Tensor, " CK"]) -> Float[Tensor, "copies 1 C"]:
+        """What every copy counts for each output: nothing for those whose block it is not in.
+
+        Raises:
+            ValueError: another number of extents.
+        """
+        size = self.inner.num_copies
+        equal = extents.new_full((size,), 1.0 / size)
+        of_blocks = [self.inner.weights(eta) for eta in by_output(self.structure, extents)]
+        columns = torch.stack([equal if w is None else w for w in of_blocks])  # (C, S)
+        own = torch.eye(self.num_outputs, dtype=extents.dtype, device=extents.device)
+        return (columns[..., None] * own[:, None]).flatten(0, 1)[:, None]
+
+    def __call__(
+        self,
+        x: Float[Tensor, "batch *event"],
+        extents: Float[Tensor, " CK"],
+        base: Float[Tensor, "S columns"] | None = None,
+    ) -> Float[Tensor, "copies batch *event"]:
+        """The points of every block, (C·S, batch, *event).
+
+        Raises:
+            ValueError: another number of extents. DataError: if the transform cannot act on ``x``.
+        """
+        return self.inner.transform.orbit(x, self.coordinates(extents, base))

@@ -1,7 +1,9 @@
 """MNIST 0, 6, 8 and 9 rotated within ±60°, with extents of their own for every class.
 
     python models/per_class_digits.py --num-train 400 --seed 0 --out run
+    python models/per_class_digits.py --backbone network --num-orbit-samples 8 --seed 0
 
+A Gaussian process with its Dirichlet evidence, or a small LeNet (15,536 weights) with the Laplace evidence.
 Prints the rotation extent of each digit and, draw by draw, the mean extent of {0, 8} less that of {6, 9} with its 90 %
 interval. That difference and the figure take the importance weights of the draws; the table has the draws as
 they are. Images are looked for in the folder that BAYESINV_DATA names, or --root; nothing is downloaded.
@@ -25,6 +27,7 @@ import bayesinv
 from bayesinv.data import Data
 from bayesinv.posterior import InvariancePosterior
 from models import common
+from models.networks import SmallLeNet
 from models.report import POSTERIOR_COLOUR, TRUTH_COLOUR, extents_table
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["DIGITS", "build", "difference", "figure", "main"]
 
 DIGITS = (0, 6, 8, 9)
+BACKBONES = ("gp", "network")
 MNIST_CLASSES = 10
 
 
@@ -44,6 +48,7 @@ def build(
     num_inducing: int = 100,
     seed: int = 0,
     root: str | Path | None = None,
+    backbone: str = "gp",
 ) -> tuple[bayesinv.InvarianceModel, Data, Data]:
     """The model, and about ``num_train`` and ``num_test`` images of the four digits.
 
@@ -53,11 +58,12 @@ def build(
         half_angle: the images are rotated by U[-half_angle, half_angle], degrees.
         num_orbit_samples: copies of an image.
         num_inducing: inducing inputs.
-        seed: of the choice of images, their angles.
+        seed: of the choice of images, their angles, and the network's first weights.
         root: the folder with MNIST.
+        backbone: "gp" or "network".
 
     Raises:
-        DataError: MNIST is not there.
+        DataError: MNIST is not there. ValueError: an unknown backbone.
     """
     share = MNIST_CLASSES / len(DIGITS)
     split = bayesinv.datasets.mnist(
@@ -67,8 +73,11 @@ def build(
         rotation=math.radians(half_angle),
         seed=seed,
     )
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, got {backbone!r}")
+    net = SmallLeNet(num_classes=len(DIGITS), seed=seed) if backbone == "network" else None
     model = bayesinv.InvarianceModel(
-        bayesinv.GaussianProcess(num_inducing=num_inducing),
+        bayesinv.GaussianProcess(num_inducing=num_inducing) if net is None else net,
         "rotation",
         num_orbit_samples=num_orbit_samples,
         outputs=[str(digit) for digit in DIGITS],
@@ -144,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "--num-orbit-samples", type=count, default=16, help="copies of each image (default: %(default)s)"
     )
     parser.add_argument("--num-inducing", type=count, default=100, help="inducing inputs (default: %(default)s)")
+    parser.add_argument("--backbone", choices=BACKBONES, default="gp", help="of the model (default: %(default)s)")
     parser.add_argument("--max-steps", type=count, default=400, help="of the fit (default: %(default)s)")
     parser.add_argument("--root", type=Path, help="folder with MNIST (default: $BAYESINV_DATA)")
     common.add_run_options(parser)
@@ -163,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.num_inducing,
             options.seed,
             options.root,
+            options.backbone,
         )
     except ValueError as error:
         common.stop(parser, error)

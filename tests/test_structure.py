@@ -143,8 +143,6 @@ def test_a_symmetry_s_prior_goes_to_every_output_but_those_named():
 def test_what_does_not_work_is_refused():
     with pytest.raises(ValueError, match="share one orbit"):
         make("stochastic")
-    with pytest.raises(ValueError, match="share one orbit"):
-        bayesinv.InvarianceModel(torch.nn.Linear(4, 3), "rotation", outputs=OUTPUTS)
     with pytest.raises(ValueError, match="no two of them equal"):
         make(outputs=("a", "a"))
     with pytest.raises(DataError, match="the data have 3"):

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from bayesinv.orbits import Orbit, average_log_probs, weighted_mean
+from bayesinv.structure import PerOutputOrbit, by_output
 from bayesinv.transforms.actions import OutputAction, undo
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ def moved_back(
     action: OutputAction | None,
     outputs: Float[Tensor, "S n *out"],
     t: Float[Tensor, S * each] | None,
-    weights: Float[Tensor, " S"] | None = None,
+    weights: Float[Tensor, S * some] | None = None,
 ) -> tuple[Float[Tensor, "S n *cells C"], Float[Tensor, S * some] | None]:
     """T'_t⁻¹ h(T_t x) with the channels in the last axis, and the weight of every copy (in every cell of an output).
 
@@ -37,7 +39,7 @@ def moved_back(
         action: T'; None if outputs stay.
         outputs: h(T_t x), (S, n, C) or maps (S, n, C, *cells).
         t: (S, columns) or (S, n, columns); None for inputs as they are.
-        weights: of the copies, (S,); equal if None.
+        weights: of the copies, (S,), or without T' of a copy for each output, (S, 1, C); equal if None.
     """
     coverage = None
     if action is not None and t is not None:
@@ -85,7 +87,7 @@ class InvariantNetwork:
 
     Args:
         backbone: the network.
-        orbit: T and the base draws.
+        orbit: T and the base draws; one for each output takes the average "function" and single outputs, not maps.
         eta: extents, shape (K,), internal units.
         average: what is averaged over the copies; see :func:`average_copies`.
         memory_budget: bytes that one block of copies may take where no gradient is asked for.
@@ -97,7 +99,7 @@ class InvariantNetwork:
     def __init__(
         self,
         backbone: NeuralNetwork,
-        orbit: Orbit,
+        orbit: Orbit | PerOutputOrbit,
         eta: Float[Tensor, " K"],
         average: str = "function",
         memory_budget: int = 2**30,
@@ -116,7 +118,7 @@ class InvariantNetwork:
             return x[None]
         return self.orbit(x, self.eta.to(x.device), self.base)
 
-    def weights(self) -> Float[Tensor, " S"] | None:
+    def weights(self) -> Float[Tensor, S * some] | None:
         """Of the points of an orbit; None if they count alike."""
         return None if self.identity else self.orbit.weights(self.eta)
 
@@ -125,8 +127,30 @@ class InvariantNetwork:
     ) -> Float[Tensor, "S n *out"]:
         """h_θ(T_s x), with some weights replaced if given; (S, n, C), or maps (S, n, C, *cells)."""
         points = self.points(x)
+        if isinstance(self.orbit, PerOutputOrbit) and torch.is_grad_enabled() and len(x) > self._block_size(x):
+            return self._outputs_by_block(points, dict(weights or {}), self.orbit.num_outputs)
         flat = self.backbone.functional(weights or {}, points.flatten(0, 1))
         return flat.unflatten(0, points.shape[:2])
+
+    def _outputs_by_block(self, points: Tensor, weights: dict[str, Tensor], num_blocks: int) -> Tensor:
+        """The same with the activations of one output's copies in memory at a time; they are computed twice."""
+        outputs = [
+            checkpoint(self.backbone.functional, weights, part.flatten(0, 1), use_reentrant=False)
+            for part in points.chunk(1 if self.identity else num_blocks)
+        ]
+        return torch.cat(outputs).unflatten(0, points.shape[:2])
+
+    def of_output(self, output: int) -> InvariantNetwork:
+        """The same network through the orbit of a single output, where each has its own.
+
+        Raises:
+            TypeError: the outputs share one orbit.
+        """
+        if not isinstance(self.orbit, PerOutputOrbit):
+            raise TypeError("of_output: the outputs of this network share one orbit")
+        eta = by_output(self.orbit.structure, self.eta)[output]
+        inner = self.orbit.inner
+        return InvariantNetwork(self.backbone, inner, eta, self.average, self.memory_budget, self.identity, self.base)
 
     def moved_back(
         self, outputs: Float[Tensor, "S n *out"]

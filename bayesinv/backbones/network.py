@@ -16,6 +16,7 @@ from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.errors import DataError
 from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
+from bayesinv.structure import PerOutputOrbit
 from bayesinv.transforms.actions import OutputAction
 
 PRIORS = ("layer", "tensor", "isotropic")
@@ -139,7 +140,7 @@ class NeuralNetwork(nn.Module):
 
     def at(
         self,
-        orbit: Orbit,
+        orbit: Orbit | PerOutputOrbit,
         eta: Float[Tensor, " K"],
         average: str,
         memory_budget: int,

@@ -14,6 +14,8 @@ from bayesinv.backbones.per_example import dense_gram, example_gram
 from bayesinv.data import Data
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.evidence.network import NetworkEvidence
+from bayesinv.orbits import weighted_mean
+from bayesinv.structure import PerOutputOrbit
 
 DETERMINANTS = ("upper", "between", "lower")
 
@@ -124,6 +126,8 @@ class LaplaceEvidence(NetworkEvidence):
         """
         network = prior.backbone
         is_map = self.likelihood != "gaussian" and data.y.ndim > 1
+        if self.likelihood == "gaussian" and isinstance(prior.orbit, PerOutputOrbit) and self.num_outputs is not None:
+            return self._drawn_kernels(prior, weights, data, self.num_outputs)
         shape: list[int] = []
 
         def average(outputs: Tensor) -> Tensor:
@@ -139,6 +143,26 @@ class LaplaceEvidence(NetworkEvidence):
         f, K = dense_gram(*arguments) if self.num_outputs is None or is_map else example_gram(*arguments)
         K = K.to(torch.float64).reshape(-1, *K.shape[-2:])
         return f.unflatten(1, shape), K / self.noise if self.likelihood == "gaussian" else K
+
+    def _drawn_kernels(
+        self, prior: InvariantNetwork, weights: Mapping[str, Tensor], data: Data, num_drawn: int
+    ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "R m m"]]:
+        """The same for real targets whose outputs have orbits of their own: the Jacobians of the drawn ones alone.
+
+        Λ is diagonal there. A class' column of R holds every other class too, so that classes need all blocks.
+        """
+        outputs, copy_weights = prior.moved_back(prior.outputs(data.x, weights))
+        f = average_copies(outputs, prior.average, self.likelihood, copy_weights)  # (m, C)
+        scales, net = prior.backbone.prior_scales(), prior.backbone.net
+        kernels = []
+        for output in torch.randperm(f.shape[1])[:num_drawn].tolist():
+            block = prior.of_output(output)
+
+            def average(outputs: Tensor, block: InvariantNetwork = block, output: int = output) -> Tensor:
+                return weighted_mean(outputs[..., output : output + 1], block.weights())
+
+            kernels.append(example_gram(net, weights, scales, block.points(data.x), _ones, average)[1])
+        return f, torch.cat(kernels).to(torch.float64) / self.noise
 
     def _from_above(self, K: Float[Tensor, "R rows rows"], scale: float) -> Float[Tensor, " R"]:
         """U of one output: the anchors once, and what the others add to them as often as there are such others."""
@@ -203,6 +227,10 @@ class LaplaceEvidence(NetworkEvidence):
             "determinant": self.determinant,
             "anchors": self.anchors,
         }
+
+
+def _ones(f: Float[Tensor, "m 1"]) -> Float[Tensor, "1 m 1"]:
+    return torch.ones_like(f)[None]
 
 
 def _log_diagonal(K: Float[Tensor, "R rows rows"]) -> Float[Tensor, "R rows"]:

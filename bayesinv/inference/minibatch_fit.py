@@ -151,7 +151,7 @@ def _variational_facts(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     model = objective.model
-    copies = 1 if not model.active and not any(model.extents.fixed.values()) else model.orbit.num_copies
+    copies = 1 if not model.active and not any(model.extents.fixed.values()) else model.network_orbit.num_copies
     settings["training_copies"] = settings["prediction_copies"] = copies
     place = next(model.parameters()).device
     elbo, error = estimate_elbo(objective, stream, training, seed, place)

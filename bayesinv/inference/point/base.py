@@ -24,6 +24,7 @@ from bayesinv.orbits import Orbit
 __all__ = ["PointMethod", "PointObjective", "plug_in_copy"]
 
 EQUIVARIANT_METHODS = ("augerino", "fixed", "none")
+PER_OUTPUT_METHODS = ("fixed", "none")
 
 
 class PointMethod(ABC):
@@ -107,7 +108,7 @@ class PointObjective(Objective):
         """`training_points`, and the t that they have where outputs are to be moved back; None if they stay."""
         return self.training_points(x), None
 
-    def copy_weights(self) -> Float[Tensor, " copies"] | None:
+    def copy_weights(self) -> Float[Tensor, "copies *some"] | None:
         """How much each of the copies counts; None if alike."""
         return None
 
@@ -190,6 +191,11 @@ def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None
         raise ValueError(
             f'inference="{method}" trains on inputs that it makes in its own way, and outputs that move with the input '
             f'cannot be moved back; use one of {list(EQUIVARIANT_METHODS)} or "vi"'
+        )
+    if model.structure is not None and method not in PER_OUTPUT_METHODS:
+        raise ValueError(
+            f'inference="{method}" averages over copies that all outputs share, and this model has extents for every '
+            f'output; use one of {list(PER_OUTPUT_METHODS)} or "vi", or a model without outputs=...'
         )
     copied = copy.deepcopy(model)
     if not isinstance(model.evidence, PlugInEvidence):

@@ -20,6 +20,7 @@ from bayesinv.inference.point.base import (
 from bayesinv.inference.training import Training
 from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit
+from bayesinv.structure import PerOutputOrbit, priors_per_output
 
 __all__ = ["Fixed", "NoInvariance"]
 
@@ -74,7 +75,13 @@ class Fixed(PointMethod):
                 f'inference="fixed" needs to know how far {", ".join(model.active)} reach; pass '
                 "Fixed({name: extent, ...}), internal units"
             )
-        fix_extents(fitted, model.extents.fixed | dict(self.extents))
+        if model.structure is not None and self.num_copies is not None:
+            raise ValueError(
+                "Fixed: num_copies: copies with draws of their own are shared by all outputs, and this model has "
+                "extents for every output; leave num_copies out, and set num_orbit_samples in the model"
+            )
+        own = dict(self.extents) if model.structure is None else priors_per_output(model.structure, self.extents)
+        fix_extents(fitted, model.extents.fixed | own)
         if self.prediction_copies is not None:
             fitted.orbit = resized(fitted.orbit, self.prediction_copies)
         return fitted
@@ -82,18 +89,18 @@ class Fixed(PointMethod):
     def objective(self, model: InvarianceModel, training: Training, num_total: int, seed: int) -> PointObjective:
         """What the training loop minimises."""
         fitted = self.prepare(model)
-        return _FixedObjective(self, fitted, model.orbit, self.num_copies)
+        return _FixedObjective(self, fitted, model.network_orbit, self.num_copies)
 
 
 class _FixedObjective(PointObjective):
-    def __init__(self, method: Fixed, model: InvarianceModel, orbit: Orbit, num_copies: int | None):
+    def __init__(self, method: Fixed, model: InvarianceModel, orbit: Orbit | PerOutputOrbit, num_copies: int | None):
         self._eta = fixed_extents(model)
         # The orbit of nothing is the input itself: one copy says all, unless more are asked for.
         self._identity = not bool(self._eta.any())
         self._orbit = orbit
         self._num_copies = 1 if num_copies is None and self._identity else num_copies
         copies = orbit.num_copies if self._num_copies is None else self._num_copies
-        super().__init__(method, model, copies, 1 if self._identity else model.orbit.num_copies)
+        super().__init__(method, model, copies, 1 if self._identity else model.network_orbit.num_copies)
 
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         return self.drawn_copies(x)[0]
@@ -103,14 +110,14 @@ class _FixedObjective(PointObjective):
     ) -> tuple[Float[Tensor, "copies n *event"], Float[Tensor, "copies *each"] | None]:
         eta = self._eta.to(x.device)
         if self._num_copies is None:
-            t = self._orbit.coordinates(eta, self._orbit.fresh_base())
-            return self._orbit.transform.orbit(x, t), t
-        if self._identity:
+            base = self._orbit.fresh_base()
+            return self._orbit(x, eta, base), self._orbit.coordinates(eta, base)
+        if self._identity or isinstance(self._orbit, PerOutputOrbit):  # the latter has no copies of its own: `prepare`
             return copies_of(x, self._num_copies), None
         t = self._orbit.random_coordinates(eta, (self._num_copies, len(x)))
         return self._orbit.transform.orbit_per_example(x, t), t
 
-    def copy_weights(self) -> Float[Tensor, " copies"] | None:
+    def copy_weights(self) -> Float[Tensor, "copies *some"] | None:
         return self._orbit.weights(self._eta) if self._num_copies is None else None
 
     def extents(self) -> Float64[Tensor, " K"]:
