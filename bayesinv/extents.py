@@ -248,13 +248,7 @@ def sample_extents(extents: Extents) -> Float[Tensor, " K"]:
     Returns:
         η, shape (K,), internal units, float64, in the order of the transform's coordinates.
     """
-    values = []
-    for name in extents.symmetries:
-        if name in extents.priors:
-            values.append(pyro.sample(SITE_PREFIX + name, extents.priors[name]).to(torch.float64))
-        else:
-            values.append(torch.tensor(extents.fixed[name], dtype=torch.float64))
-    return torch.stack(values)
+    return extents.assemble(extents.sample())
 
 
 class Extents(nn.Module):
@@ -302,6 +296,28 @@ class Extents(nn.Module):
     def active(self) -> tuple[str, ...]:
         """Names of the latent symmetries, in the order of the coordinates."""
         return tuple(name for name in self.symmetries if name in self.priors)
+
+    @property
+    def sites(self) -> dict[str, int | list[int]]:
+        """Where the value of each Pyro site goes in η: a column, or the columns of a vector."""
+        return {SITE_PREFIX + name: k for k, name in enumerate(self.symmetries) if name in self.priors}
+
+    def sample(self) -> dict[str, Tensor]:
+        """Sample every latent extent inside a Pyro model; the values by site."""
+        return {SITE_PREFIX + name: pyro.sample(SITE_PREFIX + name, prior) for name, prior in self.priors.items()}
+
+    def assemble(self, values: Mapping[str, Tensor]) -> Float[Tensor, " K"]:
+        """η from the values of the sites and the fixed numbers, internal units, float64."""
+        columns = [torch.tensor(self.fixed.get(name, 0.0), dtype=torch.float64) for name in self.symmetries]
+        for site, where in self.sites.items():
+            value = values[site].to(torch.float64)
+            for i, k in enumerate([where] if isinstance(where, int) else where):
+                columns[k] = value if isinstance(where, int) else value[i]
+        return torch.stack(columns)
+
+    def log_marginal_prior(self, name: str, values: Float[Tensor, " J"]) -> Float[Tensor, " J"]:
+        """log p(η_k) of one latent symmetry at several values, the others integrated out."""
+        return self.priors[name].log_prob(values)
 
     def resolve(self, num_total: int) -> None:
         """Tell the priors that depend on it how many training examples there are."""

@@ -286,11 +286,10 @@ def _prior_density(
     # Mid-points of cells, so that an open end of the support (a log-normal at 0) is never asked
     # for.
     cell = (high - low) / num_points
-    eta = extents.prior_quantile(0.5).repeat(num_points, 1)  # (points, K)
-    eta[:, k] = low + cell * (torch.arange(num_points, dtype=torch.float64) + 0.5)
+    eta = low + cell * (torch.arange(num_points, dtype=torch.float64) + 0.5)
     with torch.no_grad():
-        log_density = torch.stack([extents.log_prior(row) for row in eta]).numpy()
-    grid = eta[:, k].numpy()
+        log_density = extents.log_marginal_prior(coordinate.name, eta).numpy()
+    grid = eta.numpy()
     people = np.asarray(coordinate.to_people(grid), dtype=float)
     # A change of units divides the density by the slope of the change.
     log_density = log_density - np.log(np.gradient(people, grid))

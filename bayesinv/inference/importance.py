@@ -16,7 +16,6 @@ from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
-from bayesinv.extents import SITE_PREFIX
 from bayesinv.model import InvarianceModel
 
 NEARLY_EQUAL = 0.95  # share of the draws: the weights then add a twentieth to the variance of any average
@@ -119,10 +118,4 @@ def draw_extents(model: InvarianceModel, guide: Any, data: Data, num_draws: int)
 
 def extents_of_trace(model: InvarianceModel, trace: Any) -> Float[Tensor, " K"]:
     """η of one run of the guide or the model, in the order of the symmetries, fixed ones included."""
-    values = [
-        trace.nodes[SITE_PREFIX + name]["value"].detach().to(torch.float64)
-        if name in model.active
-        else torch.tensor(model.extents.fixed[name], dtype=torch.float64)
-        for name in model.symmetries
-    ]
-    return torch.stack(values)
+    return model.extents.assemble({site: trace.nodes[site]["value"].detach() for site in model.extents.sites})

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.evidence import NetworkEvidence
-from bayesinv.extents import SITE_PREFIX
 from bayesinv.inference.guides import GuideFactory, make_guide
 from bayesinv.inference.importance import extents_of_trace
 from bayesinv.inference.training import Objective, Phase, Training
@@ -159,10 +158,7 @@ class VariationalObjective(Objective):
             return dict(self.model.extents.fixed)
         with torch.no_grad():
             medians = self.guide.median(None, 1) if hasattr(self.guide, "median") else self.guide(None, 1)
-        return {
-            name: float(medians[SITE_PREFIX + name]) if name in self.model.active else self.model.extents.fixed[name]
-            for name in self.model.symmetries
-        }
+        return dict(zip(self.model.symmetries, self.model.extents.assemble(medians).tolist(), strict=True))
 
     def describe(self, extents: Mapping[str, float]) -> str:
         """The three largest extents in words."""

@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from bayesinv.data import Data
 from bayesinv.evidence.linear_algebra import cholesky
-from bayesinv.extents import SITE_PREFIX
 from bayesinv.inference.importance import WeightedDraws, draw_extents, weigh
 from bayesinv.model import InvarianceModel
 
@@ -126,23 +125,28 @@ class Frame:
         return self.mean + u @ self.L.T
 
 
-def _by_site(model: InvarianceModel, z: Float[Tensor, " A"]) -> dict[str, Tensor]:
-    return {SITE_PREFIX + name: z[i] for i, name in enumerate(model.active)}
+def _by_site(model: InvarianceModel, z: Float[Tensor, "*draws A"]) -> dict[str, Tensor]:
+    columns = [model.symmetries.index(name) for name in model.active]
+    return {
+        site: z[..., columns.index(where) if isinstance(where, int) else [columns.index(k) for k in where]]
+        for site, where in model.extents.sites.items()
+    }
 
 
 def _unconstrain(model: InvarianceModel, transforms: Any, extents: Float[Tensor, "J K"]) -> Float[Tensor, "J A"]:
-    columns = [transforms[SITE_PREFIX + name](extents[:, model.symmetries.index(name)]) for name in model.active]
-    return torch.stack(columns, dim=-1)
+    z = torch.full_like(extents, torch.nan)
+    for site, where in model.extents.sites.items():
+        z[:, where] = transforms[site](extents[:, where])
+    return z[:, [model.symmetries.index(name) for name in model.active]]
 
 
 def _constrain(model: InvarianceModel, transforms: Any, z: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch K"]:
-    columns = []
-    for name in model.symmetries:
-        if name in model.active:
-            columns.append(transforms[SITE_PREFIX + name].inv(z[..., model.active.index(name)]))
-        else:
-            columns.append(torch.full(z.shape[:-1], model.extents.fixed[name], dtype=torch.float64))
-    return torch.stack(columns, dim=-1).detach()
+    fixed = [model.extents.fixed.get(name, torch.nan) for name in model.symmetries]
+    extents = torch.tensor(fixed, dtype=torch.float64).repeat(*z.shape[:-1], 1)
+    values = _by_site(model, z)
+    for site, where in model.extents.sites.items():
+        extents[..., where] = transforms[site].inv(values[site])
+    return extents.detach()
 
 
 def _by_symmetry(model: InvarianceModel, values: Float[Tensor, " A"]) -> tuple[float, ...]:
@@ -166,9 +170,7 @@ def _evidence(
     proposal = torch.distributions.MultivariateNormal(flat.mean(0), scale_tril=factor)
     samples = proposal.sample(torch.Size([num_draws]))
     hyperprior = model.log_hyperprior()
-    log_weights = [
-        -potential({SITE_PREFIX + name: row[i] for i, name in enumerate(model.active)}) - hyperprior for row in samples
-    ]
+    log_weights = [-potential(_by_site(model, row)) - hyperprior for row in samples]
     return weigh(
         _constrain(model, transforms, samples),
         torch.stack(log_weights) - proposal.log_prob(samples),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError
-from bayesinv.extents import SITE_PREFIX, Outward
+from bayesinv.extents import Outward
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.model import InvarianceModel
@@ -46,14 +46,13 @@ def start_values(model: InvarianceModel) -> dict[str, Tensor]:
     where those of a flat prior would. One with a spike at zero says itself where to start.
     """
     start = model.extents.prior_quantile(START_QUANTILE)
-    values = {}
-    for name, value in zip(model.symmetries, start, strict=True):
-        if name in model.active:
-            prior = model.extents.priors[name]
-            if isinstance(prior, SpikeAndSlab):
-                value = prior.start(START_QUANTILE)
-            values[SITE_PREFIX + name] = START_QUANTILE * prior.high if isinstance(prior, Outward) else value
-    return values
+    for k, name in enumerate(model.symmetries):
+        prior = model.extents.priors.get(name)
+        if isinstance(prior, SpikeAndSlab):
+            start[k] = prior.start(START_QUANTILE)
+        elif isinstance(prior, Outward):
+            start[k] = START_QUANTILE * prior.high
+    return {site: start[where] for site, where in model.extents.sites.items()}
 
 
 def hyperparameter_groups(model: InvarianceModel, rate: float) -> list[dict[str, object]]:
@@ -174,10 +173,7 @@ def _maximise_elbo(
     def current_extents() -> Mapping[str, float]:
         with torch.no_grad():
             medians = guide.median(data) if hasattr(guide, "median") else guide(data)
-        return {
-            name: float(medians[SITE_PREFIX + name]) if name in model.active else model.extents.fixed[name]
-            for name in model.symmetries
-        }
+        return dict(zip(model.symmetries, model.extents.assemble(medians).tolist(), strict=True))
 
     return maximise(
         lambda: -elbo(data),
