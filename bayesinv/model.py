@@ -11,6 +11,7 @@ with h, a Gaussian process or a network with a Gaussian prior over its weights, 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ from bayesinv.orbits import Orbit
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
 from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_per_output
-from bayesinv.transforms import Transform, as_action, as_transform, from_config
+from bayesinv.transforms import Coordinate, Transform, as_action, as_transform, from_config
 
 PRECISIONS = {"mixed": torch.float32, "double": torch.float64}
 
@@ -184,6 +185,15 @@ class InvarianceModel(nn.Module):
     def transform(self) -> Transform:
         """T; with extents for every output, what names them all."""
         return self.orbit.transform if self.structure is None else self.structure
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """Those of the transform, each with the distribution that this model draws it from (``augmentation``)."""
+        distributions = self.orbit.distributions * (1 if self.structure is None else len(self.structure.outputs))
+        return tuple(
+            dataclasses.replace(c, distribution=own)
+            for c, own in zip(self.transform.coordinates, distributions, strict=True)
+        )
 
     @property
     def likelihood(self) -> str:

@@ -290,8 +290,9 @@ def _elements(orders: Sequence[int]) -> Float[Tensor, "G groups"]:
     total = math.prod(orders)
     if total > _LARGEST_GROUP:
         raise ValueError(
-            f"the finite groups have {' x '.join(map(str, orders))} = {total} elements together, and an orbit holds "
-            f"all of them, {_LARGEST_GROUP} at most; fix some to 0 in a transform without them, or use smaller groups"
+            f"an orbit holds every combination of the elements of its finite groups, {_LARGEST_GROUP} at most, and "
+            f"{' x '.join(map(str, orders))} = {total} came; take one of the groups out of the transforms, or "
+            "replace it by a smaller one, CyclicRotation(8) by CyclicRotation(4); a prior that fixes it at 0 leaves it in"
         )
     if not orders:
         return torch.zeros(1, 0, dtype=torch.float64)

@@ -72,7 +72,7 @@ def plot_extents(
             panel.set_visible(False)
         for panel, name in zip(panels.flat, active, strict=False):
             k = posterior.index(name)
-            coordinate = model.transform.coordinates[k]
+            coordinate = model.coordinates[k]
             draws = np.asarray(coordinate.to_people(posterior[name].numpy()), dtype=float)
             lower, median, upper, last = weighted_quantile(draws, np.array([0.05, 0.5, 0.95, 0.999]), log_weights)
             small = float(coordinate.to_people(float(negligible[k])))
@@ -172,7 +172,7 @@ def plot_orbit(
             label = names[i]
             if symmetry is not None:
                 k = posterior.index(symmetry)
-                label += f"\n{posterior.model.transform.coordinates[k].words(float(extents[i, k]))}"
+                label += f"\n{posterior.model.coordinates[k].words(float(extents[i, k]))}"
             panels[i, 0].set_ylabel(label)
         which = "all symmetries" if symmetry is None else _title(symmetry)
         figure.suptitle(f"{which}: copies at the 5, 50 and 95 % quantiles of the extents", fontsize=13)
@@ -198,7 +198,7 @@ def plot_evidence(
         NumericalError: the evidence cannot be evaluated at one of the points.
     """
     profile = posterior.evidence_profile(symmetry, num_points)
-    coordinate = posterior.model.transform.coordinates[posterior.index(symmetry)]
+    coordinate = posterior.model.coordinates[posterior.index(symmetry)]
     lower, median, upper = (
         float(coordinate.to_people(float(v)))
         for v in posterior.quantile([0.05, 0.5, 0.95])[:, posterior.index(symmetry)]
@@ -280,7 +280,7 @@ def _prior_density(
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"], float]:
     """The prior of symmetry k on a grid, relative to its peak, and its end; people's units."""
     extents = posterior.model.extents
-    coordinate = posterior.model.transform.coordinates[k]
+    coordinate = posterior.model.coordinates[k]
     support = extents.priors[coordinate.name].support
     low, high = float(support.lower_bound), float(support.upper_bound)
     # Mid-points of cells, so that an open end of the support (a log-normal at 0) is never asked
@@ -338,7 +338,7 @@ def _coordinates(
     k = posterior.index(symmetry)
     t = torch.zeros(num_copies, len(eta), dtype=torch.float64)
     t[:, k] = torch.linspace(-1.0, 1.0, num_copies, dtype=torch.float64) * eta[k]
-    coordinate = posterior.model.transform.coordinates[k]
+    coordinate = posterior.model.coordinates[k]
     sign = "°" if coordinate.unit == "°" else ""
     values = [float(coordinate.to_people(float(v))) for v in t[:, k]]
     return t, [f"{v:+.1f}{sign}".replace("-", "−") if abs(v) >= 0.05 else f"0{sign}" for v in values]

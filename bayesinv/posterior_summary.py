@@ -37,7 +37,8 @@ def summary_table(
         `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`, `point`
         (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
         estimate have lower = upper.
-        `attrs` holds level, reweighted, inference, pareto_k, log_evidence and log_evidence_se.
+        `attrs` holds level, reweighted, inference, pareto_k, log_evidence, log_evidence_se, and `prefixes`: what comes
+        before each extent, "±", "up to " (one-sided) or nothing (a probability).
 
     Raises:
         ValueError: `level` outside (0, 1), or `reweighted` without weights.
@@ -85,6 +86,7 @@ def summary_table(
         "pareto_k": result.pareto_k,
         "log_evidence": result.log_evidence,
         "log_evidence_se": result.log_evidence_se,
+        "prefixes": {c.name: c.prefix for c in model.coordinates},
     }
     return table
 
@@ -93,7 +95,7 @@ def text(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     """The posterior in one line a symmetry, with the median and the 90 % interval."""
     table = summary_table(posterior)
     width = max(len(name) for name in posterior.symmetries)
-    prefixes = _prefixes(posterior)
+    prefixes = table.attrs["prefixes"]
     lines = [f"InvariancePosterior: {_facts(posterior)}"]
     for name, row in table.iterrows():
         lines.append(f"  {name:<{width}}  {_interval_words(row, prefixes[str(name)])}")
@@ -103,10 +105,11 @@ def text(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
 
 def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     """The posterior as an HTML table, for notebooks."""
-    prefixes = _prefixes(posterior)
+    table = summary_table(posterior)
+    prefixes = table.attrs["prefixes"]
     head = ("symmetry", "extent, median", "90 % interval", "P(inactive)", "prior median")
     body = []
-    for name, row in summary_table(posterior).iterrows():
+    for name, row in table.iterrows():
         unit = _spaced(row["unit"])
         interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
         if row["fixed"] or row["point"]:
@@ -145,11 +148,6 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     if not result.converged:
         facts.append("not converged")
     return "; ".join(facts)
-
-
-def _prefixes(posterior: "bayesinv.posterior.InvariancePosterior") -> dict[str, str]:
-    """What comes before each extent, by symmetry."""
-    return {c.name: c.prefix for c in posterior.model.transform.coordinates}
 
 
 def _interval_words(row: pd.Series, prefix: str) -> str:

@@ -66,7 +66,7 @@ def draw_extents(
 ) -> None:
     """A line a symmetry: median and 90 % interval of the extent as a share of the largest sensible one."""
     quantiles = posterior.quantile([0.05, 0.5, 0.95]).numpy()  # (3, K)
-    coordinates = posterior.model.transform.coordinates
+    coordinates = posterior.model.coordinates
     largest = [float(c.largest) for c in coordinates]
     rows = range(len(coordinates))
     if truth is not None:
@@ -90,8 +90,7 @@ def draw_extents(
     for k, coordinate in enumerate(coordinates):
         value = float(coordinate.to_people(float(quantiles[1, k])))
         unit = coordinate.unit if coordinate.unit == "°" else f" {coordinate.unit}"
-        sign = "" if coordinate.is_discrete else "±"  # a probability has no other side
-        names.append(f"{coordinate.name.replace('_', ' ')}\n{sign}{value:.3g}{unit}")
+        names.append(f"{coordinate.name.replace('_', ' ')}\n{coordinate.prefix}{value:.3g}{unit}")
     panel.set_yticks(list(rows), names)
     panel.set_ylim(len(coordinates) - 0.5, -0.5)
     panel.set_xlim(-0.02, max(1.02, float(upper.max()) * 1.02))

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from bayesinv import GaussianProcess, InvarianceModel, Training, datasets, fit
+from bayesinv.cli.tables import summary_text
 from bayesinv.errors import DataError, ImportanceWarning, NotConvergedWarning
 from bayesinv.inference import Fixed
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.report.sections import extents
 from bayesinv.transforms import Flip, GaussianBlur
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 
@@ -213,6 +215,24 @@ def test_half_widths_amounts_and_probabilities_read_differently():
     lines = [line.split(maxsplit=1)[1] for line in repr(fitted).splitlines()[1:4]]
     assert lines == ["±180°, fixed", "50 % of copies, fixed", "up to 10 % of width, fixed"]
     assert "<td>50 % of copies</td>" in fitted._repr_html_()
+
+
+def test_signs_follow_the_distribution_that_the_model_draws_from():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    model = InvarianceModel(
+        net, ["rotation", "translate_x", Flip()], augmentation={"rotation": "one_sided"}, outputs=["a", "b"]
+    )
+    prefixes = ["up to ", "±", ""] * 2
+    assert [c.prefix for c in model.coordinates] == prefixes
+    given = Fixed({"rotation": math.pi / 2, "translate_x": 0.2, "flip_x": 0.5})
+    data = make_data()
+    fitted = fit(model, (data.x, data.y), inference=given, training=Training(epochs=1, batch_size=12))
+    table = fitted.summary()
+    assert table.attrs["prefixes"] == dict(zip(model.symmetries, prefixes, strict=True))
+    lines = [line.split() for line in summary_text(table).splitlines()[1:4]]
+    assert [line[1:4] for line in lines] == [["up", "to", "90.0"], ["±10.0", "fixed", "%"], ["50.0", "fixed", "%"]]
+    row = next(line for line in extents(fitted, 0.9, False).body.split("<tr>") if "rotation[a]" in line)
+    assert ">up to 90<" in row and "±" not in row
 
 
 @pytest.fixture(scope="module")

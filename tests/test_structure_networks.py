@@ -1,5 +1,6 @@
 """Extents for every output of a network: what it averages, its evidence, and what is refused."""
 
+import math
 import warnings
 
 import pytest
@@ -173,3 +174,25 @@ def test_what_does_not_work_is_refused():
             bayesinv.fit(make(), images(), method)
     with pytest.raises(ValueError, match="leave num_copies out"):
         Fixed({"rotation": 0.4}, num_copies=2).prepare(make())
+
+
+@pytest.mark.slow
+def test_what_turns_and_what_tells_the_turn_are_told_apart():
+    """Digits at any angle a: one output says 4 or 7, the other is sin 3a, whose average over ±60° is zero."""
+    split = bayesinv.datasets.digits(num_train=900, seed=0).train
+    chosen = (split.y == 4) | (split.y == 7)
+    x, y = split.x[chosen], split.y[chosen]
+    angle = math.pi * (2 * torch.rand(len(x), 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1)
+    turned = Affine2d(["rotation"])(x, angle.to(x))
+    targets = torch.cat([(y[:, None] - 5.5) / 1.5, math.sqrt(2) * (3 * angle).sin()], 1).to(torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = (nn.Conv2d(1, 8, 5, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(288, 32), nn.Tanh())
+        net = nn.Sequential(*features, nn.Linear(32, 2))
+    model = bayesinv.InvarianceModel(
+        net, "rotation", likelihood="gaussian", outputs=["digit", "angle"], num_orbit_samples=8
+    )
+    posterior = bayesinv.fit(model, (turned, targets), max_steps=400, training=Training(batch_size=30), seed=0)
+    table = posterior.summary()
+    assert table.loc["rotation[digit]", "lower"] > table.loc["rotation[angle]", "upper"]
+    assert table.loc["rotation[digit]", "median"] > 60 > table.loc["rotation[angle]", "median"]

@@ -145,7 +145,7 @@ def _bounds(posterior: InvariancePosterior) -> list[Verdict]:
     if _is_point(posterior):
         return []
     found = []
-    for coordinate in posterior.model.transform.coordinates:
+    for coordinate in posterior.model.coordinates:
         name = coordinate.name
         if name not in posterior.model.active:
             continue
@@ -198,7 +198,7 @@ def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:
     model = posterior.model
     if model.evidence.minibatch or _is_point(posterior):
         return []  # fresh draws at every step: a finite orbit adds noise and no error of its own
-    coordinates = [c for c in model.transform.coordinates if c.name in model.active and c.order == 0]
+    coordinates = [c for c in model.coordinates if c.name in model.active and c.order == 0]
     needed = COPIES_PER_SYMMETRY * len(coordinates)
     S = model.orbit.num_samples
     if needed <= S:
@@ -258,7 +258,7 @@ def _guides(posterior: InvariancePosterior, label: str, other: InvariancePosteri
     levels = [0.05, 0.5, 0.95]
     (a_low, a, a_high), (b_low, b, b_high) = posterior.quantile(levels), other.quantile(levels)
     found = []
-    for k, coordinate in enumerate(posterior.model.transform.coordinates):
+    for k, coordinate in enumerate(posterior.model.coordinates):
         if coordinate.name not in posterior.model.active:
             continue
         widths = [float(a_high[k] - a_low[k]), float(b_high[k] - b_low[k])]

@@ -29,14 +29,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def summary_text(table: pd.DataFrame) -> str:
-    """`InvariancePosterior.summary()` as lines: medians and intervals are half-widths, ±."""
+    """`InvariancePosterior.summary()` as lines; medians carry the sign of their symmetry, ± for half-widths."""
     level = f"{100 * table.attrs['level']:g} % interval"
     rows = [["symmetry", "median", level, "unit", "P(inactive)", "prior median"]]
     for name, row in table.iterrows():
         interval = "fixed" if row["fixed"] else f"{row['lower']:.1f} to {row['upper']:.1f}"
         inactive = "" if row["fixed"] else f"{row['p_inactive']:.2f}"
-        prior = "" if row["fixed"] else f"±{row['prior_median']:.0f}"
-        median = f"±{row['median']:.1f}"
+        sign = table.attrs["prefixes"][str(name)]
+        prior = "" if row["fixed"] else f"{sign}{row['prior_median']:.0f}"
+        median = f"{sign}{row['median']:.1f}"
         rows.append([str(name), median, interval, row["unit"], inactive, prior])
     return columns(rows)
 

@@ -190,7 +190,7 @@ def _maximise_elbo(
 
 def describe_extents(model: InvarianceModel, extents: Mapping[str, float]) -> str:
     """The three largest extents, as shares of what is possible, in words."""
-    coordinates = {c.name: c for c in model.transform.coordinates}
+    coordinates = {c.name: c for c in model.coordinates}
     order = sorted(model.active, key=lambda name: -extents[name] / coordinates[name].largest)
     return ", ".join(f"{name} {coordinates[name].words(extents[name])}" for name in order[:3])
 

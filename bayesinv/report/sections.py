@@ -84,10 +84,11 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
     """The table of extents and the figure of prior and posterior."""
     summary = posterior.summary(reweighted, level)
     percent = f"{100 * level:g} %"
-    rows = [_extent_row(str(name), row) for name, row in summary.iterrows()]
+    rows = [_extent_row(str(name), row, summary.attrs["prefixes"][name]) for name, row in summary.iterrows()]
     head = ["symmetry", "median", f"{percent} interval", "unit", "P(inactive)", "prior median", f"prior {percent}"]
     body = paragraph(
-        "An extent is a half-width: the model averages over transformations from minus to plus this much. P(inactive) "
+        "An extent with ± is a half-width: the model averages over transformations from minus to plus this much. One "
+        "with “up to” goes one way only, and a percentage of copies is the probability of moving at all. P(inactive) "
         "is the probability that it is too small to see in an input of this size."
     )
     body += table("Extents of the symmetries, in people's units", head, rows)
@@ -102,19 +103,19 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
     return Section("extents", "How far each symmetry reaches", body)
 
 
-def _extent_row(name: str, row: pd.Series) -> list[str]:
+def _extent_row(name: str, row: pd.Series, sign: str) -> list[str]:
     if row["fixed"]:
-        return [name, f"±{number(row['median'])}", "fixed", row["unit"], "–", "–", "–"]
+        return [name, f"{sign}{number(row['median'])}", "fixed", row["unit"], "–", "–", "–"]
     interval = "point estimate" if row["point"] else f"{number(row['lower'])} to {number(row['upper'])}"
     inactive = "–" if row["point"] else f"{row['p_inactive']:.2f}"
     prior = f"{number(row['prior_lower'])} to {number(row['prior_upper'])}"
     return [
         name,
-        f"±{number(row['median'])}",
+        f"{sign}{number(row['median'])}",
         interval,
         row["unit"],
         inactive,
-        f"±{number(row['prior_median'])}",
+        f"{sign}{number(row['prior_median'])}",
         prior,
     ]
 

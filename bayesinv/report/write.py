@@ -153,7 +153,7 @@ def _extents_side_by_side(posteriors: Mapping[str, InvariancePosterior], level: 
             row = summary.loc[name]
             interval = f" [{sections.number(row['lower'])}, {sections.number(row['upper'])}]"
             kind = " fixed" if row["fixed"] else " point" if row["point"] else interval
-            cells.append(f"±{sections.number(row['median'])}{kind} {row['unit']}")
+            cells.append(f"{summary.attrs['prefixes'][name]}{sections.number(row['median'])}{kind} {row['unit']}")
         rows.append([name, *cells])
     caption = f"Median and {100 * level:g} % interval of each extent"
     return Section("side-by-side", "Extents side by side", table(caption, ["symmetry", *posteriors], rows))

@@ -18,6 +18,8 @@ from bayesinv.transforms.base import Transform
 from bayesinv.transforms.discrete import FiniteGroup, Flip, Permutation, _PlaneGroup
 from bayesinv.transforms.points.base import NUM_SPATIAL, AffinePoints, PointTransform
 from bayesinv.transforms.signals.amplitude import SignFlip
+from bayesinv.transforms.signals.base import SignalTransform
+from bayesinv.transforms.tables import ColumnTransform
 from bayesinv.transforms.warp import warp
 
 __all__ = ["ImageAction", "OutputAction", "VectorAction", "as_action", "undo"]
@@ -120,7 +122,7 @@ class ImageAction(_ByStages):
 
     Affine and perspective warps are taken back by reading at A(t) p, once for neighbours that are fused; flips,
     quarter turns and permutations of rows or columns exactly. Transforms that leave positions alone
-    (``fixes_frame``) leave outputs alone. Everything else is refused.
+    (``fixes_frame``) leave outputs alone. Everything else is refused, and what acts on signals, points or tables.
 
     A copy that was moved has left part of the frame: there it is not extrapolated but left out. `coverage` is 1 where
     o was read inside its frame, 0 outside, and between at the border.
@@ -143,6 +145,8 @@ class ImageAction(_ByStages):
     event = "images"
 
     def inverse_of(self, stage: Transform) -> Any:
+        if isinstance(stage, SignalTransform | PointTransform | ColumnTransform):
+            raise self.refusal(stage)  # though it may be invertible: its inverse is not for maps of pixels
         if stage.fixes_frame or isinstance(stage, SignFlip):
             return None  # of the values of the input, which are not those of the output
         if isinstance(stage, MatrixWarp):
@@ -153,7 +157,7 @@ class ImageAction(_ByStages):
             return read_back
         if isinstance(stage, Flip | Permutation) and stage.dim == -3:
             return None  # channels of the input, which are not those of the output
-        if (isinstance(stage, Flip | Permutation) and stage.dim < -3) or isinstance(stage, PointTransform):
+        if isinstance(stage, Flip | Permutation) and stage.dim < -3:
             raise self.refusal(stage)
         member = type(stage)(stage.n, "zeros", stage.interpolation) if isinstance(stage, _PlaneGroup) else stage
         if not member.invertible:

@@ -29,7 +29,7 @@ __all__ = ["ColumnNoise", "ColumnPermutation", "ColumnScale", "ColumnShift"]
 ORDERS = ("cyclic", "swap")
 
 
-class _Columns(Transform):
+class ColumnTransform(Transform):
     """Which columns, by position and by name.
 
     Raises:
@@ -96,7 +96,7 @@ class _Columns(Transform):
 
 
 @register
-class ColumnShift(_Columns):
+class ColumnShift(ColumnTransform):
     """x_c ↦ x_c + t_c: what is added to a column, one extent a column. −t is the inverse of t.
 
     Arguments:
@@ -147,7 +147,7 @@ class ColumnShift(_Columns):
 
 
 @register
-class ColumnScale(_Columns):
+class ColumnScale(ColumnTransform):
     """x_c ↦ exp(t_c) x_c: a factor for each column, about zero (the mean of a standardised one). −t is the inverse.
 
     Arguments:
@@ -200,7 +200,7 @@ class ColumnScale(_Columns):
 
 
 @register
-class ColumnNoise(_Columns):
+class ColumnNoise(ColumnTransform):
     """x_c ↦ x_c + t_c z_c: noise of standard deviation t_c, independent between columns. There is no inverse.
 
     z is a function of four auxiliary columns of t (`bayesinv.transforms.white_noise`), so a draw is shared by the rows
@@ -250,7 +250,7 @@ class ColumnNoise(_Columns):
 
 
 @register
-class ColumnPermutation(_Columns, FiniteGroup):
+class ColumnPermutation(ColumnTransform, FiniteGroup):
     """The named columns exchange their values: in a cycle, or two of them with each other.
 
     A finite group: its extent is the probability of any other order than the given one, and averages are exact.

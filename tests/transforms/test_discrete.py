@@ -141,7 +141,7 @@ def test_errors_say_what_to_do():
         Permutation([[1, 0], [0, 1]])
     with pytest.raises(ValueError, match="elements 0 to 1"):
         Flip()(torch.zeros(1, 1, 4, 4), torch.tensor([[2.0]]))
-    with pytest.raises(ValueError, match="elements together"):
+    with pytest.raises(ValueError, match="take one of the groups out of the transforms"):
         Orbit(Compose([Permutation.symmetric(5), CyclicRotation(4)]))
     with pytest.raises(DataError, match="permutes 3 entries"):
         Permutation.symmetric(3)(torch.zeros(2, 4), torch.zeros(2, 1))
