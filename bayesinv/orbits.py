@@ -292,7 +292,7 @@ def _elements(orders: Sequence[int]) -> Float[Tensor, "G groups"]:
         raise ValueError(
             f"an orbit holds every combination of the elements of its finite groups, {_LARGEST_GROUP} at most, and "
             f"{' x '.join(map(str, orders))} = {total} came; take one of the groups out of the transforms, or "
-            "replace it by a smaller one, CyclicRotation(8) by CyclicRotation(4); a prior that fixes it at 0 leaves it in"
+            "replace it by a smaller one (CyclicRotation(8) by CyclicRotation(4)); a prior of 0 leaves it in"
         )
     if not orders:
         return torch.zeros(1, 0, dtype=torch.float64)
