@@ -13,7 +13,6 @@ nothing is downloaded.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.transforms import Compose, Rotation3d, Scale3d, Transform
 from models import common
-from models.report import draw_extents, extents_table
+from models.report import draw_extents, equivariance_line, publish
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -223,34 +222,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(posterior: InvariancePosterior, test: Data, options: argparse.Namespace, title: str) -> dict[str, Any]:
     """Print extents and errors; with --out, write the figure and results.json."""
     found: dict[str, Any] = errors(posterior, test, options.seed)
-    print(extents_table(posterior, options.truth))
-    print(
+    lines = [
         f"RMSE {found['rmse_debye']:.3f} D a component, mean error {found['vector_error_debye']:.3f} D, log loss "
-        f"{found['log_loss']:.3f} nats on {len(test)} test molecules"
-    )
-    print(
-        f"equivariance error {found['equivariance_error_before']:.3f} (network) and "
-        f"{found['equivariance_error_after']:.3f} (prediction)"
-    )
-    print(f"{posterior.result.inference}, {posterior.result.num_steps} steps, {posterior.result.seconds:.0f} s")
-    for warning in posterior.result.warnings:
-        print(f"warning: {warning}")
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        figure(posterior, test, title).savefig(options.out / "dipoles.png", dpi=150)
-        document = {
-            "num_train": posterior.result.settings.get("num_train", len(posterior.data)),
-            "num_test": len(test),
-            "inference": posterior.result.inference,
-            "evidence": options.evidence,
-            "seed": options.seed,
-            "epochs": options.epochs,
-            "seconds": posterior.result.seconds,
-            "extents": json.loads(posterior.summary().to_json(orient="index")),
-            **found,
-        }
-        (options.out / common.RESULTS_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {options.out}")
+        f"{found['log_loss']:.3f} nats on {len(test)} test molecules",
+        equivariance_line(found),
+    ]
+    publish(posterior, test, options, lines, {"dipoles.png": lambda: figure(posterior, test, title)}, found)
     return found
 
 

@@ -14,7 +14,6 @@ The images are segmentation/nuclei_dsb2018_128.npz in the folder that the enviro
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.transforms import Affine2d, Compose, Flip, Transform
 from models import common
-from models.report import draw_extents, extents_table
+from models.report import draw_extents, equivariance_line, publish
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -210,35 +209,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         common.stop(made, error)
     found = scores(posterior, test, options.seed)
-    print(extents_table(posterior, options.truth))
-    print(
+    lines = [
         f"intersection over union {found['iou']:.3f} (pooled {found['pooled_iou']:.3f}), log loss "
-        f"{found['log_loss']:.3f} nats a pixel on {len(test)} test images"
-    )
-    print(
-        f"equivariance error {found['equivariance_error_before']:.3f} (network) and "
-        f"{found['equivariance_error_after']:.3f} (prediction)"
-    )
-    print(f"{posterior.result.inference}, {posterior.result.num_steps} steps, {posterior.result.seconds:.0f} s")
-    for warning in posterior.result.warnings:
-        print(f"warning: {warning}")
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        figure(posterior, test, f"nuclei, {len(train)} images").savefig(options.out / "nuclei.png", dpi=130)
-        document = {
-            "num_train": len(train),
-            "num_test": len(test),
-            "size": options.size,
-            "inference": posterior.result.inference,
-            "evidence": options.evidence,
-            "seed": options.seed,
-            "epochs": options.epochs,
-            "seconds": posterior.result.seconds,
-            "extents": json.loads(posterior.summary().to_json(orient="index")),
-            **found,
-        }
-        (options.out / common.RESULTS_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {options.out}")
+        f"{found['log_loss']:.3f} nats a pixel on {len(test)} test images",
+        equivariance_line(found),
+    ]
+    title = f"nuclei, {len(train)} images"
+    publish(posterior, test, options, lines, {"nuclei.png": lambda: figure(posterior, test, title)}, found)
     return 0
 
 

@@ -1,19 +1,16 @@
 """What the regressions with a Gaussian process share: options, the fit, scores, the report."""
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.posterior import InvariancePosterior
 from models import common
-from models.report import _extents, _jsonable, extents_table
+from models.report import publish
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -115,46 +112,14 @@ def report(
         facts: lines to print below the table.
     """
     achieved = regression_scores(posterior, test, scale, seed=options.seed)
-    result = posterior.result
-    print(extents_table(posterior, options.truth))
+    lines: list[str] = []
     inclusion: dict[str, Any] | None = None
     if options.select and posterior.model.active:
         table = bayesinv.select(posterior, seed=options.seed).inclusion
-        print(table.to_string(float_format="{:.3f}".format))
+        lines.append(table.to_string(float_format="{:.3f}".format))
         inclusion = {str(name): dict(row) for name, row in table.iterrows()}
-    for line in facts:
-        print(line)
-    print(
-        f"mean absolute error {achieved.mae:.3g} {unit}, root mean square {achieved.rmse:.3g} {unit}, "
-        f"log loss {achieved.log_loss:.3f} nats on {len(test)} test examples"
-    )
-    if posterior.log_evidence is not None:
-        error = "" if posterior.log_evidence_se is None else f" ± {posterior.log_evidence_se:.1f} (s.e.)"
-        print(f"log evidence {posterior.log_evidence:.1f}{error} nats")
-    print(f"{options.inference}, {result.num_steps} steps, {result.seconds:.0f} s")
-    for warning in result.warnings:
-        print(f"warning: {warning}")
-    if options.out is None:
-        return achieved
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(options.out / name, dpi=150)
-    document = {
-        "options": {key: _jsonable(value) for key, value in vars(options).items() if key not in ("out", "truth")},
-        "num_train": len(posterior.data),
-        "num_test": len(test),
-        "truth": options.truth,
-        "extents": _extents(posterior),
-        "inclusion": inclusion,
-        **asdict(achieved),
-        "unit": unit,
-        "log_evidence": posterior.log_evidence,
-        "log_evidence_se": posterior.log_evidence_se,
-        "seconds": result.seconds,
-        "num_steps": result.num_steps,
-        "warnings": list(result.warnings),
-        "torch": torch.__version__,
-    }
-    (options.out / common.RESULTS_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"written to {options.out}")
+    errors = f"mean absolute error {achieved.mae:.3g} {unit}, root mean square {achieved.rmse:.3g} {unit}"
+    lines += [*facts, f"{errors}, log loss {achieved.log_loss:.3f} nats on {len(test)} test examples"]
+    found = {"inclusion": inclusion, **asdict(achieved), "unit": unit}
+    publish(posterior, test, options, lines, figures, found, options.inference)
     return achieved

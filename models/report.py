@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-__all__ = ["Scores", "draw_extents", "extents_figure", "extents_table", "report", "scores"]
+__all__ = [
+    "Scores",
+    "draw_extents",
+    "equivariance_line",
+    "extents_figure",
+    "extents_table",
+    "publish",
+    "report",
+    "scores",
+]
 
 # Okabe and Ito's palette: apart in every common form of colour blindness, and in grey.
 POSTERIOR_COLOUR, TRUTH_COLOUR = "#0072B2", "#D55E00"
@@ -132,41 +141,70 @@ def report(
         facts: lines to print below the table.
     """
     achieved = scores(posterior, test, seed=options.seed)
+    accuracy = f"accuracy {100 * achieved.accuracy:.1f} %, log loss {achieved.log_loss:.3f} nats"
+    publish(posterior, test, options, [*facts, f"{accuracy} on {len(test)} test images"], figures, asdict(achieved))
+    return achieved
+
+
+def publish(
+    posterior: InvariancePosterior,
+    test: Data,
+    options: argparse.Namespace,
+    lines: Sequence[str],
+    figures: Mapping[str, "matplotlib.figure.Figure | Callable[[], matplotlib.figure.Figure]"],
+    found: Mapping[str, Any],
+    inference: str | None = None,
+) -> None:
+    """Print the table of extents, lines of text, and how the fit went; with --out, write figures and results.json.
+
+    Args:
+        posterior: what was fitted.
+        test: test examples.
+        options: the command line, with ``truth`` by symmetry in internal units, or None.
+        lines: of text below the table.
+        figures: by file name; those that are functions are drawn only where they are written.
+        found: what results.json says beside the facts of every fit.
+        inference: what the fit is called; None takes the posterior's own word.
+    """
     result = posterior.result
     print(extents_table(posterior, options.truth))
-    for line in facts:
+    for line in lines:
         print(line)
-    print(f"accuracy {100 * achieved.accuracy:.1f} %, log loss {achieved.log_loss:.3f} nats on {len(test)} test images")
     if posterior.log_evidence is not None:
         error = "" if posterior.log_evidence_se is None else f" ± {posterior.log_evidence_se:.1f} (s.e.)"
         print(f"log evidence {posterior.log_evidence:.1f}{error} nats")
-    print(f"{result.inference}, {result.num_steps} steps, {result.seconds:.0f} s")
+    print(f"{inference or result.inference}, {result.num_steps} steps, {result.seconds:.0f} s")
     for warning in result.warnings:
         print(f"warning: {warning}")
     if options.out is None:
-        return achieved
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(options.out / name, dpi=150)
+        (figure() if callable(figure) else figure).savefig(options.out / name, dpi=150)
     document = {
         "options": {key: _jsonable(value) for key, value in vars(options).items() if key not in ("out", "truth")},
         "num_train": result.settings.get("num_train", len(posterior.data)),
         "num_test": len(test),
         "truth": options.truth,
         "extents": _extents(posterior),
-        "accuracy": achieved.accuracy,
-        "log_loss": achieved.log_loss,
+        **found,
         "log_evidence": posterior.log_evidence,
         "log_evidence_se": posterior.log_evidence_se,
-        "inference": result.inference,
+        "inference": inference or result.inference,
         "seconds": result.seconds,
         "num_steps": result.num_steps,
         "settings": _jsonable(result.settings),
         "warnings": list(result.warnings),
+        "torch": torch.__version__,
     }
     (options.out / RESULTS_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"written to {options.out}")
-    return achieved
+
+
+def equivariance_line(found: Mapping[str, float]) -> str:
+    """The equivariance errors of a network, and of the average over its copies."""
+    before, after = found["equivariance_error_before"], found["equivariance_error_after"]
+    return f"equivariance error {before:.3f} (network) and {after:.3f} (prediction)"
 
 
 def _extents(posterior: InvariancePosterior) -> dict[str, dict[str, Any]]:

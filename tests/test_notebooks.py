@@ -14,7 +14,7 @@ SMALL = {
     "03_posterior_against_point_estimates": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nSEEDS = (0, 1)\n",
     "04_signals": "NUM_TRAIN = 40\nNUM_EPOCHS = 8\nDURATION = 4.0\n",
     "05_molecules_and_equivariance": (
-        "NUM_TRAIN = 40\nNUM_TEST = 20\nMAX_STEPS = 8\nNUM_DRAWS = 25\nNUM_INDUCING = 15\n"
+        "NUM_TRAIN = 40\nNUM_TEST = 20\nMAX_STEPS = 8\nNUM_DRAWS = 25\nNUM_INDUCING = 15\nNUM_EPOCHS = 8\n"
     ),
     "06_which_symmetries": (
         "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\nMAX_ROUNDS = 2\nNUM_EPOCHS = 5\n"
@@ -27,7 +27,7 @@ PICTURES = {
     "02_neural_networks": 5,  # digits, extents, orbit, prediction, trace
     "03_posterior_against_point_estimates": 1,  # comparison
     "04_signals": 2,  # transforms, permitted shift
-    "05_molecules_and_equivariance": 2,  # orbits, extents
+    "05_molecules_and_equivariance": 3,  # orbits, extents, dipoles
     "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
 }
 # What has to be said in the printed outputs and tables.
@@ -43,7 +43,13 @@ SAID = {
     ),
     "03_posterior_against_point_estimates": ("fixed ±45°", "augnet", "elpd_difference", "seed 1"),
     "04_signals": ("frequency shift permitted", "test signals"),
-    "05_molecules_and_equivariance": ("rotation", "reflect_x", "learned", "predictions change by"),
+    "05_molecules_and_equivariance": (
+        "rotation",
+        "reflect_x",
+        "learned",
+        "predictions change by",
+        "equivariance error after",
+    ),
     "06_which_symmetries": ("likeliest set", "log_bf_last", "covered", "averaged over sets"),
 }
 
