@@ -97,6 +97,16 @@ def test_figure_says_what_is_drawn(posterior):
     assert len(per_class_digits.figure(posterior).axes[0].lines) == 3 * 4
 
 
+def test_a_network_has_extents_of_every_digit_too(data_folder, capsys):
+    model = small(data_folder, backbone="network")[0]
+    assert model.is_network and model.evidence_name == "laplace" and list(model.symmetries) == NAMES
+    assert run(data_folder, "--backbone", "network") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in NAMES)
+    with pytest.raises(ValueError, match="backbone: expected one of gp, network, got 'tree'"):
+        small(data_folder, backbone="tree")
+
+
 def test_results_are_what_is_printed_and_not_replaced(data_folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(data_folder, "--out", out) == 0
