@@ -185,8 +185,9 @@ def _predictive(
     eta = torch.from_numpy(np.ascontiguousarray(extents))  # (J, K)
     rng = np.random.default_rng(seed)
     targets = []
+    groups = None if model.groups is None else data.groups
     for j in range(len(eta)):
-        prediction = model.predict(data.x, data, eta[j : j + 1], seed=seed + j)
+        prediction = model.predict(data.x, data, eta[j : j + 1], seed=seed + j, groups=groups)
         if prediction.probs is not None:
             cdf = np.cumsum(prediction.probs.cpu().numpy(), axis=1)  # (n, C)
             # The count of classes whose cumulative probability the uniform has passed; rounding of

@@ -163,7 +163,8 @@ def compare(
     rows, densities, extents = [], {}, []
     for name, posterior in posteriors.items():
         weigh = reweighted and posterior.result.log_weights is not None
-        prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed)
+        whose = None if posterior.model.groups is None else test.groups
+        prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed, groups=whose)
         if prediction.probs is not None and prediction.probs.shape[-1] < test.num_outputs:
             raise ValueError(
                 f"posteriors: {name!r} tells {prediction.probs.shape[-1]} classes apart and the data have "

@@ -36,9 +36,11 @@ class Data:
         y: class labels (n,), or maps of them (n, *cells), int64; or real targets (n, outputs), floating point.
             Inputs without targets have ``outputs = 0``.
         num_classes: C for labels, None for real targets. State it where some class may not occur.
+        groups: number of the group (subject, sensor, site) that each example belongs to, (n,) int64, for models with
+            ``groups=``; None where there are none. ``numpy.unique(names, return_inverse=True)`` numbers names.
 
     Raises:
-        DataError: x and y hold different numbers of examples.
+        DataError: x, y and groups hold different numbers of examples.
 
     Example:
         >>> import torch
@@ -52,8 +54,11 @@ class Data:
     # Axes of their own names: that y is as long as x is checked below, for everybody.
     y: Int64[Tensor, "targets *cells"] | Float[Tensor, "targets outputs"]
     num_classes: int | None = None
+    groups: Int64[Tensor, " members"] | None = None
 
     def __post_init__(self) -> None:
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _groups(self.groups, len(self.x)))
         if len(self.x) != len(self.y):
             raise DataError(
                 f"x holds {len(self.x)} examples and y {len(self.y)}; expected one target for each "
@@ -77,13 +82,14 @@ class Data:
         """The same data on `device`, with the floating-point parts in `dtype`."""
         y_dtype = dtype if self.y.is_floating_point() else None
         x = self.x.to(device=device, dtype=dtype)
-        return Data(x, self.y.to(device=device, dtype=y_dtype), self.num_classes)
+        return Data(x, self.y.to(device=device, dtype=y_dtype), self.num_classes, self.groups)
 
     def subset(self, index: Any) -> "Data":
         """The examples at `index`: integers, a slice or a boolean mask."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index, device=self.x.device)
-        return Data(self.x[index], self.y[index], self.num_classes)
+        groups = None if self.groups is None else self.groups[index if isinstance(index, slice) else index.cpu()]
+        return Data(self.x[index], self.y[index], self.num_classes, groups)
 
 
 def as_data(
@@ -128,9 +134,10 @@ def as_data(
     """
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
+    groups = None
     if isinstance(data, Data):
         num_classes = data.num_classes if num_classes is None else num_classes
-        data = (data.x, data.y)
+        groups, data = data.groups, (data.x, data.y)
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
         x = as_inputs(data, transform)
         return Data(x, x.new_empty(len(x), 0))
@@ -145,9 +152,9 @@ def as_data(
             "that both come from the same split and in the same order."
         )
     if likelihood == "gaussian":
-        return Data(x, _real_targets(y))
+        return Data(x, _real_targets(y), groups=groups)
     labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes)
-    return Data(x, labels, num_classes)
+    return Data(x, labels, num_classes, groups)
 
 
 def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *event"]:
@@ -308,6 +315,19 @@ def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n *cells
             "nothing about symmetries. Check how the examples were selected."
         )
     return y, num_classes
+
+
+def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"]:
+    """Numbers of groups, on the CPU."""
+    numbers = _tensor(groups, "groups")
+    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.dtype == torch.bool:
+        raise DataError(
+            f"groups has shape {tuple(numbers.shape)} and dtype {_name(numbers.dtype)}; expected one whole number for "
+            "each example. Names become numbers with numpy.unique(names, return_inverse=True)[1]."
+        )
+    if len(numbers) != num_examples:
+        raise DataError(f"x holds {num_examples} examples and groups {len(numbers)}; expected one group for each input")
+    return numbers.cpu().long()
 
 
 def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones import GaussianProcess, NeuralNetwork
+from bayesinv.backbones.grouped import GroupedPrior
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.invariant_network import AVERAGES
 from bayesinv.backbones.per_output import PerOutputPrior
@@ -33,6 +34,7 @@ from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_extents
 from bayesinv.orbits import Orbit
+from bayesinv.pooling import NEW_GROUP, Grouped, PooledExtents, as_groups
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
 from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_per_output
@@ -81,6 +83,10 @@ class InvarianceModel(nn.Module):
             "rotation[6]"; None for extents in common. With a Gaussian process and a collapsed evidence ("dirichlet",
             "polya_gamma", "gaussian"), or a network with one output for each name and average="function"; either
             costs C times the copies. ``priors`` take a symmetry's name for all outputs, or a full one.
+        groups: names of the groups in the data (subjects, sensors, sites), in the order of their numbers in
+            ``Data.groups``, each of which then has extents of its own around the population's, such as
+            "rotation[site A]"; None for extents in common. Only with a Gaussian process and a collapsed evidence.
+            ``priors`` take a symmetry's name for the population, or "<symmetry> spread"; see :mod:`bayesinv.pooling`.
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -107,6 +113,7 @@ class InvarianceModel(nn.Module):
         augmentation: Mapping[str, str] | None = None,
         output_action: Any = None,
         outputs: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
     ):
         super().__init__()
         self.backbone = as_backbone(backbone)
@@ -124,7 +131,12 @@ class InvarianceModel(nn.Module):
         if self.structure is not None:
             self._check_structure(average)
             priors = priors_per_output(self.structure, priors)
-        self.extents = Extents(self.transform.coordinates, priors)
+        self.pooling = None if groups is None else Grouped(self.orbit.transform, groups)
+        if self.pooling is None:
+            self.extents = Extents(self.transform.coordinates, priors)
+        else:
+            self._check_pooling()
+            self.extents = PooledExtents(self.pooling, priors)
         self.precision = precision
         self.memory_budget = memory_budget
         averages = self.evidence.averages if isinstance(self.evidence, NetworkEvidence) else ("function",)
@@ -135,6 +147,22 @@ class InvarianceModel(nn.Module):
             )
         self.average = average
         self._held = False
+
+    def _check_pooling(self) -> None:
+        """Raise unless every group can have extents of its own."""
+        if self.structure is not None:
+            raise ValueError("outputs and groups: there are no extents for every output of every group; leave one out")
+        if not isinstance(self.evidence, CollapsedEvidence):
+            raise ValueError(
+                f"groups: extents for every group need a Gaussian process and the evidence 'dirichlet', 'polya_gamma' "
+                f"or 'gaussian', got {self.evidence.name!r}, which has one orbit for all; use "
+                "InvarianceModel(bayesinv.GaussianProcess(), ..., groups=...), or leave groups out"
+            )
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """Names of the groups in the data that have extents of their own; None if all share them."""
+        return None if self.pooling is None else self.pooling.groups
 
     def _check_structure(self, average: str) -> None:
         """Raise unless every output can have extents of its own."""
@@ -184,7 +212,7 @@ class InvarianceModel(nn.Module):
     @property
     def transform(self) -> Transform:
         """T; with extents for every output, what names them all."""
-        return self.orbit.transform if self.structure is None else self.structure
+        return self.structure or self.pooling or self.orbit.transform
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
@@ -227,6 +255,8 @@ class InvarianceModel(nn.Module):
             DataError: the network does not take these inputs, or has too few outputs for the labels.
             ValueError: a layer under which the evidence has no meaning.
         """
+        if self.groups is not None:
+            as_groups(data.groups, self.groups, len(data), training=True)
         if self.structure is not None and data.num_outputs != len(self.structure.outputs):
             raise DataError(
                 f"the model has extents for {len(self.structure.outputs)} outputs, "
@@ -342,16 +372,18 @@ class InvarianceModel(nn.Module):
         pyro.factor("evidence", value)
         pyro.factor("hyperpriors", self.log_hyperprior())
 
-    def at(self, eta: Float[Tensor, " K"], fresh: bool = False) -> Any:
+    def at(self, eta: Float[Tensor, " K"], fresh: bool = False, new_group: bool = False) -> Any:
         """The backbone seen through the orbit at given extents.
 
         Args:
             eta: extents, shape (K,), internal units.
             fresh: networks only: new base draws from torch's global generator instead of the orbit's own.
+            new_group: with groups only: whether to add one that training has not seen, its extents drawn from the
+                population's by torch's global generator.
 
         Returns:
-            An :class:`InvariantPrior` of a Gaussian process, a :class:`PerOutputPrior` of one with extents for every
-            output, an :class:`InvariantNetwork` of a network.
+            An :class:`InvariantPrior` of a Gaussian process, a :class:`PerOutputPrior` or :class:`GroupedPrior` of one
+            with extents for every output or group, an :class:`InvariantNetwork` of a network.
         """
         identity = not self.active and not any(self.extents.fixed.values())
         if isinstance(self.backbone, NeuralNetwork):
@@ -362,6 +394,11 @@ class InvarianceModel(nn.Module):
         if self.structure is not None:
             rows = by_output(self.structure, eta)  # (C, K)
             return PerOutputPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in rows])
+        if self.pooling is not None and isinstance(self.extents, PooledExtents):
+            each = list(self.pooling.by_group(eta))  # G of shape (K,)
+            if new_group:
+                each.append(self.extents.sample_group(eta))
+            return GroupedPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in each])
         return backbone.at(self.orbit, eta, dtype, budget, identity)
 
     def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
@@ -380,10 +417,28 @@ class InvarianceModel(nn.Module):
         return (self.backbone.log_hyperprior().cpu() + self.evidence.log_hyperprior().cpu()).to(torch.float64)
 
     def function_posterior(
-        self, x: Float[Tensor, n * event], data: Data, eta: Float[Tensor, " K"]
+        self,
+        x: Float[Tensor, n * event],
+        data: Data,
+        eta: Float[Tensor, " K"],
+        groups: Any = None,
     ) -> tuple[Float[Tensor, "n *cells C"], Float[Tensor, "n *cells C"]]:
-        """Mean and variance of f(x) given the data and the extents, each (n, C), or (n, *cells, C)."""
-        return self.evidence.function_posterior(self.at(eta), x, data)
+        """Mean and variance of f(x) given the data and the extents, each (n, C), or (n, *cells, C).
+
+        Args:
+            x: inputs, (n, *event).
+            data: what the model was trained on.
+            eta: extents, shape (K,), internal units.
+            groups: of x, for a model with groups: numbers, names, or None for a group that training has not seen. All
+                inputs of unseen groups share the extents of one, drawn from torch's global generator.
+        """
+        if self.groups is None or not isinstance(self.evidence, CollapsedEvidence):
+            if groups is not None:
+                raise ValueError("groups: this model has the same extents for everyone; leave groups out")
+            return self.evidence.function_posterior(self.at(eta), x, data)
+        numbers = as_groups(groups, self.groups, len(x))
+        prior = self.at(eta, new_group=bool((numbers == NEW_GROUP).any()))
+        return self.evidence.function_posterior(prior, x, data, numbers)
 
     @torch.no_grad()
     def predict(
@@ -394,6 +449,7 @@ class InvarianceModel(nn.Module):
         weights: Float[Tensor, " J"] | None = None,
         num_function_samples: int = 64,
         seed: int = 0,
+        groups: Any = None,
     ) -> Prediction:
         """Predictions averaged over draws of the extents, the orbit and the function.
 
@@ -403,13 +459,15 @@ class InvarianceModel(nn.Module):
             extents: J posterior draws.
             weights: of the draws, summing to one; equal if None.
             num_function_samples: draws of f(x) per draw of the extents (classification).
-            seed: of those draws.
+            seed: of those draws, and of the extents of an unseen group.
+            groups: of x, as in :meth:`function_posterior`.
         """
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
         average = self.evidence.average(num_function_samples, seed)
-        for eta, share in zip(extents, shares, strict=True):
-            average.add(*self.function_posterior(x, data, eta), share)
+        with seeded(seed):
+            for eta, share in zip(extents, shares, strict=True):
+                average.add(*self.function_posterior(x, data, eta, groups), share)
         return average.result()
 
     @torch.no_grad()
@@ -419,7 +477,8 @@ class InvarianceModel(nn.Module):
         """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents."""
         rows = []
         for j, eta in enumerate(extents):
-            mean, variance = self.function_posterior(data.x, train, eta)
+            groups = None if self.groups is None else data.groups
+            mean, variance = self.function_posterior(data.x, train, eta, groups)
             z = standard_normal_draws(1, mean.numel(), seed + j).reshape(mean.shape).to(mean.device)
             rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
         return torch.stack(rows)
@@ -431,6 +490,7 @@ class InvarianceModel(nn.Module):
         extents: Float[Tensor, " K"] | None = None,
         num_outputs: int | None = None,
         seed: int = 0,
+        groups: Any = None,
     ) -> Simulation:
         """Draw extents, function and targets from the same finite-orbit model that is fitted.
 
@@ -444,6 +504,7 @@ class InvarianceModel(nn.Module):
             num_outputs: classes, or outputs of a regression; by default those of the data that the model was
                 initialised with, and one output for a regression that has seen none.
             seed: of everything drawn.
+            groups: of x, for a model with groups.
 
         Raises:
             ValueError: fewer than two classes, or another number than the model was initialised for.
@@ -465,7 +526,10 @@ class InvarianceModel(nn.Module):
         # Seeds of their own: with one seed for both, the function would depend on the extents.
         extents_seed, function_seed = torch.randint(2**31, (2,), generator=seeds).tolist()
         eta = self.extents.sample_prior(1, extents_seed)[0] if extents is None else torch.as_tensor(extents).double()
-        K = self.at(eta).covariance(x)
+        if self.groups is None:
+            K = self.at(eta).covariance(x)
+        else:
+            K = self.at(eta).covariance(x, as_groups(groups, self.groups, len(x), training=True))
         means = self.evidence.constant_mean
         if len(means) not in (1, num_outputs):
             raise ValueError(f"num_outputs: this model has been initialised for {len(means)}, got {num_outputs}")
@@ -488,6 +552,7 @@ class InvarianceModel(nn.Module):
             "average": self.average,
             **({"output_action": self.output_action.name} if self.output_action is not None else {}),
             **({} if self.structure is None else {"outputs": list(self.structure.outputs)}),
+            **({} if self.pooling is None else {"groups": list(self.pooling.groups)}),
         }
 
     @classmethod
@@ -519,6 +584,7 @@ class InvarianceModel(nn.Module):
             memory_budget=config["memory_budget"],
             average=config.get("average", "function"),
             outputs=config.get("outputs"),
+            groups=config.get("groups"),
         )
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

@@ -144,10 +144,10 @@ def plot_orbit(
     image = _one_image(posterior, x)  # (1, channels, height, width)
     if num_copies < 1:
         raise ValueError(f"num_copies must be at least 1; got {num_copies}")
-    if symmetry is None and posterior.model.structure is not None:
+    if symmetry is None and posterior.model.transform is not posterior.model.orbit.transform:
         raise ValueError(
-            "every output of this model has an orbit of its own; choose one symmetry of one output, such as "
-            f"plot_orbit(x, {posterior.symmetries[0]!r})"
+            "every output or group of this model has an orbit of its own; choose one symmetry of one of them, such as "
+            f"plot_orbit(x, {posterior.symmetries[-1]!r})"
         )
     extents = posterior.quantile([0.05, 0.5, 0.95], reweighted=reweighted)  # (3, K)
     names = ("5 %", "median", "95 %")

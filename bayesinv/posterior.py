@@ -199,7 +199,9 @@ class InvariancePosterior:
         ]
         return pd.DataFrame(rows).set_index("symmetry")
 
-    def predict(self, x: Any, num_samples: int = 32, reweighted: bool = False, seed: int = 0) -> Prediction:
+    def predict(
+        self, x: Any, num_samples: int = 32, reweighted: bool = False, seed: int = 0, groups: Any = None
+    ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
         p(y* | x*, D) = 1/J Σ_j E_{f | η_j, D} p(y* | f_{η_j}(x*)),    η_j ~ p(η | D)
@@ -209,21 +211,23 @@ class InvariancePosterior:
             num_samples: J, how many extents to average over.
             reweighted: whether to use the importance weights.
             seed: of the extents and of the function samples.
+            groups: of x, (n,), for a model with groups: numbers or names. -1, a name that training has not seen, or
+                None (all of x) stand for a new group, whose extents are drawn from the population's.
 
         Returns:
             `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression; on the
             device of x.
 
         Raises:
-            DataError: x of the wrong shape or type, empty, or not finite.
-            ValueError: `num_samples` below 1, or no weights to use.
+            DataError: x of the wrong shape or type, empty, or not finite; groups that do not fit.
+            ValueError: `num_samples` below 1, no weights to use, or groups for a model without.
         """
         inputs = self.check_inputs(x)
         extents = self.sample(num_samples, seed=seed, reweighted=reweighted)  # (J, K)
         # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
         distinct, counts = torch.unique(extents, dim=0, return_counts=True)
         weights = counts.to(extents.dtype) / num_samples
-        prediction = self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed)
+        prediction = self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed, groups=groups)
         return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
 
     def check_inputs(self, x: Any) -> Float[Tensor, "n *event"]:

@@ -124,6 +124,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             x=torch.from_numpy(arrays["x"]),
             y=torch.from_numpy(arrays["y"]),
             num_classes=_checked_count(header["num_classes"]),
+            groups=_optional(arrays, "groups"),
         )
         config, symmetries = header["model"], tuple(header["symmetries"])
     except (KeyError, TypeError, ValueError) as error:
@@ -169,6 +170,8 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         "x": _numpy("x", data.x),
         "y": _numpy("y", data.y),
     }
+    if data.groups is not None:
+        arrays["groups"] = _numpy("groups", data.groups)
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
     for name, value in posterior.model.state_dict().items():

@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "randomness", "quantiles"],
     ["transforms"],
     ["augmentation"],
-    ["data", "extents", "orbits", "spike_and_slab", "structure"],
+    ["data", "extents", "orbits", "spike_and_slab", "structure", "pooling"],
     ["symmetry_errors"],
     ["metrics"],
     ["streams"],

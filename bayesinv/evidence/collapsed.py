@@ -17,14 +17,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bayesinv.backbones.grouped import GroupedPrior
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
 from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.linear_algebra import cholesky
+
+CollapsedPrior = InvariantPrior | PerOutputPrior | GroupedPrior
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,28 @@ class Whitened:
     residual: Float[Tensor, "*C n"]  # k_ff - q_ff: variance that the inducing values leave
 
     @staticmethod
-    def of(prior: InvariantPrior | PerOutputPrior, x: Float[Tensor, n * event], L: Tensor | None = None) -> Whitened:
-        """Whiten the statistics of x; pass L to reuse the factor of another set of inputs."""
+    def of(
+        prior: CollapsedPrior,
+        x: Float[Tensor, n * event],
+        L: Tensor | None = None,
+        groups: Int[Tensor, " n"] | None = None,
+    ) -> Whitened:
+        """Whiten the statistics of x; pass L to reuse the factor of another set of inputs.
+
+        Where groups of examples have extents of their own, ``groups`` says which is whose.
+        """
         if L is None:
             L = cholesky(
                 prior.inducing_covariance(),
                 "k(Z, Z), the covariance of the inducing points",
                 regularise=True,
             )
-        cross, variance = prior.statistics(x)
+        if isinstance(prior, GroupedPrior):
+            if groups is None:
+                raise ValueError("this prior has extents for groups; say which example is of which")
+            cross, variance = prior.statistics(x, groups)
+        else:
+            cross, variance = prior.statistics(x)
         V = torch.linalg.solve_triangular(L, cross.mT, upper=False)
         return Whitened(L, V, variance - (V * V).sum(-2))
 
@@ -122,9 +138,7 @@ class CollapsedEvidence(Evidence):
         c = torch.linalg.solve_triangular(LA, b, upper=False)[..., 0]  # (C, M)
         return Solution(LA, c)
 
-    def log_evidence(
-        self, prior: InvariantPrior | PerOutputPrior, data: Data, num_total: int | None = None
-    ) -> Float[Tensor, ""]:
+    def log_evidence(self, prior: CollapsedPrior, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """The collapsed lower bound on log p(D | η); exact when Z spans the orbits of the data.
 
         Raises:
@@ -135,7 +149,7 @@ class CollapsedEvidence(Evidence):
                 f"the {self.name} evidence needs all {num_total} examples at once, got {len(data)}; "
                 'for minibatches use evidence="stochastic"'
             )
-        return self.bound(Whitened.of(prior, data.x), data)
+        return self.bound(Whitened.of(prior, data.x, groups=data.groups), data)
 
     def bound(self, white: Whitened, data: Data) -> Float[Tensor, ""]:
         """The formula at the top of this module."""
@@ -149,10 +163,14 @@ class CollapsedEvidence(Evidence):
         return sites.constant - 0.5 * (log_det + quadratic + trace)
 
     def function_posterior(
-        self, prior: InvariantPrior | PerOutputPrior, x: Float[Tensor, n * event], data: Data
+        self,
+        prior: CollapsedPrior,
+        x: Float[Tensor, n * event],
+        data: Data,
+        groups: Int[Tensor, " n"] | None = None,
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
-        """Mean and variance of f(x), shapes (n, C)."""
-        white = Whitened.of(prior, data.x)
+        """Mean and variance of f(x), shapes (n, C); ``groups`` are those of x."""
+        white = Whitened.of(prior, data.x, groups=data.groups)
         solution = self.solve(white, self.sites(white, data), data)
-        mean, variance = solution.mean_and_variance(Whitened.of(prior, x, white.L))
+        mean, variance = solution.mean_and_variance(Whitened.of(prior, x, white.L, groups))
         return self.mean + mean, variance

@@ -118,6 +118,11 @@ def select(
     model = posterior.model
     if not model.active:
         raise ValueError("select: every extent of this model is fixed, so there is nothing to select")
+    if model.groups is not None:
+        raise ValueError(
+            "select: the extents of groups hang together through their population, which a spike for each would cut; "
+            "select with a model without groups"
+        )
     outward = [name for name in model.active if isinstance(model.extents.priors[name], Outward)]
     if outward or model.evidence_name == "plugin":
         raise ValueError(

@@ -1,0 +1,378 @@
+"""Extents of groups in the data, partially pooled: every subject, sensor or site turns as far as it turns.
+
+    η_gk = L_k Φ(m_k + τ_k z_gk),   z_gk ~ N(0, 1),   m_k = Φ⁻¹(η_k / L_k),     g = 1..G,
+
+with L_k the largest extent of symmetry k, η_k that of a typical group (the population's median) and τ_k the spread of
+the groups. A group with few examples stays near the population, one with many goes its own way. Examples of a group
+share its orbit, f(x_i) = E_{t ~ p(t | η_{g(i)})} h(T_t x_i), and all groups share h.
+
+η is the vector of K population extents, K spreads and G·K extents of groups, so that guides, samplers, tables, plots
+and files treat them as they treat any others. The groups of a symmetry are one Pyro site in a plate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bayesinv.errors import DataError, ExtentError
+from bayesinv.extents import SITE_PREFIX, Extents, ProbitInterval, Truncated, UniformExtent
+from bayesinv.randomness import seeded
+from bayesinv.transforms import Coordinate, Transform
+
+__all__ = ["NEW_GROUP", "Grouped", "PooledExtent", "PooledExtents", "as_groups"]
+
+NEW_GROUP = -1  # the number of a group that training has not seen
+LARGEST_SPREAD = 2.0  # of τ, in standard deviations of the population; groups then lie at both ends
+TYPICAL_SPREAD = 0.5
+ALIKE = 0.1  # a spread below this moves a group by less than four hundredths of the largest extent
+_SMALLEST_SPREAD = 0.02  # density of the groups stays finite where they are all but equal
+_EDGE = 1e-12
+
+
+class PooledExtent(dist.TorchDistribution):
+    """p(η_g | η, τ): the extent of a group, given the population's.
+
+    Args:
+        population: η, the median of the groups.
+        spread: τ, in standard deviations after Φ⁻¹(η_g / high).
+        high: the largest extent.
+
+    Example:
+        >>> prior = PooledExtent(torch.tensor(0.5), torch.tensor(0.3), 1.0)
+        >>> float(prior.icdf(torch.tensor(0.5)))
+        0.5
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's own convention)
+    has_rsample = True
+
+    def __init__(self, population: Tensor, spread: Tensor, high: float, validate_args: bool | None = None):
+        self.high = torch.as_tensor(high, dtype=torch.float64)
+        self._location = _probit(torch.as_tensor(population, dtype=torch.float64) / self.high)
+        self._scale = (torch.as_tensor(spread, dtype=torch.float64).square() + _SMALLEST_SPREAD**2).sqrt()
+        shape = torch.broadcast_shapes(self._location.shape, self._scale.shape)
+        super().__init__(shape, torch.Size(), validate_args=validate_args)
+
+    @property
+    def support(self) -> ProbitInterval:
+        return ProbitInterval(torch.zeros((), dtype=torch.float64), self.high)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> PooledExtent:
+        """The same for each of a batch, which a plate asks for."""
+        new = self._get_checked_instance(PooledExtent, _instance)
+        new.high, new._location, new._scale = (
+            self.high,
+            self._location.expand(batch_shape),
+            self._scale.expand(batch_shape),
+        )
+        super(PooledExtent, new).__init__(torch.Size(batch_shape), torch.Size(), validate_args=False)
+        return new
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+        """Draws, high · Φ(m + τ z)."""
+        z = torch.randn((*sample_shape, *self.batch_shape), dtype=torch.float64)
+        return self.high * torch.special.ndtr(self._location + self._scale * z)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(η_g); -inf outside [0, high]."""
+        z = _probit(value.to(torch.float64) / self.high)
+        # Change of variables: dz/dη = 1 / (high φ(z)).
+        log_ratio = 0.5 * (z.square() - ((z - self._location) / self._scale).square()) - self._scale.log()
+        inside = (value >= 0) & (value <= self.high)
+        return torch.where(inside, log_ratio - self.high.log(), -torch.inf)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile function, values in [0, 1]."""
+        return self.high * torch.special.ndtr(self._location + self._scale * torch.special.ndtri(value))
+
+
+def _probit(share: Tensor) -> Tensor:
+    return torch.special.ndtri(share.clamp(_EDGE, 1.0 - _EDGE))
+
+
+class Grouped(Transform):
+    """The coordinates of a transform: the population's, its spreads, and those of every group.
+
+    Args:
+        inner: T, with K coordinates.
+        groups: what the G groups are called, in the order of their numbers in the data.
+
+    Raises:
+        ValueError: fewer than two groups, or two of one name.
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> Grouped(Affine2d(["rotation"]), ["site A", "site B"]).names
+        ('rotation', 'rotation spread', 'rotation[site A]', 'rotation[site B]')
+    """
+
+    inner: Transform
+
+    def __init__(self, inner: Transform, groups: Sequence[str]):
+        super().__init__()
+        if isinstance(groups, str):
+            raise ValueError(f"groups: expected a sequence of names such as ['site A', 'site B'], got {groups!r}")
+        self.groups = tuple(str(group) for group in groups)
+        if len(self.groups) < 2 or len(set(self.groups)) < len(self.groups):
+            raise ValueError(f"groups: expected at least two names, no two of them equal, got {list(self.groups)}")
+        # Not a submodule: the orbit owns it, and a state with its arrays twice would be another file format.
+        object.__setattr__(self, "inner", inner)
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """Population, spreads, then group by group."""
+        spreads = tuple(
+            Coordinate(_spread(c.name), "sd", LARGEST_SPREAD, meaning=f"How far groups differ in {c.name}.")
+            for c in self.inner.coordinates
+        )
+        # An amount, which no copy draws: without a sign before it.
+        spreads = tuple(dataclasses.replace(c, distribution="one_sided") for c in spreads)
+        each = tuple(
+            dataclasses.replace(c, name=f"{c.name}[{group}]") for group in self.groups for c in self.inner.coordinates
+        )
+        return (*self.inner.coordinates, *spreads, *each)
+
+    def transform(
+        self, x: Float[Tensor, batch * event], t: Float[Tensor, "batch columns"]
+    ) -> Float[Tensor, batch * event]:
+        """T_t x with the coordinates of the population or of one group; spreads move nothing.
+
+        Raises:
+            ValueError: an example with coordinates of several groups.
+        """
+        self.check_coordinates(t, batch=len(x))
+        K = self.inner.num_coordinates
+        blocks = torch.cat([t[:, None, :K], t[:, 2 * K :].unflatten(1, (len(self.groups), K))], 1)
+        if bool(((blocks != 0).any(-1).sum(-1) > 1).any()):
+            raise ValueError(
+                "an input can be moved by the coordinates of one group at a time, and those of several are not zero; "
+                f"set all but one group's to zero, of {', '.join(self.groups)}"
+            )
+        moves = blocks.sum(1)  # (batch, K)
+        columns = [t.new_zeros(len(t)) if k is None else moves[:, k] for k in self.inner.columns]
+        return self.inner.transform(x, torch.stack(columns, -1))
+
+    def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " columns"]:
+        """Those of the transform for population and groups; a spread under which groups are alike."""
+        inner = self.inner.negligible(event_shape)
+        return torch.cat([inner, torch.full_like(inner, ALIKE), inner.repeat(len(self.groups))])
+
+    def check_input(self, x: object) -> None:
+        """As the transform does."""
+        self.inner.check_input(x)
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description."""
+        return {"type": "Grouped", "inner": self.inner.config(), "groups": list(self.groups)}
+
+    def by_group(self, eta: Float[Tensor, "*draws columns"]) -> Float[Tensor, "*draws G K"]:
+        """η_gk of every group.
+
+        Raises:
+            ValueError: another number of extents.
+        """
+        G, K = len(self.groups), self.inner.num_coordinates
+        if eta.shape[-1:] != torch.Size([(G + 2) * K]):
+            raise ValueError(
+                f"expected {(G + 2) * K} extents, {K} of the population, {K} spreads and {K} for each of {G} groups, "
+                f"got shape {tuple(eta.shape)}"
+            )
+        return eta[..., 2 * K :].unflatten(-1, (G, K))
+
+
+def _spread(symmetry: str) -> str:
+    return f"{symmetry} spread"
+
+
+class PooledExtents(Extents):
+    """The prior over population, spreads and groups.
+
+    Args:
+        structure: the coordinates.
+        priors: by symmetry: the population's prior, or a number or None for an extent that all groups share; by
+            "<symmetry> spread": the prior of τ on [0, 2], by default a half-normal of 0.5 cut off there, or a number.
+
+    Raises:
+        ExtentError: an unknown name, a prior of its own for one group, or what :class:`Extents` refuses.
+    """
+
+    def __init__(self, structure: Grouped, priors: Mapping[str, Any] | None = None):
+        inner = structure.inner.coordinates
+        given = dict(priors or {})
+        known = {c.name for c in inner} | {_spread(c.name) for c in inner}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ExtentError(
+                f"priors: unknown symmetries {unknown}; this model takes priors for {sorted(known)}, and a group's is "
+                "given by the population's and the spread"
+            )
+        complete: dict[str, Any] = {}
+        pooled = []
+        for c in inner:
+            population = given.get(c.name, UniformExtent(0.0, c.largest))
+            latent = isinstance(population, torch.distributions.Distribution)
+            default = Truncated(dist.HalfNormal(TYPICAL_SPREAD), high=LARGEST_SPREAD) if latent else 0.0
+            complete[c.name] = population
+            complete[_spread(c.name)] = given.get(_spread(c.name), default)
+            # The support is what a group's own entry is for; its density is in log_prior.
+            complete |= {
+                f"{c.name}[{g}]": UniformExtent(0.0, c.largest) if latent else population for g in structure.groups
+            }
+            if latent:
+                pooled.append(c)
+        super().__init__(structure.coordinates, complete)
+        self.groups = structure.groups
+        self._pooled = tuple(pooled)
+        self._given = given
+
+    @property
+    def sites(self) -> dict[str, int | list[int]]:
+        """One site for a population extent and a spread, one vector for the groups of a symmetry."""
+        own = {c.name for c in self._pooled} | {_spread(c.name) for c in self._pooled}
+        found: dict[str, int | list[int]] = {
+            SITE_PREFIX + name: k for k, name in enumerate(self.symmetries) if name in own and name in self.priors
+        }
+        for c in self._pooled:
+            found[_site_of_groups(c)] = self._columns(c)
+        return found
+
+    def sample(self) -> dict[str, Tensor]:
+        """Sample inside a Pyro model: population and spread, then the groups in a plate."""
+        values: dict[str, Tensor] = {}
+        for site, where in self.sites.items():
+            if isinstance(where, int):
+                values[site] = pyro.sample(site, self.priors[self.symmetries[where]])
+        with pyro.plate("groups", len(self.groups)):
+            for c in self._pooled:
+                prior = PooledExtent(values[SITE_PREFIX + c.name], self._spread_of(c, values), c.largest)
+                values[_site_of_groups(c)] = pyro.sample(_site_of_groups(c), prior)
+        return values
+
+    def log_prior(self, eta: Float[Tensor, " columns"]) -> Float[Tensor, ""]:
+        """log p(η), populations, spreads and groups; -inf outside the support."""
+        values = {SITE_PREFIX + name: eta[k] for k, name in enumerate(self.symmetries)}
+        total = torch.zeros((), dtype=torch.float64)
+        for where in self.sites.values():
+            if isinstance(where, int):
+                prior = self.priors[self.symmetries[where]]
+                inside = prior.support.check(eta[where])
+                middle = 0.5 * (float(prior.support.lower_bound) + float(prior.support.upper_bound))
+                safe = torch.where(inside, eta[where], middle)
+                total = total + torch.where(inside, prior.log_prob(safe), -torch.inf)
+        for c in self._pooled:
+            prior = PooledExtent(values[SITE_PREFIX + c.name], self._spread_of(c, values), c.largest)
+            total = total + prior.log_prob(eta[self._columns(c)]).sum()
+        return total
+
+    def sample_prior(self, num_samples: int, seed: int = 0) -> Float[Tensor, "num_samples columns"]:
+        """Draws from p(η), internal units."""
+        with seeded(seed), torch.no_grad():
+            draws = torch.stack(
+                [torch.full((num_samples,), self.fixed.get(n, 0.0), dtype=torch.float64) for n in self.symmetries], 1
+            )
+            for site, where in self.sites.items():
+                if isinstance(where, int):
+                    draws[:, where] = self.priors[self.symmetries[where]].sample(torch.Size([num_samples])).double()
+                else:
+                    draws[:, where] = self._group_prior(site, draws).sample(torch.Size([len(where)])).T
+        return draws
+
+    def sample_group(self, eta: Float[Tensor, " columns"]) -> Float[Tensor, " K"]:
+        """Extents of one more group, given the population's, from torch's global generator."""
+        K = len(self.symmetries) // (len(self.groups) + 2)
+        pooled = {c.name for c in self._pooled}
+        values = []
+        for k, c in enumerate(self.coordinates[:K]):
+            values.append(PooledExtent(eta[k], eta[K + k], c.largest).sample() if c.name in pooled else eta[k])
+        return torch.stack(values)
+
+    def prior_quantile(self, p: float) -> Float[Tensor, " columns"]:
+        """The p-quantile of every marginal prior; that of groups from 4,096 draws."""
+        values = super().prior_quantile(p)
+        draws = self.sample_prior(4096)
+        for c in self._pooled:
+            columns = self._columns(c)
+            values[columns] = draws[:, columns].quantile(torch.tensor(p, dtype=torch.float64))
+        return values
+
+    def log_marginal_prior(self, name: str, values: Float[Tensor, " J"]) -> Float[Tensor, " J"]:
+        """log p(η_k) with the others integrated out, over 512 draws of population and spread for a group."""
+        for c in self._pooled:
+            if self.symmetries.index(name) in self._columns(c):
+                draws = self.sample_prior(512)
+                log_p = self._group_prior(_site_of_groups(c), draws).log_prob(values[:, None])  # (J, 512)
+                return log_p.logsumexp(1) - math.log(len(draws))
+        return super().log_marginal_prior(name, values)
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description of what was given."""
+        own = set(self.coordinates[k].name for k in range(2 * len(self.symmetries) // (len(self.groups) + 2)))
+        return {name: value for name, value in super().config().items() if name in own}
+
+    def _columns(self, coordinate: Coordinate) -> list[int]:
+        return [self.symmetries.index(f"{coordinate.name}[{group}]") for group in self.groups]
+
+    def _spread_of(self, coordinate: Coordinate, values: Mapping[str, Tensor]) -> Tensor:
+        name = _spread(coordinate.name)
+        if name in self.priors:
+            return values[SITE_PREFIX + name]
+        return torch.tensor(self.fixed[name], dtype=torch.float64)
+
+    def _group_prior(self, site: str, draws: Float[Tensor, "J columns"]) -> PooledExtent:
+        """Of one group, at every draw of population and spread."""
+        c = next(c for c in self._pooled if _site_of_groups(c) == site)
+        population, spread = (draws[:, self.symmetries.index(name)] for name in (c.name, _spread(c.name)))
+        return PooledExtent(population, spread, c.largest)
+
+
+def _site_of_groups(coordinate: Coordinate) -> str:
+    return f"{SITE_PREFIX}{coordinate.name}[groups]"
+
+
+def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool = False) -> Int64[Tensor, " n"]:
+    """The number of every example's group.
+
+    Args:
+        groups: (n,) numbers 0..G-1, or names; None, -1 or a name that is not there is a group not seen in training.
+        names: of the G groups.
+        num_inputs: n.
+        training: whether unseen groups are refused.
+
+    Raises:
+        DataError: what was expected, what came, and what to do.
+
+    Example:
+        >>> as_groups(["b", "a", "b"], ["a", "b"], 3)
+        tensor([1, 0, 1])
+    """
+    known = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
+    if groups is None:
+        if training:
+            raise DataError(
+                f"the model has extents for {len(names)} groups, and the data do not say which example is of which; "
+                f"fit bayesinv.Data(x, y, groups=numbers), with the numbers {known}"
+            )
+        return torch.full((num_inputs,), NEW_GROUP)
+    entries = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(entries) != num_inputs:
+        raise DataError(f"groups holds {len(entries)} entries for {num_inputs} inputs; expected one for each")
+    if entries and all(isinstance(entry, str) for entry in entries):
+        entries = [names.index(entry) if entry in names else NEW_GROUP for entry in entries]
+    wrong = [entry for entry in entries if isinstance(entry, bool) or not isinstance(entry, int)]
+    if wrong:
+        raise DataError(f"groups: expected whole numbers or names, got {wrong[0]!r}; known are {known}")
+    lowest = 0 if training else NEW_GROUP
+    outside = sorted({entry for entry in entries if not lowest <= entry < len(names)})
+    if outside:
+        unseen = "" if training else f", or {NEW_GROUP} for a group that training has not seen"
+        raise DataError(f"groups: {outside[0]} is no group of this model; expected {known}{unseen}")
+    return torch.tensor(entries, dtype=torch.int64)

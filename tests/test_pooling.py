@@ -1,0 +1,264 @@
+"""Extents of groups: the prior that pools them, what an example sees of them, and new groups."""
+
+import math
+import warnings
+
+import numpy as np
+import pyro.poutine as poutine
+import pytest
+import torch
+
+import bayesinv
+from bayesinv.data import Data, as_data
+from bayesinv.errors import DataError, ExtentError
+from bayesinv.extents import UniformExtent, sample_extents
+from bayesinv.pooling import NEW_GROUP, Grouped, PooledExtent, PooledExtents, as_groups
+from bayesinv.transforms import Affine2d, Compose, Flip
+
+GROUPS = ("a", "b", "c")
+
+
+def make(groups=GROUPS, symmetries=("rotation", "shear"), evidence="gaussian", **options):
+    return bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_inducing=12),
+        Affine2d(list(symmetries)),
+        likelihood="gaussian" if evidence == "gaussian" else "categorical",
+        evidence=evidence,
+        groups=groups,
+        **{"num_orbit_samples": 4, "precision": "double", **options},
+    )
+
+
+def images(evidence="gaussian", n=24):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(n, 1, 8, 8, generator=generator, dtype=torch.float64)
+    groups = torch.arange(n) % 3
+    if evidence == "gaussian":
+        return Data(x, torch.randn(n, 2, generator=generator, dtype=torch.float64), groups=groups)
+    return Data(x, torch.arange(n) // 2 % 3, 3, groups)
+
+
+def extents(*rows):
+    """η with a population of 0.5 and 0.1, spreads of 0.3, and these groups."""
+    return torch.tensor([0.5, 0.1, 0.3, 0.3, *(v for row in rows for v in row)], dtype=torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("evidence", ["gaussian", "dirichlet", "polya_gamma"])
+def test_groups_alike_are_the_model_without_groups(evidence):
+    data = images(evidence)
+    grouped, plain = make(evidence=evidence), make(None, evidence=evidence)
+    for model in (grouped, plain):
+        model.initialise(data)
+    alike, eta = extents(*[(0.6, 0.2)] * 3), torch.tensor([0.6, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(grouped.log_evidence(alike, data), plain.log_evidence(eta, data))
+    got = grouped.function_posterior(data.x, data, alike, data.groups)
+    for a, b in zip(got, plain.function_posterior(data.x, data, eta), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@torch.no_grad()
+def test_an_example_sees_the_extents_of_its_group_alone():
+    data = images()
+    model, plain = make(), make(None)
+    for each in (model, plain):
+        each.initialise(data)
+    rows = [(0.1, 0.0), (1.5, 0.2), (3.0, 0.4)]
+    cross, variance = model.at(extents(*rows)).statistics(data.x, data.groups)
+    K = model.at(extents(*rows)).covariance(data.x, data.groups)
+    torch.testing.assert_close(K.diagonal(), variance)
+    for g, row in enumerate(rows):
+        own = plain.at(torch.tensor(row, dtype=torch.float64))
+        mine = data.groups == g
+        expected = own.statistics(data.x[mine])
+        torch.testing.assert_close(cross[mine], expected[0])
+        torch.testing.assert_close(variance[mine], expected[1])
+        torch.testing.assert_close(K[mine][:, mine], own.covariance(data.x[mine]))
+
+
+def test_the_gradient_reaches_the_group_of_the_examples_alone():
+    data = images()
+    model = make()
+    model.initialise(data)
+    eta = extents((0.3, 0.1), (0.8, 0.2), (2.0, 0.3)).requires_grad_()
+    of_b = Data(data.x, data.y, groups=torch.ones(len(data), dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(model.log_evidence(eta, of_b), eta)
+    assert (gradient[[6, 7]] != 0).all()
+    assert (gradient[[0, 1, 2, 3, 4, 5, 8, 9]] == 0).all()
+
+
+def test_the_prior_has_a_plate_and_its_density_is_that_of_the_sites():
+    model = make()
+    trace = poutine.trace(sample_extents).get_trace(model.extents)
+    assert trace.nodes["extent_rotation[groups]"]["value"].shape == (3,)
+    assert [f.name for f in trace.nodes["extent_rotation[groups]"]["cond_indep_stack"]] == ["groups"]
+    eta = trace.nodes["_RETURN"]["value"]
+    torch.testing.assert_close(model.extents.log_prior(eta), trace.log_prob_sum())
+
+
+def test_densities_of_groups_integrate_to_one():
+    high = 2.0
+    grid = torch.linspace(0, high, 20001, dtype=torch.float64)
+    for spread in (0.0, 0.4, 0.9):  # beyond 1 it piles up at both ends
+        prior = PooledExtent(torch.tensor(1.2), torch.tensor(spread), high)
+        assert float(torch.trapezoid(prior.log_prob(grid).exp(), grid)) == pytest.approx(1.0, abs=2e-3)
+        assert float(prior.icdf(torch.tensor(0.5))) == pytest.approx(1.2, abs=1e-6)
+    assert float(prior.log_prob(torch.tensor(2.5))) == -math.inf
+
+
+def test_a_spread_of_zero_keeps_groups_together_and_a_large_one_does_not():
+    together = make(priors={"rotation spread": 0.0}).extents.sample_prior(200)
+    apart = make(priors={"rotation spread": 2.0}).extents.sample_prior(200)
+    gaps = [(draws[:, [4, 6, 8]] - draws[:, :1]).abs().mean() for draws in (together, apart)]
+    assert gaps[0] < 0.06
+    assert gaps[1] > 0.6
+
+
+def test_marginals_of_the_prior():
+    extents = make().extents
+    draws = extents.sample_prior(4000, seed=1)
+    column = extents.symmetries.index("rotation[b]")
+    quantile = extents.prior_quantile(0.3)
+    assert float((draws[:, column] < quantile[column]).double().mean()) == pytest.approx(0.3, abs=0.03)
+    grid = torch.linspace(0.002, math.pi - 0.002, 400, dtype=torch.float64)
+    mass = torch.trapezoid(extents.log_marginal_prior("rotation[b]", grid).exp(), grid)
+    assert float(mass) == pytest.approx(1.0, abs=0.03)
+
+
+def test_priors_of_population_and_spread():
+    model = make(priors={"rotation": UniformExtent(0.0, 1.0), "shear": 0.2, "rotation spread": 0.7})
+    assert model.active == ("rotation", "rotation[a]", "rotation[b]", "rotation[c]")
+    draws = model.extents.sample_prior(50)
+    assert (draws[:, 0] <= 1.0).all()
+    np.testing.assert_allclose(draws[:, [1, 5, 7, 9]], 0.2)
+    with pytest.raises(ExtentError, match="a group's is given by the population's"):
+        make(priors={"rotation[a]": 0.1})
+
+
+def test_groups_by_number_and_by_name():
+    assert as_groups(["c", "nobody", "a"], GROUPS, 3).tolist() == [2, NEW_GROUP, 0]
+    assert as_groups(np.array([0, 2, -1]), GROUPS, 3).tolist() == [0, 2, -1]
+    assert as_groups(None, GROUPS, 2).tolist() == [-1, -1]
+    with pytest.raises(DataError, match=r"3 is no group of this model; expected 0 \(a\)"):
+        as_groups([0, 3], GROUPS, 2)
+    with pytest.raises(DataError, match="2 entries for 3 inputs"):
+        as_groups([0, 1], GROUPS, 3)
+    with pytest.raises(DataError, match="whole numbers or names"):
+        as_groups([0.5], GROUPS, 1)
+
+
+def test_data_carry_their_groups():
+    data = images()
+    part = data.subset(torch.tensor([1, 4, 5]))
+    assert part.groups.tolist() == [1, 1, 2]
+    assert data.to(dtype=torch.float32).groups.tolist() == data.groups.tolist()
+    assert as_data(data, "gaussian").groups.tolist() == data.groups.tolist()
+    with pytest.raises(DataError, match="one whole number for each example"):
+        Data(data.x, data.y, groups=torch.rand(24))
+    with pytest.raises(DataError, match="24 examples and groups 3"):
+        Data(data.x, data.y, groups=torch.tensor([0, 1, 2]))
+
+
+def test_what_is_refused():
+    data = images()
+    with pytest.raises(DataError, match="do not say which example is of which"):
+        bayesinv.fit(make(), Data(data.x, data.y), max_steps=2)
+    with pytest.raises(DataError, match="is no group of this model"):
+        bayesinv.fit(make(("a", "b")), data, max_steps=2)
+    with pytest.raises(ValueError, match="leave one out"):
+        make(outputs=["u", "v"])
+    with pytest.raises(ValueError, match="at least two names"):
+        make(["only"])
+    with pytest.raises(ValueError, match="extents for every group need"):
+        bayesinv.InvarianceModel(torch.nn.Linear(2, 2), "rotation", groups=GROUPS)
+    flips = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_inducing=5), Compose([Flip()]), likelihood="gaussian", groups=GROUPS
+    )
+    flips.initialise(data)
+    with pytest.raises(ValueError, match="count alike"):
+        flips.simulate(data.x, groups=data.groups)
+
+
+def test_pictures_of_one_group_at_a_time():
+    grouped = Grouped(Affine2d(["rotation"]), GROUPS)
+    x = torch.rand(2, 1, 6, 6)
+    t = torch.zeros(2, 5)
+    t[:, 3] = 0.4  # of group b
+    t[:, 1] = 0.9  # a spread moves nothing
+    torch.testing.assert_close(grouped(x, t), Affine2d(["rotation"])(x, torch.full((2, 1), 0.4)))
+    t[:, 4] = 0.4
+    with pytest.raises(ValueError, match="one group at a time"):
+        grouped(x, t)
+
+
+def fitted(model, *arguments, data=None, **options):
+    """A fit that is too short to converge, which is not what is tested here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return bayesinv.fit(model, images() if data is None else data, *arguments, seed=0, **options)
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    return fitted(make(symmetries=["rotation"]), max_steps=40, num_draws=50)
+
+
+def test_tables_and_files(posterior, tmp_path):
+    names = ["rotation", "rotation spread", "rotation[a]", "rotation[b]", "rotation[c]"]
+    assert list(posterior.summary().index) == names
+    assert posterior.summary().loc["rotation spread", "unit"] == "sd"
+    assert isinstance(posterior.model.extents, PooledExtents)
+    tree = posterior.to_datatree(num_draws=10)
+    assert "posterior_predictive" in tree.children
+    loaded = bayesinv.InvariancePosterior.load(posterior.save(tmp_path / "groups"))
+    assert loaded.data.groups.tolist() == posterior.data.groups.tolist()
+    x = posterior.data.x[:4]
+    for groups in (None, ["a", "b", "c", "new"]):
+        torch.testing.assert_close(loaded.predict(x, groups=groups).mean, posterior.predict(x, groups=groups).mean)
+    assert len(posterior.plot_extents().axes) == 5
+    assert len(posterior.plot_orbit(x[:1], "rotation[b]").axes) == 21
+
+
+def test_predictions_depend_on_the_group(posterior):
+    x = posterior.data.x[:4]
+    a, b = (posterior.predict(x, groups=[g] * 4).mean for g in "ab")
+    assert not torch.allclose(a, b)
+    torch.testing.assert_close(posterior.predict(x).mean, posterior.predict(x, groups=[NEW_GROUP] * 4).mean)
+    with pytest.raises(DataError, match="is no group"):
+        posterior.predict(x, groups=[7] * 4)
+
+
+def test_groups_for_a_model_without_them():
+    data = images()
+    plain = fitted(make(None, ["rotation"]), max_steps=3, num_draws=10)
+    with pytest.raises(ValueError, match="leave groups out"):
+        plain.predict(data.x, groups=data.groups)
+
+
+def test_selection_is_refused(posterior):
+    with pytest.raises(ValueError, match="hang together"):
+        bayesinv.select(posterior)
+
+
+def test_nuts_runs_with_vector_sites():
+    settings = {"num_chains": 1, "num_draws": 6, "num_warmup": 4, "max_steps": 30}
+    draws = fitted(make(symmetries=["rotation"]), "nuts", **settings).result.draws
+    assert draws.shape == (6, 5)
+    assert torch.isfinite(draws).all()
+
+
+@pytest.mark.slow
+def test_groups_that_differ_are_told_apart():
+    """Targets drawn with rotation 10° in one group and 150° in the other, known noise."""
+    x = bayesinv.datasets.digits(math.pi, num_train=80, size=8, seed=0).train.x
+    groups = torch.arange(80) % 2
+    model = make(("narrow", "wide"), ["rotation"], num_orbit_samples=8)
+    model.backbone.num_inducing = 80
+    model.backbone.initialise(x, 1.0, 0)
+    model.backbone.kernel.base_kernel.lengthscale *= 2.0
+    model.evidence.noise_model.noise = 0.1
+    eta = torch.tensor([0.0, 0.0, math.radians(10), math.radians(150)], dtype=torch.float64)
+    y = model.simulate(x, eta, num_outputs=3, seed=0, groups=groups).y
+    found = fitted(model.hold_hyperparameters(), data=Data(x, y, groups=groups), max_steps=250)
+    narrow, wide = found["rotation[narrow]"], found["rotation[wide]"]
+    assert float((narrow < wide).double().mean()) > 0.95
