@@ -54,7 +54,7 @@ class Data:
     # Axes of their own names: that y is as long as x is checked below, for everybody.
     y: Int64[Tensor, "targets *cells"] | Float[Tensor, "targets outputs"]
     num_classes: int | None = None
-    groups: Int64[Tensor, " members"] | None = None
+    groups: Any = None
 
     def __post_init__(self) -> None:
         if self.groups is not None:

@@ -217,7 +217,12 @@ class InvarianceModel(nn.Module):
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
         """Those of the transform, each with the distribution that this model draws it from (``augmentation``)."""
-        distributions = self.orbit.distributions * (1 if self.structure is None else len(self.structure.outputs))
+        distributions = self.orbit.distributions
+        if self.structure is not None:
+            distributions *= len(self.structure.outputs)
+        if self.pooling is not None:  # population, spreads, which no copy draws, and groups
+            spreads = ("one_sided",) * len(distributions)
+            distributions = distributions + spreads + distributions * len(self.pooling.groups)
         return tuple(
             dataclasses.replace(c, distribution=own)
             for c, own in zip(self.transform.coordinates, distributions, strict=True)

@@ -215,7 +215,7 @@ def test_tables_and_files(posterior, tmp_path):
     x = posterior.data.x[:4]
     for groups in (None, ["a", "b", "c", "new"]):
         torch.testing.assert_close(loaded.predict(x, groups=groups).mean, posterior.predict(x, groups=groups).mean)
-    assert len(posterior.plot_extents().axes) == 5
+    assert len([axis for axis in posterior.plot_extents().axes if axis.get_title("left")]) == 5
     assert len(posterior.plot_orbit(x[:1], "rotation[b]").axes) == 21
 
 
@@ -250,15 +250,15 @@ def test_nuts_runs_with_vector_sites():
 @pytest.mark.slow
 def test_groups_that_differ_are_told_apart():
     """Targets drawn with rotation 10° in one group and 150° in the other, known noise."""
-    x = bayesinv.datasets.digits(math.pi, num_train=80, size=8, seed=0).train.x
-    groups = torch.arange(80) % 2
+    x = bayesinv.datasets.digits(math.pi, num_train=60, size=8, seed=0).train.x
+    groups = torch.arange(60) % 2
     model = make(("narrow", "wide"), ["rotation"], num_orbit_samples=8)
-    model.backbone.num_inducing = 80
+    model.backbone.num_inducing = 60
     model.backbone.initialise(x, 1.0, 0)
     model.backbone.kernel.base_kernel.lengthscale *= 2.0
     model.evidence.noise_model.noise = 0.1
     eta = torch.tensor([0.0, 0.0, math.radians(10), math.radians(150)], dtype=torch.float64)
     y = model.simulate(x, eta, num_outputs=3, seed=0, groups=groups).y
-    found = fitted(model.hold_hyperparameters(), data=Data(x, y, groups=groups), max_steps=250)
+    found = fitted(model.hold_hyperparameters(), data=Data(x, y, groups=groups), max_steps=200)
     narrow, wide = found["rotation[narrow]"], found["rotation[wide]"]
     assert float((narrow < wide).double().mean()) > 0.95

@@ -94,31 +94,24 @@ def main():
     cases = [(kind, seed) for seed in options.seeds for kind in ("pooled", "shared", "alone")]
     results = dict(zip(cases, side_by_side(job, cases, options.jobs), strict=True))
     print(provenance())
-    print(
-        "rotation, °: median [5 %, 95 %]; true values in the head. Error: root mean square on test data of the group\n"
-    )
-    header = ["seed", "extents", *(f"{g}: {t:.0f}, n = {n}" for g, t, n in zip(GROUPS, TRUTH, SIZES, strict=True))]
+    print("rotation, °: median [5 %, 95 %]; then the root mean square error on the test data of the group\n")
+    names = {"pooled": "by group", "shared": "one for all", "alone": "separate fits"}
+    header = [f"{g}: {t:.0f}°, n = {n}" for g, t, n in zip(GROUPS, TRUTH, SIZES, strict=True)]
     rows = []
     for (kind, seed), r in results.items():
         cells = [
-            f"{m:.0f} [{low:.0f}, {high:.0f}]; {e:.3f}"
-            for (low, m, high), e in zip(r["intervals"], r["errors"], strict=False)
+            f"{median:.0f} [{low:.0f}, {high:.0f}]; {error:.3f}"
+            for (low, median, high), error in zip(r["intervals"], r["errors"], strict=False)
         ]
-        rows.append(
-            [
-                seed,
-                {"pooled": "by group", "shared": "one for all", "alone": "separate fits"}[kind],
-                *cells,
-                f"{r['seconds']:.0f}",
-            ]
-        )
-    print_table([*header, "seconds"], rows)
+        rows.append([seed, names[kind], *cells, f"{r['seconds']:.0f}"])
+    print_table(["seed", "extents", *header, "seconds"], rows)
+    print("\nthe population, and the error if every test input is taken for one of a new group:")
     for (kind, seed), r in results.items():
         if kind == "pooled":
-            (m, low, high), (s, s_low, s_high) = r["population"]
+            (median, low, high), (spread, s_low, s_high) = r["population"]
             print(
-                f"seed {seed}: population {m:.0f}° [{low:.0f}, {high:.0f}], spread {s:.2f} [{s_low:.2f}, {s_high:.2f}] sd; "
-                f"error on all test data as new groups {r['errors'][4]:.3f}"
+                f"seed {seed}: {median:.0f}° [{low:.0f}, {high:.0f}], "
+                f"spread {spread:.2f} [{s_low:.2f}, {s_high:.2f}] sd; {r['errors'][4]:.3f}"
             )
 
 
