@@ -20,6 +20,10 @@ SMALL = {
         "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\nMAX_ROUNDS = 2\nNUM_EPOCHS = 5\n"
         "NUM_TEST = 60\n"
     ),
+    "07_can_i_trust_it": (
+        "NUM_TRAIN = 60\nSHORT_STEPS = 5\nMAX_STEPS = 40\nNUM_DRAWS = 100\nNUM_EVIDENCE = 50\nNUM_TEST = 60\n"
+        "NUM_SIMULATIONS = 3\nNUM_SIMULATED = 20\nSIMULATION_STEPS = 30\n"
+    ),
 }
 # Pictures to be drawn, at the least.
 PICTURES = {
@@ -29,6 +33,7 @@ PICTURES = {
     "04_signals": 2,  # transforms, permitted shift
     "05_molecules_and_equivariance": 3,  # orbits, extents, dipoles
     "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
+    "07_can_i_trust_it": 3,  # reliability, intervals, ranks
 }
 # What has to be said in the printed outputs and tables.
 SAID = {
@@ -51,6 +56,14 @@ SAID = {
         "equivariance error after",
     ),
     "06_which_symmetries": ("likeliest set", "log_bf_last", "covered", "averaged over sets"),
+    "07_can_i_trust_it": (
+        "serious",
+        "raise max_steps",
+        "prior sensitivity",
+        "they agree",
+        "Mean confidence",
+        "failed: 0",
+    ),
 }
 
 
