@@ -1,4 +1,4 @@
-# make demo | test | test-fast | lint | clean. Every target makes .venv first; a second call does not.
+# make demo | test | test-fast | lint | calibration | clean. Every target makes .venv first; a second call does not.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,6 +6,10 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 OUT ?= demo-results
 PYTEST_ARGS ?=
+# Of `make calibration`: where records and tables go, processes side by side, and "full" (many hours) or "small".
+CALIBRATION ?= calibration-results
+JOBS ?= 2
+SIZE ?= full
 
 # Data sets that are not bundled; tests that need them are skipped where there are none.
 export BAYESINV_DATA ?=
@@ -13,13 +17,14 @@ export BAYESINV_DATA ?=
 # default, spinning, is four times slower and more.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-fast lint format clean
+.PHONY: help demo test test-fast lint format calibration clean
 
 help:
 	@echo "make demo       install, fit three sets of digits, print tables, write figures to $(OUT)"
 	@echo "make test       install, then ruff, mypy and every test"
 	@echo "make test-fast  the same without the slow tests"
 	@echo "make lint       ruff and mypy alone"
+	@echo "make calibration  simulate and fit some hundred times a case; tables to $(CALIBRATION); goes on where it stopped"
 	@echo "make clean      remove .venv, caches and build products"
 
 demo: $(STAMP)
@@ -35,6 +40,13 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every finished simulation and fit is a file, which a second call does not repeat.
+SIMULATIONS_small := --seed 1
+EVIDENCE_small := --seeds 0 --num-train 20 --max-steps 15 --num-draws 40
+calibration: $(TEST_STAMP)
+	$(BIN)/python tests/benchmarks/calibration.py --size $(SIZE) $(SIMULATIONS_$(SIZE)) --jobs $(JOBS) --out $(CALIBRATION)
+	$(BIN)/python tests/benchmarks/evidence_agreement.py $(EVIDENCE_$(SIZE)) --jobs $(JOBS) --out $(CALIBRATION)
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

@@ -516,7 +516,9 @@ class InvarianceModel(nn.Module):
         """
         if not isinstance(self.backbone, GaussianProcess):
             with seeded(seed), torch.no_grad():
-                eta = self.extents.sample_prior(1)[0] if extents is None else torch.as_tensor(extents).double()
+                # The prior seeds itself: without a seed of its own, every simulation would have the same extents.
+                own = int(torch.randint(2**31, ()))
+                eta = self.extents.sample_prior(1, own)[0] if extents is None else torch.as_tensor(extents).double()
                 f = self.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta)[0]
                 return Simulation(eta, f, self.evidence.sample_targets(f))
         default = 1 if self.likelihood == "gaussian" else len(self.evidence.constant_mean)

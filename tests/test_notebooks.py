@@ -22,7 +22,7 @@ SMALL = {
     ),
     "07_can_i_trust_it": (
         "NUM_TRAIN = 60\nSHORT_STEPS = 5\nMAX_STEPS = 40\nNUM_DRAWS = 100\nNUM_EVIDENCE = 50\nNUM_TEST = 60\n"
-        "NUM_SIMULATIONS = 3\nNUM_SIMULATED = 20\nSIMULATION_STEPS = 30\n"
+        "NUM_SIMULATIONS = 3\nNUM_SIMULATED = 20\nSIMULATION_STEPS = 30\nNUM_PRIOR = 40\n"
     ),
 }
 # Pictures to be drawn, at the least.
@@ -33,7 +33,7 @@ PICTURES = {
     "04_signals": 2,  # transforms, permitted shift
     "05_molecules_and_equivariance": 3,  # orbits, extents, dipoles
     "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
-    "07_can_i_trust_it": 3,  # reliability, intervals, ranks
+    "07_can_i_trust_it": 5,  # reliability, intervals, coverage, ranks, ranks of a wrong one
 }
 # What has to be said in the printed outputs and tables.
 SAID = {
@@ -63,6 +63,8 @@ SAID = {
         "they agree",
         "Mean confidence",
         "failed: 0",
+        "blur of the same loss",
+        "overconfident  inside the bands: False",
     ),
 }
 

@@ -8,6 +8,7 @@ from bayesinv.checks.plots import plot_coverage, plot_ranks
 from bayesinv.checks.predictive import predictive_check, probability_integral_transform, reliability
 from bayesinv.checks.ranks import simultaneous_band, uniformity
 from bayesinv.checks.records import load_simulations
+from bayesinv.checks.refitted import RefittedExtents, refitted_extents
 from bayesinv.checks.sensitivity import PriorSensitivity, prior_sensitivity
 from bayesinv.checks.simulations import simulation_based_calibration
 from bayesinv.checks.verdicts import Verdict, Verdicts
@@ -17,6 +18,7 @@ __all__ = [
     "EvidenceEstimate",
     "OrbitSensitivity",
     "PriorSensitivity",
+    "RefittedExtents",
     "Verdict",
     "Verdicts",
     "blur_matched_null",
@@ -33,6 +35,7 @@ __all__ = [
     "probability_integral_transform",
     "rank_evidences",
     "recorded",
+    "refitted_extents",
     "reliability",
     "simulation_based_calibration",
     "simultaneous_band",

@@ -85,7 +85,8 @@ def dataset_of(
     if not good:
         first = failed[0]["error"] if failed else "there are none"
         raise ValueError(f"all {len(records)} simulations failed, the first with: {first}")
-    weightings = [w for w in WEIGHTINGS if all(w in r for r in good)]
+    named = good[0].get("weightings", WEIGHTINGS)
+    weightings = [w for w in named if all(w in r for r in good)]
 
     def stacked(name: str) -> np.ndarray:
         return np.array([[r[w][name] for r in good] for w in weightings])

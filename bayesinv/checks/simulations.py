@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.backbones import GaussianProcess
-from bayesinv.checks.records import LEVELS, WEIGHTINGS, dataset_of, read_records, write_record
+from bayesinv.checks.records import LEVELS, dataset_of, read_records, write_record
 from bayesinv.data import Data
 from bayesinv.inference import fit as default_fit
 from bayesinv.model import InvarianceModel
@@ -77,8 +77,9 @@ def simulation_based_calibration(
             them. The weights of a network are drawn from their prior, anew for each simulation.
         x: inputs, (n, *event).
         num_simulations: how many; a 90 % interval's coverage is then known to ± 0.3 / √num_simulations.
-        fit: ``(model, data, seed) -> posterior``, or draws of the extents (J, K) in internal units; None is
-            ``bayesinv.fit`` with ``fit_options``. Has to be importable by name where jobs > 1.
+        fit: ``(model, data, seed) -> posterior``, or draws of the extents (J, K) in internal units, or such draws of
+            several inferences by name, to compare on the same simulations; None is ``bayesinv.fit`` with
+            ``fit_options``. Has to be importable by name where jobs > 1.
         fit_options: of ``bayesinv.fit``, such as ``{"inference": "nuts", "max_steps": 300}``.
         hyperparameters: "learned", by every fit anew, as users do; or "known": held at the values that drew the
             targets, which asks whether the inference over extents alone is right (Gaussian processes).
@@ -91,7 +92,8 @@ def simulation_based_calibration(
 
     Returns:
         Dimensions ``simulation``, ``symmetry`` (the latent ones), ``level`` and ``weighting`` ("draws" as the guide or
-        the chains gave them, and "reweighted" by importance where a fit has weights). Variables ``rank`` (0..L),
+        the chains gave them, and "reweighted" by importance where a fit has weights; or the names that ``fit`` gave).
+        Variables ``rank`` (0..L),
         ``truth``, ``median``, ``lower`` and ``upper`` in people's units, and facts of each fit. Failed fits are missing
         from the dataset, and counted and named in ``attrs``.
 
@@ -189,27 +191,32 @@ def simulate_and_fit(task: Task, index: int, seed: int) -> dict[str, Any]:
 def _judged(model: InvarianceModel, fitted: Any, truth: Tensor, num_ranks: int, seed: int) -> dict[str, Any]:
     """Ranks and intervals of one fit."""
     is_posterior = isinstance(fitted, InvariancePosterior)
-    draws = (fitted.result.draws if is_posterior else torch.as_tensor(fitted)).double().cpu().numpy()
-    if draws.ndim != 2 or draws.shape[1] != len(model.symmetries):
-        raise ValueError(
-            f"fit: expected a posterior or draws (J, {len(model.symmetries)}), got an array of {draws.shape}"
-        )
-    weights = fitted.result.log_weights if is_posterior else None
-    log_weights = {"draws": None, "reweighted": None if weights is None else weights.numpy()}
+    weighed: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    if is_posterior:
+        drawn, weights = fitted.result.draws.double().cpu().numpy(), fitted.result.log_weights
+        weighed["draws"] = (drawn, None)
+        if weights is not None:
+            weighed["reweighted"] = (drawn, weights.numpy())
+    else:
+        named = fitted if isinstance(fitted, Mapping) else {"draws": fitted}
+        weighed |= {name: (torch.as_tensor(d).double().cpu().numpy(), None) for name, d in named.items()}
+    for draws, _ in weighed.values():
+        if draws.ndim != 2 or draws.shape[1] != len(model.symmetries):
+            raise ValueError(
+                f"fit: expected a posterior or draws (J, {len(model.symmetries)}), got an array of {draws.shape}"
+            )
     columns = [model.symmetries.index(name) for name in model.active]
     coordinates = [model.transform.coordinates[k] for k in columns]
-    people = [np.asarray(c.to_people(draws[:, k]), float) for c, k in zip(coordinates, columns, strict=True)]
     record: dict[str, Any] = {
+        "weightings": list(weighed),
         "truth": [float(c.to_people(float(truth[k]))) for c, k in zip(coordinates, columns, strict=True)],
         "largest": [float(c.to_people(c.largest)) for c in coordinates],
     }
     probabilities = np.array([0.5] + [0.5 - 0.5 * p for p in LEVELS] + [0.5 + 0.5 * p for p in LEVELS])
-    table = np.stack(people, 1)  # (J, active)
     rng = np.random.default_rng(seed)
-    for weighting in WEIGHTINGS:
-        log_w = log_weights[weighting]
-        if weighting == "reweighted" and log_w is None:
-            continue
+    for weighting, (draws, log_w) in weighed.items():
+        people = [np.asarray(c.to_people(draws[:, k]), float) for c, k in zip(coordinates, columns, strict=True)]
+        table = np.stack(people, 1)  # (J, active)
         kept = table[systematic_resample(num_ranks, len(table), log_w, seed)]
         below, same = (kept < record["truth"]).sum(0), (kept == record["truth"]).sum(0)
         # A draw equal to the truth counts as below or above it at random: a point mass in the prior is no bias.

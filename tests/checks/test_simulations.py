@@ -164,6 +164,18 @@ def test_seeds_differ_between_simulations_and_repeat():
     assert not np.isin(other["truth"], one["truth"]).any()
 
 
+def test_several_inferences_on_the_same_simulations(tmp_path):
+    def both(model, data, seed):
+        return {"right": exact(model, data, seed), "too narrow": narrow(model, data, seed)}
+
+    together = run(both, 120, folder=tmp_path)
+    assert together["weighting"].values.tolist() == ["right", "too narrow"]
+    np.testing.assert_array_equal(together["rank"][0], run(exact, 120)["rank"][0])
+    table = checks.uniformity(together)["inside"]
+    assert table[("right", "rotation")] and not table[("too narrow", "rotation")]
+    xr.testing.assert_equal(checks.load_simulations(tmp_path, ["rotation"], {"rotation": "°"}), together)
+
+
 def test_failed_fits_are_counted_and_named():
     def breaks(model, data, seed):
         if float(data.y.mean()) > 2.0:
