@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from jaxtyping import Float
+from pyro.distributions import MultivariateStudentT
 from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
 
 INFLATION = 1.2  # of the proposal's standard deviations, so that its tails cover the posterior's
+DEGREES = 5.0  # of freedom of that proposal
 LARGEST_SE = 0.5  # nats
 BRIDGE_STEPS = 200  # of the fixed point, which settles in ten or so
 
@@ -58,7 +60,10 @@ class EvidenceEstimate:
 
 
 def importance_evidence(posterior: InvariancePosterior, num_draws: int = 500, seed: int = 0) -> EvidenceEstimate:
-    """log p(D) = log E_g[ p(D, z) / g(z) ], with g a normal around the posterior's draws, a fifth wider.
+    """log p(D) = log E_g[ p(D, z) / g(z) ], with g a Student t (5) around the posterior's draws, a fifth wider.
+
+    Under a flat prior the density of an unconstrained extent falls like exp(-|z|) towards a bound, which a normal does
+    not cover: its k̂ was past 0.7 in two of three fits of digits.
 
     Args:
         posterior: a fit of a collapsed evidence, by VI or NUTS.
@@ -74,7 +79,9 @@ def importance_evidence(posterior: InvariancePosterior, num_draws: int = 500, se
     """
     target = Target(posterior)
     with seeded(seed):
-        g = _normal_around(target.z_of(_posterior_draws(posterior)))
+        normal = _normal_around(target.z_of(_posterior_draws(posterior)))
+        degrees = torch.tensor(DEGREES, dtype=torch.float64)
+        g = MultivariateStudentT(degrees, normal.loc, normal.scale_tril)
         z = g.sample(torch.Size([num_draws]))
     drawn = weigh(target.eta_of(z), target.log_density(z) - g.log_prob(z))
     return EvidenceEstimate(drawn.log_evidence, drawn.log_evidence_se, "importance", num_draws, drawn.pareto_k)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 import torch
@@ -142,8 +142,7 @@ def _refit(
 ) -> Float[Tensor, ""]:
     """log p(D | η) at weights and scales fitted to this η."""
     model = copy.deepcopy(start)
-    evidence, network = model.evidence, model.network
-    assert isinstance(evidence, LaplaceEvidence)
+    evidence, network = cast(LaplaceEvidence, model.evidence), model.network
     seen = _Still(model.at(eta), data.x)
     weights = list(network.weights().values())
     rounds = ROUNDS if learn_scales else 1

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/evidence_agreement.py --seeds 0 1 2 --out runs/
 
-100 of scikit-learn's digits at 8×8, turned within ±45°; rotation and both translations latent; Gaussian evidence on one-hot targets, and Dirichlet. The two methods share
-neither draws nor proposal; both hold the learned hyperparameters. Finished fits are kept under --out.
+100 of scikit-learn's digits at 8×8, turned within ±45°; rotation and both translations latent; Gaussian evidence on
+one-hot targets, and Dirichlet. The two methods share neither draws nor proposal; both hold the learned hyperparameters.
+Finished fits are kept under --out.
 """
 
 import argparse
