@@ -173,7 +173,7 @@ def compare(
         scores, loss = _scores(prediction, test.y, level)
         densities[name] = -loss
         result = posterior.result
-        copies = posterior.model.orbit.num_copies
+        copies = posterior.model.network_orbit.num_copies
         rows.append(
             {
                 "method": name,

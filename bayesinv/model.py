@@ -190,7 +190,7 @@ class InvarianceModel(nn.Module):
 
     @property
     def network_orbit(self) -> Orbit | PerOutputOrbit:
-        """What a network sees of each input: the orbit, or one for every output."""
+        """What the model sees of each input: the orbit, or one for every output."""
         return self.orbit if self.structure is None else PerOutputOrbit(self.structure, self.orbit)
 
     @property

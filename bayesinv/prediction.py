@@ -17,7 +17,8 @@ class Prediction:
 
     Attributes:
         probs: class probabilities, (n, classes); for maps of labels (n, *cells, classes).
-        mean: mean of the targets, (n, outputs).
+        mean: mean of the targets, (n, outputs); (n, 1) for targets that came as (n,), which ``mean[:, 0]`` is to be
+            compared with: the difference of (n, 1) and (n,) would be all pairs.
         variance: of the targets for regression, noise included, (n, outputs); for classification of the
             class probabilities over extents and function, (n, classes): what more data could remove.
     """

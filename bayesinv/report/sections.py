@@ -37,7 +37,7 @@ def what_was_fitted(posterior: InvariancePosterior, classes: Sequence[str] = ())
         values["targets"] = f"labels of {data.num_outputs} classes{names}"
     else:
         values["targets"] = f"{data.num_outputs} real number{'s' * (data.num_outputs != 1)}"
-    copies = model.orbit.num_copies
+    copies = model.network_orbit.num_copies
     values |= {
         "symmetries considered": ", ".join(posterior.symmetries),
         "held fixed": ", ".join(name for name in posterior.symmetries if name in model.extents.fixed) or "none",
