@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -12,6 +14,19 @@ import numpy as np
 import pyro
 import torch
 
+# Torch's, NumPy's and Python's generators and Pyro's handlers belong to the process. Two threads that seed them at once
+# would draw from one another's streams, so that the blocks of different threads run one after the other.
+_one_at_a_time = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()  # whoever held it has no thread in a forked child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
 
 @contextmanager
 def seeded(seed: Any) -> Iterator[None]:
@@ -19,7 +34,8 @@ def seeded(seed: Any) -> Iterator[None]:
 
     Pyro samples through torch's global generator, so a seed can only be an argument if that
     generator is set and put back; Python's and NumPy's go with it because ``pyro.set_rng_seed``
-    sets them too. CUDA generators are included when they exist.
+    sets them too. CUDA generators are included when they exist. Blocks in several threads wait for each
+    other; what a thread draws outside of such a block still comes from the generators of the process.
 
     Args:
         seed: any non-negative integer below 2**32.
@@ -36,12 +52,13 @@ def seeded(seed: Any) -> Iterator[None]:
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {seed!r}")
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            pyro.set_rng_seed(int(seed))
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+    with _one_at_a_time:
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                pyro.set_rng_seed(int(seed))
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

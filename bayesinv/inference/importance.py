@@ -102,9 +102,9 @@ def importance_sample(model: InvarianceModel, guide: Any, data: Data, num_draws:
     if failed == num_draws:
         raise NumericalError(f"the evidence could not be computed at any of {num_draws} draws of the guide")
     if num_draws > 1 and bool((extents == extents[0]).all()):
-        raise ValueError(
+        raise NumericalError(
             "the guide puts all its mass on one point, so that there is no posterior to weigh; use a guide with a "
-            'spread, such as "full_rank"'
+            'spread, such as "full_rank", or a lower learning_rate if it had one and ran to a bound'
         )
     return replace(weigh(extents, raw), num_failed=failed)
 

@@ -39,6 +39,11 @@ class Selection(ABC):
     warnings: tuple[str, ...] = ()
 
     @property
+    def trusted(self) -> bool:
+        """False where the fit behind the numbers had not settled: they, and their errors, then mean little."""
+        return bool(self.settings.get("trusted", True))
+
+    @property
     @abstractmethod
     def method(self) -> str:
         """ "subsets" or "relaxed"."""
@@ -68,6 +73,8 @@ class Selection(ABC):
         table["words"] = [
             _words(value, error) for value, error in zip(table["log_bf"], table["log_bf_se"], strict=True)
         ]
+        if not self.trusted:
+            table["words"] = "not to be trusted"
         table.attrs = {"method": self.method, "seed": self.seed}
         return table
 
@@ -98,6 +105,8 @@ class Selection(ABC):
         table = self.inclusion
         width = max(len(name) for name in self.symmetries)
         lines = [f"Selection: {self._facts()}"]
+        if not self.trusted:
+            lines.append("  NOT TO BE TRUSTED, errors included: inference had not settled, see the warning below")
         factors = self.bayes_factors
         for name, row in table.iterrows():
             value = factors.loc[name, "log_bf"]
@@ -110,7 +119,8 @@ class Selection(ABC):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return f"<div><p><b>Selection</b>: {self._facts()}</p>{self.summary().round(3).to_html()}</div>"
+        doubt = "" if self.trusted else "<p><b>Not to be trusted</b>: inference had not settled.</p>"
+        return f"<div><p><b>Selection</b>: {self._facts()}</p>{doubt}{self.summary().round(3).to_html()}</div>"
 
 
 def _words(log_bf: float, error: float) -> str:

@@ -207,7 +207,8 @@ def _relaxed(
         prior_inclusion=prior_inclusion,
         seed=seed,
         seconds=time.perf_counter() - began,
-        settings={"spike": spike, "num_train": num_total, "evidence": model.evidence_name},
+        settings={"spike": spike, "num_train": num_total, "evidence": model.evidence_name}
+        | ({} if refitted.result.converged else {"trusted": False}),
         warnings=refitted.result.warnings,
         paired=paired,
     )
@@ -217,6 +218,7 @@ def _relaxed(
             f"{', '.join(doubtful)}: the relaxed spikes and the paired evidences point in opposite directions, so that "
             "the guide has probably not settled between spike and slab: raise epochs, and trust neither alone"
         )
+        found = dataclasses.replace(found, settings={**found.settings, "trusted": False})
         warnings.warn(note, NotConvergedWarning, stacklevel=3)
         found = dataclasses.replace(found, warnings=(*found.warnings, note))
     return found
@@ -287,7 +289,10 @@ def _subsets(
         slab_high=torch.tensor([float(s.support.upper_bound) for s in slabs.values()], dtype=torch.float64),
         slab_log_mass=masses,
     )
-    return dataclasses.replace(selection, warnings=_notes(selection))
+    best = selection.draws[int(selection.log_probability.argmax())]
+    trusted = best.pareto_k <= LARGEST_PARETO_K and selection.rough_share <= LARGEST_ROUGH_SHARE
+    settings = selection.settings if trusted else {**selection.settings, "trusted": False}
+    return dataclasses.replace(selection, warnings=_notes(selection), settings=settings)
 
 
 def _notes(selection: SubsetSelection) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from bayesinv.backbones import NeuralNetwork
 from bayesinv.backbones.invariant_network import moved_back
 from bayesinv.data import Data
+from bayesinv.errors import ExtentError
 from bayesinv.evidence import NetworkEvidence, PlugInEvidence
 from bayesinv.extents import Extents
 from bayesinv.inference.training import Objective, Phase, Training
@@ -216,7 +218,10 @@ def fix_extents(model: InvarianceModel, extents: Mapping[str, float]) -> None:
     Raises:
         ExtentError: an unknown name, or a number outside [0, largest].
     """
-    model.extents = Extents(model.transform.coordinates, {name: 0.0 for name in model.symmetries} | dict(extents))
+    try:
+        model.extents = Extents(model.transform.coordinates, {name: 0.0 for name in model.symmetries} | dict(extents))
+    except ExtentError as error:  # in the words of who wrote Fixed({...}), not of the model that is made of it
+        raise ExtentError(re.sub(r"^priors(?=[:\[])", "Fixed: extents", str(error))) from error
 
 
 def fixed_extents(model: InvarianceModel) -> Float64[Tensor, " K"]:

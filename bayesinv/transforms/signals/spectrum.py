@@ -25,7 +25,7 @@ class FrequencyShift(SignalTransform):
 
     Arguments:
         sampling_rate: samples a second, Hz.
-        largest: the largest sensible shift, Hz.
+        largest: the largest sensible shift, Hz; None is 2 % of the sampling rate.
 
     Raises:
         ValueError: a rate or an extent that is not positive.
@@ -43,8 +43,9 @@ class FrequencyShift(SignalTransform):
         True
     """
 
-    def __init__(self, sampling_rate: float = 100.0, largest: float = 2.0) -> None:
-        self.sampling_rate, self.largest = positive("sampling_rate", sampling_rate), positive("largest", largest)
+    def __init__(self, sampling_rate: float = 1.0, largest: float | None = None) -> None:
+        self.sampling_rate = positive("sampling_rate", sampling_rate)
+        self.largest = positive("largest", 0.02 * self.sampling_rate if largest is None else largest)
         super().__init__(Coordinate.linear("frequency_shift", "Hz", self.largest, 1.0, "Raises all frequencies."))
 
     def transform(
