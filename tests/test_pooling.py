@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import bayesinv
+from bayesinv.checks.orbit import blur_matched_null, orbit_sensitivity
 from bayesinv.data import Data, as_data
 from bayesinv.errors import DataError, ExtentError
 from bayesinv.extents import UniformExtent, sample_extents
 from bayesinv.pooling import NEW_GROUP, Grouped, PooledExtent, PooledExtents, as_groups
+from bayesinv.report.sections import furthest, orbits
 from bayesinv.transforms import Affine2d, Compose, Flip
 
 GROUPS = ("a", "b", "c")
@@ -217,6 +219,19 @@ def test_tables_and_files(posterior, tmp_path):
         torch.testing.assert_close(loaded.predict(x, groups=groups).mean, posterior.predict(x, groups=groups).mean)
     assert len([axis for axis in posterior.plot_extents().axes if axis.get_title("left")]) == 5
     assert len(posterior.plot_orbit(x[:1], "rotation[b]").axes) == 21
+
+
+def test_checks_and_reports_know_that_groups_have_orbits_of_their_own(posterior):
+    measured = orbit_sensitivity(posterior, factors=(1,), num_seeds=1, num_draws=8).table
+    assert len(measured) == 2  # the fit's own orbit and one other
+    assert measured["log_evidence"].is_unique
+    with pytest.raises(ValueError, match="orbit of its own"):
+        blur_matched_null(posterior)
+    widest = furthest(posterior)
+    assert widest.startswith("rotation[")  # not the population or its spread, which move no example
+    section = orbits(posterior, False)
+    assert section is not None
+    assert widest in section.body
 
 
 def test_predictions_depend_on_the_group(posterior):

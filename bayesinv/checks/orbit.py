@@ -118,9 +118,9 @@ def orbit_sensitivity(
 def _on_orbit(posterior: InvariancePosterior, num_samples: int, seed: int, data: Data | None) -> InvariancePosterior:
     model, config = copy.copy(posterior.model), posterior.model.orbit.config()
     model._modules = dict(posterior.model._modules)  # the copy's own, so that the fitted model keeps its orbit
-    model.orbit = Orbit(posterior.model.transform, num_samples, config["draws"], seed, config.get("augmentation")).to(
-        posterior.data.x.device
-    )
+    # The orbit's own transform: with extents by output or group, the model's also names those of each.
+    orbit = Orbit(posterior.model.orbit.transform, num_samples, config["draws"], seed, config.get("augmentation"))
+    model.orbit = orbit.to(posterior.data.x.device)
     return InvariancePosterior(model, posterior.data if data is None else data, posterior.result)
 
 
@@ -176,7 +176,8 @@ def blur_matched_null(posterior: InvariancePosterior, num_images: int = 64) -> B
         num_images: on which the blur is matched.
 
     Raises:
-        DataError: not images. ValueError: an evidence that is estimated from minibatches.
+        DataError: not images. ValueError: an evidence that is estimated from minibatches, or extents by output or
+            group, which have no single orbit to match.
 
     Example:
         >>> blur_matched_null(posterior).verdict()  # doctest: +SKIP
@@ -185,6 +186,11 @@ def blur_matched_null(posterior: InvariancePosterior, num_images: int = 64) -> B
     if data.x.ndim != 4:
         raise DataError(f"blur_matched_null: expected images, (n, channels, height, width), got {tuple(data.x.shape)}")
     target = Target(posterior)
+    if model.transform is not model.orbit.transform:
+        raise ValueError(
+            "blur_matched_null: every output or group of this model has an orbit of its own, and a blur is matched to "
+            "one; fit a model without outputs= and groups="
+        )
     reweighted = posterior.result.log_weights is not None
     centre = posterior.quantile(0.5, reweighted)
     images = data.x[:num_images]

@@ -130,13 +130,15 @@ def orbits(posterior: InvariancePosterior, reweighted: bool) -> Section | None:
     event = posterior.data.event_shape
     if len(event) != 3 or event[0] not in (1, 3) or not posterior.model.active:
         return None
-    drawn = posterior.plot_orbit(posterior.data.x[0], reweighted=reweighted)
-    body = figure(
-        drawn,
-        "the first training image and copies of it under sampled transformations, a row each for the 5, 50 and 95 % "
-        "quantiles of the extents",
-        "The first training image and copies of it as the model sees them. Ask of each: would its label still hold?",
-    )
+    body = ""
+    if posterior.model.transform is posterior.model.orbit.transform:  # else every output or group has its own
+        body += figure(
+            posterior.plot_orbit(posterior.data.x[0], reweighted=reweighted),
+            "the first training image and copies of it under sampled transformations, a row each for the 5, 50 and "
+            "95 % quantiles of the extents",
+            "The first training image and copies of it as the model sees them. Ask of each: would its label still "
+            "hold?",
+        )
     widest = furthest(posterior)
     discrete = {c.name for c in posterior.model.transform.coordinates if c.order}
     if widest not in discrete:
@@ -145,13 +147,19 @@ def orbits(posterior: InvariancePosterior, reweighted: bool) -> Section | None:
             f"the same image under {widest} alone, from one end of its extent to the other, a row for each quantile",
             f"The same image under {widest.replace('_', ' ')} alone, from one end of its extent to the other.",
         )
-    return Section("orbits", "What the transformations look like", body)
+    return Section("orbits", "What the transformations look like", body) if body else None
 
 
 def furthest(posterior: InvariancePosterior) -> str:
-    """The learned symmetry that reaches furthest, as a share of its largest sensible extent."""
-    largest = {c.name: float(c.largest) for c in posterior.model.transform.coordinates}
-    return max(posterior.model.active, key=lambda name: float(posterior[name].median()) / largest[name])
+    """The learned symmetry that reaches furthest, as a share of its largest sensible extent.
+
+    With groups one of theirs: what the population does moves no example.
+    """
+    model = posterior.model
+    largest = {c.name: float(c.largest) for c in model.transform.coordinates}
+    skipped = 0 if model.pooling is None else 2 * model.pooling.inner.num_coordinates  # populations and spreads
+    names = [name for name in model.symmetries[skipped:] if name in model.active] or model.active
+    return max(names, key=lambda name: float(posterior[name].median()) / largest[name])
 
 
 def course(posterior: InvariancePosterior) -> Section | None:
