@@ -44,9 +44,14 @@ lint: $(TEST_STAMP)
 # Every finished simulation and fit is a file, which a second call does not repeat.
 SIMULATIONS_small := --seed 1
 EVIDENCE_small := --seeds 0 --num-train 20 --max-steps 15 --num-draws 40
+HARDENING_small := --num 10
 calibration: $(TEST_STAMP)
 	$(BIN)/python tests/benchmarks/calibration.py --size $(SIZE) $(SIMULATIONS_$(SIZE)) --jobs $(JOBS) --out $(CALIBRATION)
 	$(BIN)/python tests/benchmarks/evidence_agreement.py $(EVIDENCE_$(SIZE)) --jobs $(JOBS) --out $(CALIBRATION)
+	test -s $(CALIBRATION)/hardening.md || { \
+	  $(BIN)/python tests/benchmarks/random_configurations.py $(HARDENING_$(SIZE)) --jobs $(JOBS) \
+	    > $(CALIBRATION)/hardening.part && mv $(CALIBRATION)/hardening.part $(CALIBRATION)/hardening.md; }
+	cat $(CALIBRATION)/hardening.md
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
