@@ -137,6 +137,8 @@ class InvarianceModel(nn.Module):
         else:
             self._check_pooling()
             self.extents = PooledExtents(self.pooling, priors)
+        if isinstance(self.backbone, GaussianProcess) and self.backbone.is_exact:
+            self._check_exact()
         self.precision = precision
         self.memory_budget = memory_budget
         averages = self.evidence.averages if isinstance(self.evidence, NetworkEvidence) else ("function",)
@@ -147,6 +149,14 @@ class InvarianceModel(nn.Module):
             )
         self.average = average
         self._held = False
+
+    def _check_exact(self) -> None:
+        """Raise unless the covariance of the inputs can stand in for inducing values."""
+        if not isinstance(self.evidence, CollapsedEvidence) or self.structure is not None or self.pooling is not None:
+            raise ValueError(
+                "num_inducing=None: the exact covariance goes with the collapsed evidences ('dirichlet', "
+                "'polya_gamma', 'gaussian') and extents in common; give a number of inducing values, such as num_inducing=150"
+            )
 
     def _check_pooling(self) -> None:
         """Raise unless every group can have extents of its own."""

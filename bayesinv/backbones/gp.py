@@ -20,6 +20,8 @@ from bayesinv.randomness import seeded
 if TYPE_CHECKING:
     from bayesinv.backbones.invariant import InvariantPrior
 
+NUM_FOR_SCALE = 150  # inputs whose distances say where the lengthscale starts, without inducing inputs
+
 
 def _default_kernel() -> Kernel:
     """A scaled squared exponential whose parameters move on the log scale.
@@ -48,7 +50,9 @@ class GaussianProcess(nn.Module):
         kernel: any GPyTorch kernel without batch shape; None is a scaled squared exponential whose
             lengthscale starts at the median distance in the data. Priors registered on the kernel count
             in the objective.
-        num_inducing: M; never more than the number of inputs.
+        num_inducing: M; never more than the number of inputs. None is for no inducing values at all: the covariance of
+            the n inputs as it is, with n²S² kernel values for each value of the extents, for n of a few hundred
+            (:class:`~bayesinv.backbones.exact.ExactPrior`); only for the collapsed evidences.
         learn_inducing: whether Z moves with the kernel's parameters.
         inducing_points: Z itself, shape (M, *event), or (M, D) with features, instead of a random subset of the inputs.
         features: a network φ from (n, *event) to D features per input, for h(x) = g(φ(x)), g ~ GP(0, k). It is
@@ -72,7 +76,7 @@ class GaussianProcess(nn.Module):
     def __init__(
         self,
         kernel: Kernel | None = None,
-        num_inducing: int = 150,
+        num_inducing: int | None = 150,
         learn_inducing: bool = True,
         inducing_points: Tensor | None = None,
         features: nn.Module | None = None,
@@ -82,8 +86,10 @@ class GaussianProcess(nn.Module):
             raise TypeError(f"kernel: expected a gpytorch.kernels.Kernel or None, got {type(kernel).__name__}")
         if kernel is not None and len(kernel.batch_shape):
             raise ValueError(f"kernel: expected no batch shape (outputs share it), got {tuple(kernel.batch_shape)}")
-        if num_inducing < 1:
-            raise ValueError(f"num_inducing: expected at least 1, got {num_inducing}")
+        if num_inducing is not None and num_inducing < 1:
+            raise ValueError(f"num_inducing: expected at least 1, or None for none, got {num_inducing}")
+        if num_inducing is None and inducing_points is not None:
+            raise ValueError("inducing_points: there is no place for them with num_inducing=None; leave one out")
         if features is not None and not isinstance(features, nn.Module):
             raise TypeError(f"features: expected a torch.nn.Module or None, got {type(features).__name__}")
         self.features = None if features is None else copy.deepcopy(features).requires_grad_(False).eval()
@@ -91,10 +97,15 @@ class GaussianProcess(nn.Module):
         # A copy: learning, and float64, are not to reach the caller's kernel.
         self.kernel = (_default_kernel() if kernel is None else copy.deepcopy(kernel)).double()
         self.num_inducing = num_inducing
-        self.learn_inducing = learn_inducing
+        self.learn_inducing = learn_inducing and num_inducing is not None
         self._given_inducing = inducing_points
         empty = torch.empty(0, 0, dtype=torch.float64)
-        self.inducing = nn.Parameter(empty, requires_grad=learn_inducing)
+        self.inducing = nn.Parameter(empty, requires_grad=self.learn_inducing)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether there are no inducing values; ``inducing`` then only sets the scale of the kernel."""
+        return self.num_inducing is None
 
     def initialise(self, x: Float[Tensor, "n ..."], output_variance: float, seed: int) -> None:
         """Place Z on a random subset of x, and start the default kernel at the scale of the data.
@@ -112,7 +123,7 @@ class GaussianProcess(nn.Module):
                 raise DataError(f"inducing_points: expected {size} numbers a point as in {where}, got {Z.shape[1]}")
         else:
             with seeded(seed):
-                chosen = torch.randperm(len(x))[: self.num_inducing]
+                chosen = torch.randperm(len(x))[: self.num_inducing or NUM_FOR_SCALE]
             Z = self.embed(x[None, chosen.to(x.device)])[0].reshape(len(chosen), -1)
         Z = Z.detach().to(x.device, torch.float64, copy=True)
         self.inducing = nn.Parameter(Z, requires_grad=self.learn_inducing)

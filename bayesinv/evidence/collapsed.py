@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bayesinv.backbones.exact import ExactPrior
 from bayesinv.backbones.grouped import GroupedPrior
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.per_output import PerOutputPrior
@@ -28,6 +29,12 @@ from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.linear_algebra import cholesky
 
 CollapsedPrior = InvariantPrior | PerOutputPrior | GroupedPrior
+
+
+def _spanned(prior: CollapsedPrior, x: Float[Tensor, n * event]) -> CollapsedPrior | ExactPrior:
+    """The prior; with f(x) for its inducing values where it has none of its own."""
+    exact = isinstance(prior, InvariantPrior) and prior.backbone.is_exact
+    return ExactPrior(prior, x) if exact else prior  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Whitened:
 
     @staticmethod
     def of(
-        prior: CollapsedPrior,
+        prior: CollapsedPrior | ExactPrior,
         x: Float[Tensor, n * event],
         L: Tensor | None = None,
         groups: Int[Tensor, " n"] | None = None,
@@ -149,7 +156,7 @@ class CollapsedEvidence(Evidence):
                 f"the {self.name} evidence needs all {num_total} examples at once, got {len(data)}; "
                 'for minibatches use evidence="stochastic"'
             )
-        return self.bound(Whitened.of(prior, data.x, groups=data.groups), data)
+        return self.bound(Whitened.of(_spanned(prior, data.x), data.x, groups=data.groups), data)
 
     def bound(self, white: Whitened, data: Data) -> Float[Tensor, ""]:
         """The formula at the top of this module."""
@@ -170,7 +177,8 @@ class CollapsedEvidence(Evidence):
         groups: Int[Tensor, " n"] | None = None,
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """Mean and variance of f(x), shapes (n, C); ``groups`` are those of x."""
-        white = Whitened.of(prior, data.x, groups=data.groups)
+        spanned = _spanned(prior, data.x)
+        white = Whitened.of(spanned, data.x, groups=data.groups)
         solution = self.solve(white, self.sites(white, data), data)
-        mean, variance = solution.mean_and_variance(Whitened.of(prior, x, white.L, groups))
+        mean, variance = solution.mean_and_variance(Whitened.of(spanned, x, white.L, groups))
         return self.mean + mean, variance
