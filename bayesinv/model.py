@@ -155,7 +155,8 @@ class InvarianceModel(nn.Module):
         if not isinstance(self.evidence, CollapsedEvidence) or self.structure is not None or self.pooling is not None:
             raise ValueError(
                 "num_inducing=None: the exact covariance goes with the collapsed evidences ('dirichlet', "
-                "'polya_gamma', 'gaussian') and extents in common; give a number of inducing values, such as num_inducing=150"
+                "'polya_gamma', 'gaussian') and extents in common; "
+                "give a number of inducing values, such as num_inducing=150"
             )
 
     def _check_pooling(self) -> None:

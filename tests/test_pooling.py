@@ -255,6 +255,7 @@ def test_selection_is_refused(posterior):
         bayesinv.select(posterior)
 
 
+@pytest.mark.slow
 def test_nuts_runs_with_vector_sites():
     settings = {"num_chains": 1, "num_draws": 6, "num_warmup": 4, "max_steps": 30}
     draws = fitted(make(symmetries=["rotation"]), "nuts", **settings).result.draws
