@@ -28,6 +28,7 @@ class Size:
     num_train: int = 80
     copies: int = 8
     max_steps: int = 250
+    exact_steps: int = 600
     num_draws: int = 200
     epochs: int = 400
     points: int = 10
@@ -37,7 +38,7 @@ class Size:
 
 
 FULL = Size()
-SMALL = Size(16, 3, 10, 30, 20, 4, 6, 2, 2)  # every line of the full run, and numbers that mean nothing
+SMALL = Size(16, 3, 10, 10, 30, 20, 4, 6, 2, 2)  # every line of the full run, and numbers that mean nothing
 
 
 def prepare_gaussian(model, x, seed):
@@ -51,6 +52,15 @@ def prepare_dirichlet(model, x, seed):
     """Functions at the mean and scale that one-hot labels of four classes give pseudo-targets."""
     model.backbone.initialise(x, 8.0, seed)
     model.evidence.mean.data.fill_(-4.5)
+
+
+def prepare_polya_gamma(model, x, seed):
+    """Smooth functions at the scale and mean that one-against-rest labels start from, the same for every class."""
+    import torch
+
+    model.backbone.initialise(x, 8.0, seed)
+    model.backbone.kernel.base_kernel.lengthscale *= 2.0
+    model.evidence.mean = torch.nn.Parameter(torch.full((CLASSES,), -1.0, dtype=torch.float64))
 
 
 def prepare_softmax(model, x, seed):
@@ -74,13 +84,13 @@ def inputs(size):
     return digits(math.pi, size=8, num_train=size.num_train, seed=0).train.x
 
 
-def gp_case(size, evidence, hyperparameters, prepare=None):
-    """Arguments of ``simulation_based_calibration`` for a collapsed evidence."""
+def gp_case(size, evidence, hyperparameters, prepare=None, exact=False):
+    """Arguments of ``simulation_based_calibration`` for a collapsed evidence, with inducing values or without."""
     import bayesinv
 
     likelihood = "gaussian" if evidence == "gaussian" else "categorical"
     model = bayesinv.InvarianceModel(
-        bayesinv.GaussianProcess(num_inducing=size.num_train),
+        bayesinv.GaussianProcess(num_inducing=None if exact else size.num_train),
         SYMMETRIES,
         likelihood=likelihood,
         evidence=evidence,
@@ -90,7 +100,7 @@ def gp_case(size, evidence, hyperparameters, prepare=None):
         "hyperparameters": hyperparameters,
         "prepare": prepare,
         "num_outputs": 3 if likelihood == "gaussian" else CLASSES,
-        "fit_options": {"max_steps": size.max_steps, "num_draws": size.num_draws},
+        "fit_options": {"max_steps": size.exact_steps if exact else size.max_steps, "num_draws": size.num_draws},
     }
 
 
@@ -168,6 +178,8 @@ def network_case(size, prepare=None):
 
 CASES = {
     "gaussian_known": lambda size: gp_case(size, "gaussian", "known", prepare_gaussian),
+    "gaussian_exact": lambda size: gp_case(size, "gaussian", "known", prepare_gaussian, exact=True),
+    "polya_gamma_exact": lambda size: gp_case(size, "polya_gamma", "known", prepare_polya_gamma, exact=True),
     "gaussian_learned": lambda size: gp_case(size, "gaussian", "learned", prepare_gaussian),
     "dirichlet_known": lambda size: gp_case(size, "dirichlet", "known", prepare_dirichlet),
     "dirichlet_learned": lambda size: gp_case(size, "dirichlet", "learned", prepare_dirichlet),
