@@ -287,7 +287,7 @@ class InvarianceModel(nn.Module):
             self.backbone.initialise(data.x, output_variance, seed)
             self.evidence.prepare(self._untransformed(self.backbone), data)
         else:
-            self.backbone.prepare(data.num_outputs)
+            self.backbone.prepare(1 if self.likelihood == "bernoulli" else data.num_outputs)  # one logit
             self._check_outputs(self.backbone.initialise(data.x, output_variance, seed), data)
             self._check_cells(data)
             if self.evidence.name != "plugin":

@@ -140,7 +140,7 @@ class DeepKernelNetwork(NeuralNetwork):
         """
         with torch.no_grad(), seeded(seed):
             chosen = torch.randperm(len(x))[: self.num_inducing]
-            inputs = x[chosen.to(x.device)]
+            inputs = x[chosen.to(x.device)].to(self.dtype)
             try:
                 phi = self.net.features(inputs)
             except Exception as error:

@@ -202,6 +202,22 @@ def test_fit_predict_save_and_load(tmp_path):
         bayesinv.load(tmp_path / "p.npz")
 
 
+@pytest.mark.parametrize("likelihood", ["categorical", "bernoulli"])
+def test_numpy_doubles_go_into_features_in_single_precision(likelihood, tmp_path):
+    data = images()
+    x, y = data.x.numpy(), (data.y.numpy() % 2)
+    model = InvarianceModel(DeepKernel(features().float(), num_inducing=4), "rotation", likelihood=likelihood)
+    settings = {"seed": 0, "max_steps": 40, "num_draws": 10, "training": bayesinv.Training(batch_size=8)}
+    posterior = bayesinv.fit(model, (x, y), **settings)
+    network = posterior.model.network
+    assert network.net.inputs.dtype == network.net.head.weight.dtype == torch.float32
+    assert network.net.head.weight.shape == ((1 if likelihood == "bernoulli" else 2), 4)
+    probs = posterior.predict(x).probs
+    assert probs.shape == (8, 2)
+    again = bayesinv.load(posterior.save(tmp_path / "p.npz"), model=model)
+    torch.testing.assert_close(again.predict(x).probs, probs)
+
+
 def test_frozen_features_are_the_process_on_mapped_inputs():
     data = images()
     net = features()
