@@ -189,6 +189,34 @@ def test_a_later_format(saved):
         bayesinv.load(saved)
 
 
+@pytest.mark.parametrize("step", [-1, 1])
+def test_the_format_before_and_the_one_after_are_refused_with_what_to_do(saved, step):
+    version = storage.FORMAT_VERSION + step
+    rewrite(saved, header={"format_version": version, "versions": {"bayesinv": "0.0.7"}})
+    reads = f"has format version {version}, this bayesinv reads {storage.FORMAT_VERSION}"
+    with pytest.raises(SavedFileError, match=rf"{reads}.*written by bayesinv 0\.0\.7: load it with that"):
+        bayesinv.load(saved)
+    rewrite(saved, header={"format_version": storage.FORMAT_VERSION})
+    assert bayesinv.load(saved).result.num_draws == 400
+
+
+def test_a_file_from_before_groups_and_other_options_existed_still_loads(tmp_path):
+    """The first files of this format had neither the array nor the entries of options that came since."""
+    before = posterior_of(build())
+    path = before.save(tmp_path / "file")
+    with np.load(path) as archive:
+        assert "groups" not in archive.files
+        config = json.loads(archive["header"].tobytes())["model"]
+    for name in ("average", "output_action", "outputs", "groups"):
+        config.pop(name, None)
+    config["orbit"].pop("augmentation", None)
+    rewrite(path, header={"model": config})
+    after = bayesinv.load(path)
+    assert after.data.groups is None and after.model.groups is None
+    one, other = (p.predict(p.data.x[:3], num_samples=4) for p in (before, after))
+    assert torch.equal(one.probs, other.probs)
+
+
 @pytest.mark.parametrize("name", ["extents", "x", "y", "trace"])
 def test_a_missing_array(saved, name):
     rewrite(saved, **{name: None})
