@@ -3,8 +3,9 @@
     η_gk = L_k Φ(m_k + τ_k z_gk),   z_gk ~ N(0, 1),   m_k = Φ⁻¹(η_k / L_k),     g = 1..G,
 
 with L_k the largest extent of symmetry k, η_k that of a typical group (the population's median) and τ_k the spread of
-the groups. A group with few examples stays near the population, one with many goes its own way. Examples of a group
-share its orbit, f(x_i) = E_{t ~ p(t | η_{g(i)})} h(T_t x_i), and all groups share h.
+the groups (in the density √(τ_k² + 0.02²), which is finite at τ_k = 0). A group with few examples stays near the
+population, one with many goes its own way. Examples of a group share its orbit, f(x_i) = E_{t ~ p(t | η_{g(i)})}
+h(T_t x_i), and all groups share h.
 
 η is the vector of K population extents, K spreads and G·K extents of groups, so that guides, samplers, tables, plots
 and files treat them as they treat any others. The groups of a symmetry are one Pyro site in a plate.
@@ -41,10 +42,12 @@ _EDGE = 1e-12
 class PooledExtent(dist.TorchDistribution):
     """p(η_g | η, τ): the extent of a group, given the population's.
 
+        log p(η_g) = log N(z; m, s²) - log(L φ(z)),   z = Φ⁻¹(η_g / L),   m = Φ⁻¹(η / L),   s² = τ² + 0.02².
+
     Args:
-        population: η, the median of the groups.
-        spread: τ, in standard deviations after Φ⁻¹(η_g / high).
-        high: the largest extent.
+        population: η, the median of the groups, internal units; any shape, which is the batch shape.
+        spread: τ, in standard deviations after Φ⁻¹(η_g / L).
+        high: L, the largest extent.
 
     Example:
         >>> prior = PooledExtent(torch.tensor(0.5), torch.tensor(0.3), 1.0)
@@ -202,7 +205,8 @@ class PooledExtents(Extents):
             "<symmetry> spread": the prior of τ on [0, 2], by default a half-normal of 0.5 cut off there, or a number.
 
     Raises:
-        ExtentError: an unknown name, a prior of its own for one group, or what :class:`Extents` refuses.
+        ExtentError: an unknown name, a prior of its own for one group, a spread of an extent that is fixed, or what
+            :class:`Extents` refuses.
     """
 
     def __init__(self, structure: Grouped, priors: Mapping[str, Any] | None = None):
@@ -220,6 +224,11 @@ class PooledExtents(Extents):
         for c in inner:
             population = given.get(c.name, UniformExtent(0.0, c.largest))
             latent = isinstance(population, torch.distributions.Distribution)
+            if not latent and given.get(_spread(c.name)) not in (None, 0.0):
+                raise ExtentError(
+                    f"priors[{_spread(c.name)!r}]: {c.name} is fixed at {population!r} for all groups, which leaves no "
+                    f"spread; leave it out, or give {c.name} a distribution"
+                )
             default = Truncated(dist.HalfNormal(TYPICAL_SPREAD), high=LARGEST_SPREAD) if latent else 0.0
             complete[c.name] = population
             complete[_spread(c.name)] = given.get(_spread(c.name), default)
@@ -362,6 +371,8 @@ def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool
                 f"fit bayesinv.Data(x, y, groups=numbers), with the numbers {known}"
             )
         return torch.full((num_inputs,), NEW_GROUP)
+    if isinstance(groups, str | int):
+        raise DataError(f"groups: expected an entry for each of {num_inputs} inputs, got {groups!r}; known are {known}")
     entries = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(entries) != num_inputs:
         raise DataError(f"groups holds {len(entries)} entries for {num_inputs} inputs; expected one for each")

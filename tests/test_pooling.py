@@ -101,8 +101,11 @@ def test_the_prior_has_a_plate_and_its_density_is_that_of_the_sites():
 def test_densities_of_groups_integrate_to_one():
     high = 2.0
     grid = torch.linspace(0, high, 20001, dtype=torch.float64)
+    q = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
     for spread in (0.0, 0.4, 0.9):  # beyond 1 it piles up at both ends
         prior = PooledExtent(torch.tensor(1.2), torch.tensor(spread), high)
+        slope = (prior.icdf(q + 1e-6) - prior.icdf(q - 1e-6)) / 2e-6  # 1 / p
+        torch.testing.assert_close(prior.log_prob(prior.icdf(q)), -slope.log(), rtol=1e-5, atol=1e-5)
         assert float(torch.trapezoid(prior.log_prob(grid).exp(), grid)) == pytest.approx(1.0, abs=2e-3)
         assert float(prior.icdf(torch.tensor(0.5))) == pytest.approx(1.2, abs=1e-6)
     assert float(prior.log_prob(torch.tensor(2.5))) == -math.inf
@@ -135,6 +138,9 @@ def test_priors_of_population_and_spread():
     np.testing.assert_allclose(draws[:, [1, 5, 7, 9]], 0.2)
     with pytest.raises(ExtentError, match="a group's is given by the population's"):
         make(priors={"rotation[a]": 0.1})
+    with pytest.raises(ExtentError, match="leave it out, or give shear a distribution"):
+        make(priors={"shear": 0.2, "shear spread": 0.4})
+    assert make(priors=model.extents.config() | {"rotation": 0.1, "rotation spread": 0.0}).active == ()
 
 
 def test_groups_by_number_and_by_name():
@@ -147,6 +153,8 @@ def test_groups_by_number_and_by_name():
         as_groups([0, 1], GROUPS, 3)
     with pytest.raises(DataError, match="whole numbers or names"):
         as_groups([0.5], GROUPS, 1)
+    with pytest.raises(DataError, match="an entry for each of 3 inputs, got 'a'"):
+        as_groups("a", GROUPS, 3)
 
 
 def test_data_carry_their_groups():

@@ -31,7 +31,12 @@ class GroupedPrior:
     def statistics(
         self, x: Float[Tensor, n * event], groups: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n M"], Float[Tensor, " n"]]:
-        """k_fu and k_ff of every input, under its group's extents; -1 is the last of the priors."""
+        """k_fu and k_ff of every input, under its group's extents.
+
+        Args:
+            x: inputs, (n, *event).
+            groups: which prior is whose; -1 is the last of the priors.
+        """
         order, cross, variance = [], [], []
         for group in groups.unique().tolist():
             (index,) = torch.nonzero(groups == group, as_tuple=True)
@@ -52,7 +57,8 @@ class GroupedPrior:
         first = self.priors[0]
         if first.weights() is not None:
             raise ValueError(
-                "the dense covariance between groups needs copies that count alike; leave finite groups out"
+                "the dense covariance between groups needs copies that count alike; leave transforms with a finite "
+                "group (Flip, CyclicRotation, Dihedral, Permutation) out"
             )
         points = torch.stack(
             [self.priors[group].points(x[i : i + 1])[:, 0] for i, group in enumerate(groups.tolist())], 1

@@ -27,6 +27,7 @@ from bayesinv.errors import EvidenceError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.quantiles import systematic_resample
+from bayesinv.randomness import seeded
 
 if TYPE_CHECKING:
     from bayesinv.model import InvarianceModel
@@ -82,7 +83,8 @@ def refitted_extents(
         seed: of the prior's draws.
 
     Raises:
-        ValueError: not exactly one latent extent, a bad count, or more rows than the determinant can take.
+        ValueError: not exactly one latent extent, a bad count, not all of the training data kept, or more rows n·C than
+            the determinant can take (4,000).
         EvidenceError: not a classification with the Laplace evidence.
 
     Example:
@@ -105,6 +107,13 @@ def refitted_extents(
     data = posterior.data
     if posterior.result.settings.get("num_train", len(data)) != len(data):
         raise ValueError(f"the posterior kept {len(data)} of its training examples; this needs all of them")
+    with torch.no_grad(), seeded(seed):
+        outputs = model.network(data.x[:1]).numel()
+    if len(data) * outputs > LARGEST_ROWS:
+        raise ValueError(
+            f"expected at most {LARGEST_ROWS} rows n·C (the cost is their cube), got {len(data)}·{outputs}; fit "
+            f"{LARGEST_ROWS // outputs} examples or fewer"
+        )
     name = model.active[0]
     column = model.symmetries.index(name)
     prior = model.extents.sample_prior(PRIOR_DRAWS, seed)
@@ -175,8 +184,6 @@ def _evidence_of_scales(
         return average_copies(values, prior.average, evidence.likelihood, copy_weights)
 
     f, jacobians = example_gradients(network.net, theta, prior.points(data.x), everything._rows, average)
-    if len(data) * f.shape[1] > LARGEST_ROWS:
-        raise ValueError(f"expected n·C of at most {LARGEST_ROWS}, got {len(data)}·{f.shape[1]}")
     grams = {n: _gram(J.detach().double()) for n, J in jacobians.items()}
     identity = torch.eye(len(next(iter(grams.values()))), dtype=torch.float64)
     log_likelihood = evidence.log_likelihood(f.detach(), data.y).sum().double()

@@ -16,10 +16,10 @@ class Anderson:
 
         u_next = g_k - Σ_j γ_j (g_{j+1} - g_j),    γ = argmin | r_k - Σ_j γ_j (r_{j+1} - r_j) |,    r = g - u,
 
-    over the last five steps. A step that runs far off is replaced by the plain one.
+    over the last five steps. A problem whose step runs far off takes the plain one, u_next = g.
 
     Args:
-        start: u_0.
+        start: u_0, (B, d): B problems of d unknowns each.
 
     Reference:
         D. G. Anderson (1965). Iterative procedures for nonlinear integral equations. Journal of the ACM 12.
@@ -40,7 +40,7 @@ class Anderson:
         self._residuals: list[Float[Tensor, "B d"]] = []
 
     def next(self, image: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
-        """The point after u, whose image g(u) is given."""
+        """The point after u, whose image g(u) is given; both (B, d)."""
         residual = image - self._u
         self._images = [*self._images, image][-MEMORY - 1 :]
         self._residuals = [*self._residuals, residual][-MEMORY - 1 :]

@@ -63,6 +63,15 @@ def test_draws_follow_the_evidence():
     assert values.tolist() == [-1.0, -1.0, 1.0, 3.0, 3.0]
 
 
+def test_too_many_rows_are_refused_before_anything_is_refitted(posterior, monkeypatch):
+    from bayesinv.checks import refitted
+
+    monkeypatch.setattr(refitted, "LARGEST_ROWS", 71)
+    monkeypatch.setattr(refitted, "_refit", None)
+    with pytest.raises(ValueError, match=r"got 24·3; fit 23 examples or fewer"):
+        checks.refitted_extents(posterior)
+
+
 def test_what_is_refused(posterior):
     for options, message in (
         ({"num_points": 3}, "num_points: expected an integer of at least 4"),

@@ -41,3 +41,15 @@ def test_at_the_fixed_point_it_stays():
     for _ in range(3):
         u = steps.next(g(u))
     torch.testing.assert_close(u[0], fixed)
+
+
+def test_a_step_that_would_run_far_off_is_the_plain_one():
+    """The secant of u + 1 + 1e-6 u points a million plain steps back; a problem beside it goes on accelerated."""
+    steps, alone = Anderson(torch.zeros(2, 1, dtype=torch.float64)), Anderson(torch.zeros(1, 1, dtype=torch.float64))
+    u, v = torch.zeros(2, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    for _ in range(3):
+        image = torch.stack([u[0] * (1 + 1e-6) + 1, u[1].cos()])
+        u, v = steps.next(image), alone.next(v.cos())
+        assert u[0] == image[0]
+        torch.testing.assert_close(u[1:], v)
+    assert abs(float(u[1] - u[1].cos())) < 0.01  # the plain third step is at 0.20
