@@ -3,7 +3,9 @@
 The file is a NumPy .npz archive. `header` holds the UTF-8 bytes of a JSON object (format name and
 version, the model's configuration, the scalars of the inference result, the versions it was written
 with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
-of the model's `state_dict`. Arrays of Python objects, which NumPy would unpickle, are refused.
+of the model's `state_dict`. For a network `outputs_at_first` is what it returned for the first inputs
+in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
+the same. Arrays of Python objects, which NumPy would unpickle, are refused.
 """
 
 import contextlib
@@ -27,6 +29,7 @@ from bayesinv.errors import SavedFileError
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.randomness import seeded
 
 FORMAT = "bayesinv.InvariancePosterior"
 # Raised when a file of this version can no longer be read by the code before it.
@@ -47,6 +50,10 @@ _SCALARS = (
     "settings",
     "warnings",
 )
+# Inputs at which a network is run, two since one may be squeezed away, and how far outputs may differ, as a share of
+# the largest: float32 on another machine stays below a thousandth, and reduced precision on a GPU near it.
+_FIRST_INPUTS = 2
+_OUTPUT_TOLERANCE = 1e-2
 _PACKAGES = ("bayesinv", "torch", "pyro-ppl", "gpytorch", "numpy")
 
 
@@ -101,7 +108,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     Raises:
         FileNotFoundError: no such file.
         SavedFileError: the file is damaged, written by something else or by a later version, or
-            `model` is missing or of another shape.
+            `model` is missing, of another shape, or a network that computes something else.
     """
     if model is not None and not isinstance(model, InvarianceModel):
         raise TypeError(
@@ -141,7 +148,9 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     state = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
     model = _with_state(path, model, state)
     device = next(model.parameters()).device
-    return InvariancePosterior(model, data.to(device), result)
+    data = data.to(device)
+    _check_outputs(path, arrays.get("outputs_at_first"), model, data)
+    return InvariancePosterior(model, data, result)
 
 
 def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
@@ -174,6 +183,9 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         arrays["groups"] = _numpy("groups", data.groups)
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
+    outputs = _outputs_at_first(posterior.model, data)
+    if outputs is not None:
+        arrays["outputs_at_first"] = outputs.cpu().numpy()
     for name, value in posterior.model.state_dict().items():
         arrays[f"state/{name}"] = _numpy(name, value)
     return arrays
@@ -271,6 +283,45 @@ def _with_state(path: Path, model: InvarianceModel, state: dict[str, Tensor]) ->
             f"{path} does not fit the model: {error}; build the model exactly as the one saved"
         ) from error
     return model
+
+
+def _outputs_at_first(model: InvarianceModel, data: Data) -> Tensor | None:
+    """h(x) of a network at the first inputs, in evaluation mode; None for one that gives no definite answer."""
+    if not model.is_network:
+        return None
+    network = copy.deepcopy(model.network).eval()
+    first = []
+    for seed in (0, 1):  # one that draws at random gives two answers
+        try:
+            with torch.no_grad(), seeded(seed):
+                first.append(network(data.x[:_FIRST_INPUTS]))
+        except Exception:  # code of the user's own, which need not take a batch of this size: nothing to compare
+            return None
+    spread = (first[0] - first[1]).abs().max()  # sums in another order differ, by less
+    definite = bool(spread <= 0.1 * _OUTPUT_TOLERANCE * first[0].abs().max())  # false where one is not finite
+    return first[0] if definite else None
+
+
+def _check_outputs(path: Path, stored: np.ndarray | None, model: InvarianceModel, data: Data) -> None:
+    if stored is None:
+        return
+    saved, given = torch.from_numpy(stored).double(), _outputs_at_first(model, data)
+    if given is None or given.shape != saved.shape:
+        came = "no definite outputs" if given is None else f"outputs of shape {tuple(given.shape)}"
+        found = f"outputs of shape {tuple(saved.shape)} at its first training inputs, and the one given has {came}"
+    else:
+        difference = float((given.cpu().double() - saved).abs().max())
+        largest = float(saved.abs().max())
+        if difference <= _OUTPUT_TOLERANCE * largest:
+            return
+        found = (
+            f"outputs of up to {largest:.3g} at its first training inputs, and with the same weights those of the one "
+            f"given differ by up to {difference:.3g}"
+        )
+    raise SavedFileError(
+        f"{path} was saved from a network with {found}: its forward computes something else; pass a model built with "
+        "the code that was fitted, with the same activations and settings of its layers"
+    )
 
 
 def _check_same(path: Path, config: Any, model: InvarianceModel) -> None:

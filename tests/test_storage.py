@@ -10,11 +10,13 @@ import gpytorch
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, storage
 from bayesinv.errors import SavedFileError
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.randomness import seeded
 from tests.fakes import make_data, make_result
 
 
@@ -285,3 +287,60 @@ def test_other_symmetries_are_refused(tmp_path):
     model = InvarianceModel(GaussianProcess(custom_kernel(), num_inducing=4), "affine2d")
     with pytest.raises(SavedFileError):
         bayesinv.load(path, model=model)
+
+
+class Hidden(nn.Module):
+    """Layers that print the same whatever is done between them."""
+
+    def __init__(self, between=torch.tanh, noise=0.0):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(64, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)
+        self.between, self.noise = between, noise
+
+    def forward(self, x):
+        h = self.between(self.norm(self.first(x.flatten(1))))
+        return self.last(h + self.noise * torch.randn_like(h))
+
+
+def network_model(**options):
+    with seeded(0):
+        net = Hidden(**options)
+    transforms = bayesinv.Affine2d(["rotation", "translate_x", "scale_x"])
+    model = InvarianceModel(net, transforms, evidence="plugin", num_orbit_samples=2)
+    model.initialise(make_data())
+    return model
+
+
+def test_a_network_that_prints_the_same_and_computes_something_else_is_refused(tmp_path):
+    before = posterior_of(network_model())
+    path = before.save(tmp_path / "file")
+    after = bayesinv.load(path, model=network_model())
+    one, other = (p.predict(p.data.x[:3], num_samples=4) for p in (before, after))
+    assert torch.equal(one.probs, other.probs)
+    relu = network_model(between=torch.relu)
+    assert repr(relu.network.net) == repr(before.model.network.net)
+    with pytest.raises(SavedFileError, match=r"differ by up to .* its forward computes something else; pass a model"):
+        bayesinv.load(path, model=relu)
+    with pytest.raises(SavedFileError, match="no definite outputs"):
+        bayesinv.load(path, model=network_model(noise=1.0))
+    rewrite(path, outputs_at_first=None)  # as files were before
+    assert bayesinv.load(path, model=relu).result.num_draws == 400
+
+
+def test_neither_the_mode_nor_the_statistics_of_a_network_count_or_change(tmp_path):
+    model = network_model()
+    mean = model.network.net.norm.running_mean.clone()
+    path = posterior_of(model).save(tmp_path / "file")
+    assert model.network.net.norm.training and torch.equal(model.network.net.norm.running_mean, mean)
+    frozen = network_model()
+    frozen.network.eval()
+    loaded = bayesinv.load(path, model=frozen)
+    assert not loaded.model.network.net.norm.training
+
+
+def test_a_network_that_draws_at_random_and_a_process_keep_no_outputs(tmp_path, saved):
+    noisy = posterior_of(network_model(noise=1.0)).save(tmp_path / "noisy")
+    for path in (noisy, saved):
+        with np.load(path) as archive:
+            assert "outputs_at_first" not in archive.files
+    assert bayesinv.load(noisy, model=network_model(noise=1.0)).result.num_draws == 400
