@@ -34,6 +34,7 @@ class KnownModel(InvarianceModel):
         weights: Tensor | None = None,
         num_function_samples: int = 64,
         seed: int = 0,
+        groups: Any = None,
     ) -> Prediction:
         weights = torch.full((len(extents),), 1 / len(extents)) if weights is None else weights
         p = extents[:, 0] / math.pi  # (J,)
