@@ -91,8 +91,10 @@ def fit(
             holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
 
     Warns:
-        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, or max_steps reached before a plateau. Each is a
-            serious verdict of ``posterior.check()``.
+        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, max_steps reached before a plateau, or too few
+            steps over minibatches for the extents to cross their range. Each is a serious verdict of
+            ``posterior.check()``. UserWarning: a network that ends in a softmax or has more outputs than there are
+            classes, or images for it that are not scaled.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel

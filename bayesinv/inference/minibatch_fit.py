@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bayesinv.data import Data
-from bayesinv.errors import NonFiniteError
+from bayesinv.errors import NonFiniteError, NotConvergedWarning
 from bayesinv.extents import Outward
 from bayesinv.inference.guides import GuideFactory
 from bayesinv.inference.importance import draw_extents
@@ -22,6 +23,7 @@ from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
+from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
 from bayesinv.inference.vi import local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -56,6 +58,10 @@ def fit_minibatches(
     Raises:
         DataError: unusable data. CheckpointError: a checkpoint of another fit, or a damaged one.
         NonFiniteError: the objective could not be computed; its ``posterior`` holds the last good state.
+
+    Warns:
+        NotConvergedWarning: the extents took too few steps to cross their range. UserWarning: see
+            :func:`warn_of_usual_mistakes`.
     """
     began = time.perf_counter()
     stream = Stream.of(data, model.likelihood, model.transform, num_workers=training.num_workers)
@@ -71,6 +77,7 @@ def fit_minibatches(
             method.check(kept)
         fitted.initialise(kept, seed, stream.num_total)
         if fitted.is_network:
+            warn_of_usual_mistakes(fitted, kept, stream.num_classes is not None)
             fitted.network.mixed_precision = training.mixed_precision
             if stream.num_classes is None and fitted.likelihood == "categorical":
                 stream.num_classes = fitted.network.initialise(kept.x, 1.0, seed)
@@ -112,11 +119,12 @@ def fit_minibatches(
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
     short = point is None and bool(fitted.active) and len(trace.objective) < FEWEST_STEPS
     if short and failure is None:
-        notes = (
-            *notes,
+        text = (
             f"the extents took {len(trace.objective)} steps and need at least {FEWEST_STEPS} to cross their range: "
-            "raise epochs",
+            f"raise epochs{_times(len(trace.objective))}, or max_steps where it is given"
         )
+        notes = (*notes, text)
+        warnings.warn(text, NotConvergedWarning, stacklevel=3)  # the line that called fit
     result = InferenceResult(
         **facts,
         trace=trace.objective,
@@ -132,6 +140,11 @@ def fit_minibatches(
         failure.posterior = posterior
         raise failure
     return posterior
+
+
+def _times(num_steps: int) -> str:
+    """How many times as long a fit has to be for the extents to take enough steps."""
+    return f" {math.ceil(FEWEST_STEPS / num_steps)}-fold" if num_steps else ""
 
 
 def _point_facts(objective: PointObjective, name: str, settings: dict[str, Any]) -> dict[str, Any]:

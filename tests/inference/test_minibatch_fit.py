@@ -1,6 +1,8 @@
 """``fit`` on networks: what it returns, that it can be repeated, saved and resumed, and what it refuses."""
 
+import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesinv
 from bayesinv import InvarianceModel, Outward, Training
 from bayesinv.data import Data
+from bayesinv.errors import NotConvergedWarning
 
 QUICK = Training(epochs=6, batch_size=20, extent_batch_size=16, extent_every=2)
 
@@ -52,6 +55,19 @@ def test_a_network_gets_a_posterior_with_everything_that_goes_with_it(posterior,
     assert not posterior.result.converged and "raise epochs" in posterior.result.warnings[-1]
     tree = posterior.to_datatree(num_draws=5)
     assert tree["posterior"]["extent"].shape[-1] == 2
+
+
+def test_too_few_steps_of_the_extents_warn_with_what_to_do(train):
+    few = r"the extents took 5 steps and need at least 30 to cross their range: raise epochs 6-fold, or max_steps"
+    with pytest.warns(NotConvergedWarning, match=few) as caught:
+        fitted = bayesinv.fit(model(), train, seed=3, training=QUICK)
+    assert len(caught) == 1
+    assert not fitted.result.converged and fitted.result.warnings[-1] == str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough = bayesinv.fit(model(), train, seed=3, training=dataclasses.replace(QUICK, epochs=42))
+        bayesinv.fit(model(), train, "augerino", seed=3, training=QUICK)  # a point is not crossing a prior's range
+    assert enough.result.converged and len(enough.trace) >= 30
 
 
 def test_the_same_seed_gives_the_same_fit_and_another_one_does_not(posterior, train):

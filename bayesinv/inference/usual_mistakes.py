@@ -1,0 +1,79 @@
+"""What is allowed and rarely meant when a network is fitted: said once, before the training."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor
+
+from bayesinv.data import Data
+from bayesinv.model import InvarianceModel
+from bayesinv.randomness import seeded
+
+# That all of this many rows of logits sum to one, to float32's accuracy, does not happen by chance.
+FIRST_EXAMPLES = 16
+SUM_TOLERANCE = 1e-3
+# Images without a negative value that reach beyond this have not been scaled: [0, 1] ends far below it, and images
+# that were standardised have a mean of zero.
+LARGEST_SCALED = 30.0
+
+
+def warn_of_usual_mistakes(model: InvarianceModel, data: Data, all_classes_known: bool) -> None:
+    """Warn of probabilities in place of logits, of images that are not scaled, and of outputs without a class.
+
+    Args:
+        model: with a network, initialised.
+        data: some of the training data, on the device of the model.
+        all_classes_known: whether the data say how many classes there are, and not these examples alone.
+
+    Warns:
+        UserWarning: one for each, with what to do.
+    """
+    x = data.x
+    if x.ndim == 4 and float(x.min()) >= 0 and float(x.max()) > LARGEST_SCALED:
+        _warn(
+            f"x holds images with values from {float(x.min()):.3g} to {float(x.max()):.3g}, and the prior over the "
+            "weights of a network is made for inputs of about one; divide by the largest grey level: x / 255 for 8 "
+            "bits, here and where you predict"
+        )
+    if model.likelihood != "categorical":
+        return
+    outputs = _outputs(model, x[:FIRST_EXAMPLES])
+    num_outputs = outputs.shape[1]
+    if all_classes_known and data.num_classes is not None and num_outputs > data.num_classes:
+        _warn(
+            f"the network has {num_outputs} outputs and the data {data.num_classes} classes, so that the others are "
+            f"never seen; make its last layer {data.num_classes} wide, or, where classes are missing from these data, "
+            f"say so: bayesinv.Data(x, y, num_classes={num_outputs})"
+        )
+    layer = _normalised_by(outputs)
+    if layer is not None:
+        _warn(
+            f"the network's outputs are normalised over the classes already, as by a {layer} in its end; the "
+            "likelihood takes logits and applies a softmax of its own: remove that layer"
+        )
+
+
+def _outputs(model: InvarianceModel, x: Tensor) -> Tensor:
+    """h(x), (n, C, *cells), of a copy in evaluation mode: no statistics of a batch move."""
+    network = copy.deepcopy(model.network).eval()
+    with torch.no_grad(), seeded(0):
+        out: Tensor = network(x).double()
+    return out
+
+
+def _normalised_by(outputs: Tensor) -> str | None:
+    """ "softmax" or "log-softmax" where rows are such, else None."""
+    if outputs.shape[1] < 2:
+        return None
+    candidates = {"softmax": (outputs >= 0, outputs), "log-softmax": (outputs <= 0, outputs.exp())}
+    for layer, (possible, probs) in candidates.items():
+        if bool(possible.all()) and float((probs.sum(1) - 1.0).abs().max()) < SUM_TOLERANCE:
+            return layer
+    return None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=5)  # the line that called fit

@@ -1,0 +1,89 @@
+"""What is rarely meant is said once, and nothing is said of what is usual."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import bayesinv
+from bayesinv import InvarianceModel, Training
+from bayesinv.data import Data
+from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
+
+X = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(20) % 2
+WHITE = torch.randn(20, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def network(*end: nn.Module, inputs: int = 36, outputs: int = 2) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, outputs), *end)
+
+
+def texts(net: nn.Module, x: torch.Tensor = X, y=Y, likelihood="categorical", known=True, transform="rotation"):
+    data = Data(x, y, None if likelihood == "gaussian" else 2)
+    model = InvarianceModel(net, transform, likelihood=likelihood, num_orbit_samples=2, evidence="plugin")
+    model.initialise(data)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_usual_mistakes(model, data, known)
+    return [str(each.message) for each in caught]
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [(nn.Softmax(1), "by a softmax in its end.*remove that layer"), (nn.LogSoftmax(1), "by a log-softmax in its end")],
+)
+def test_a_softmax_inside_is_named_once(end, message):
+    model = InvarianceModel(network(end), "rotation", num_orbit_samples=2)
+    training = Training(batch_size=10, extent_batch_size=10)
+    with pytest.warns(UserWarning, match=message) as caught:
+        bayesinv.fit(model, (X, Y), max_steps=8, num_draws=10, training=training)
+    assert sum("remove that layer" in str(each.message) for each in caught) == 1
+
+
+def test_a_softmax_over_maps_is_named_too():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Softmax(1))
+    (text,) = texts(net, y=(X[:, 0] > 0.5).long())
+    assert "by a softmax" in text
+
+
+def test_images_that_are_not_scaled():
+    (text,) = texts(network(), 255 * X)
+    assert "x / 255" in text
+    (text,) = texts(network(outputs=1), 255 * X, torch.rand(20, 1), "gaussian")
+    assert "x / 255" in text
+
+
+def test_more_outputs_than_classes_unless_classes_may_be_missing():
+    (text,) = texts(network(outputs=10))
+    assert "10 outputs and the data 2 classes" in text and "num_classes=10" in text
+    assert texts(network(outputs=10), known=False) == []
+
+
+@pytest.mark.parametrize(
+    "x",
+    [X, WHITE, 40 * WHITE, (255 * X - 128), X.double()],
+    ids=["unit", "standardised", "rare large values", "centred", "double"],
+)
+def test_nothing_is_said_of_usual_images(x):
+    assert texts(network(inputs=x[0].numel()), x) == []
+
+
+def test_nothing_is_said_of_regressions_signals_tables_and_other_ends():
+    assert texts(network(nn.Softmax(1)), y=torch.rand(20, 2), likelihood="gaussian") == []
+    assert texts(network(outputs=1), likelihood="bernoulli") == []
+    assert texts(network(nn.Sigmoid())) == []
+    assert texts(network(nn.ReLU())) == []
+    assert texts(network(inputs=80), 255 * torch.rand(20, 2, 40), transform=bayesinv.transforms.TimeShift()) == []
+    assert texts(network(inputs=4), 255 * torch.rand(20, 4), transform=bayesinv.transforms.ColumnScale([0])) == []
+
+
+def test_the_statistics_of_a_batch_are_left_alone():
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 2))
+    model = InvarianceModel(net, "rotation", evidence="plugin")
+    before = model.network.net[1].running_mean.clone()
+    warn_of_usual_mistakes(model, Data(X, Y, 2), True)
+    assert torch.equal(model.network.net[1].running_mean, before) and model.network.net[1].training
