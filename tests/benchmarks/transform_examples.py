@@ -5,7 +5,8 @@
 A new transform is one more line here; `tests/transforms/test_examples.py` fails without it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc from functools import partial
+import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "TimeShift": T.TimeShift,
             "TimeWarp": T.TimeWarp,
             "AmplitudeScale": T.AmplitudeScale,
-            "FrequencyShift": T.FrequencyShift,
+            "FrequencyShift": partial(T.FrequencyShift, 100.0),
             "FourierSurrogate": T.FourierSurrogate,
             "TimeMask": T.TimeMask,
             "BandStop": T.BandStop,
