@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.backbones.invariant import InvariantPrior
+from bayesinv.errors import DataError
+
+BYTES_PER_VALUE = 32  # of a kernel value: float64, what its gradient keeps, and a spare
 
 
 class ExactPrior:
@@ -21,10 +24,21 @@ class ExactPrior:
     Args:
         prior: the prior at one value of the extents.
         x: the training inputs.
+
+    Raises:
+        DataError: too many inputs and copies for the memory budget.
     """
 
     def __init__(self, prior: InvariantPrior, x: Float[Tensor, n * event]):
         self.prior, self.x = prior, x
+        copies = 1 if prior.identity else prior.orbit.num_copies
+        needed = BYTES_PER_VALUE * (len(x) * copies) ** 2
+        if needed > prior.memory_budget:
+            raise DataError(
+                f"num_inducing=None: the covariance of {len(x)} inputs seen through {copies} copies needs about "
+                f"{needed / 2**30:.1f} GiB, above the memory budget of {prior.memory_budget / 2**30:.1f} GiB; give a number "
+                "of inducing values, such as num_inducing=150, fewer copies, or the model a larger memory_budget"
+            )
         self.points = prior.backbone.embed(prior.points(x))  # (S, n, *event)
         self.covariance = prior.backbone.covariance(self.points, self.points, weights=prior.weights())
 

@@ -8,6 +8,7 @@ from torch.distributions import MultivariateNormal
 
 import bayesinv
 from bayesinv.data import Data
+from bayesinv.errors import DataError
 
 
 def make(num_inducing=None, evidence="gaussian", **options):
@@ -86,6 +87,13 @@ def test_a_fit_and_its_file(tmp_path):
     assert loaded.model.backbone.is_exact
     x = fitted.data.x[:3]
     torch.testing.assert_close(loaded.predict(x).mean, fitted.predict(x).mean)
+
+
+def test_too_many_copies_are_refused_before_memory_is_taken():
+    model = make(memory_budget=2**16)
+    model.initialise(images())
+    with pytest.raises(DataError, match="above the memory budget"):
+        model.log_evidence(ETA, images())
 
 
 def test_what_is_refused():

@@ -5,8 +5,8 @@
 A new transform is one more line here; `tests/transforms/test_examples.py` fails without it.
 """
 
-from collections.abc from functools import partial
-import Callable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
