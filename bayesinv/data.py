@@ -319,6 +319,11 @@ def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n *cells
 
 def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"]:
     """Numbers of groups, on the CPU."""
+    if not isinstance(groups, Tensor) and np.asarray(groups).dtype.kind in "USO":
+        raise DataError(
+            "groups holds names; expected whole numbers, in the order of the model's groups=. "
+            "names, numbers = numpy.unique(groups, return_inverse=True) gives both."
+        )
     numbers = _tensor(groups, "groups")
     if numbers.ndim != 1 or numbers.is_floating_point() or numbers.dtype == torch.bool:
         raise DataError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -377,6 +378,14 @@ def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool
     if len(entries) != num_inputs:
         raise DataError(f"groups holds {len(entries)} entries for {num_inputs} inputs; expected one for each")
     if entries and all(isinstance(entry, str) for entry in entries):
+        strangers = sorted(set(entries) - set(names))
+        if strangers:
+            warnings.warn(
+                f"groups: {', '.join(map(repr, strangers))} not among {', '.join(names)}, so taken for groups that "
+                f"training has not seen, with extents from the population; {NEW_GROUP} says so without this warning",
+                UserWarning,
+                stacklevel=2,
+            )
         entries = [names.index(entry) if entry in names else NEW_GROUP for entry in entries]
     wrong = [entry for entry in entries if isinstance(entry, bool) or not isinstance(entry, int)]
     if wrong:

@@ -144,7 +144,8 @@ def test_priors_of_population_and_spread():
 
 
 def test_groups_by_number_and_by_name():
-    assert as_groups(["c", "nobody", "a"], GROUPS, 3).tolist() == [2, NEW_GROUP, 0]
+    with pytest.warns(UserWarning, match="'nobody' not among a, b, c"):
+        assert as_groups(["c", "nobody", "a"], GROUPS, 3).tolist() == [2, NEW_GROUP, 0]
     assert as_groups(np.array([0, 2, -1]), GROUPS, 3).tolist() == [0, 2, -1]
     assert as_groups(None, GROUPS, 2).tolist() == [-1, -1]
     with pytest.raises(DataError, match=r"3 is no group of this model; expected 0 \(a\)"):
@@ -165,6 +166,8 @@ def test_data_carry_their_groups():
     assert as_data(data, "gaussian").groups.tolist() == data.groups.tolist()
     with pytest.raises(DataError, match="one whole number for each example"):
         Data(data.x, data.y, groups=torch.rand(24))
+    with pytest.raises(DataError, match="groups holds names"):
+        Data(data.x, data.y, groups=["a", "b"] * 12)
     with pytest.raises(DataError, match="24 examples and groups 3"):
         Data(data.x, data.y, groups=torch.tensor([0, 1, 2]))
 
@@ -223,7 +226,7 @@ def test_tables_and_files(posterior, tmp_path):
     loaded = bayesinv.InvariancePosterior.load(posterior.save(tmp_path / "groups"))
     assert loaded.data.groups.tolist() == posterior.data.groups.tolist()
     x = posterior.data.x[:4]
-    for groups in (None, ["a", "b", "c", "new"]):
+    for groups in (None, [0, 1, 2, NEW_GROUP]):
         torch.testing.assert_close(loaded.predict(x, groups=groups).mean, posterior.predict(x, groups=groups).mean)
     assert len([axis for axis in posterior.plot_extents().axes if axis.get_title("left")]) == 5
     assert len(posterior.plot_orbit(x[:1], "rotation[b]").axes) == 21
@@ -251,8 +254,16 @@ def test_predictions_depend_on_the_group(posterior):
         posterior.predict(x, groups=[7] * 4)
 
 
+def test_the_orbit_is_judged_by_what_moves_one_copy(posterior):
+    """Four copies for one rotation, whatever the number of groups."""
+    assert not [verdict for verdict in posterior.check() if "symmetries leave parts" in verdict.text]
+
+
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 def test_groups_for_a_model_without_them():
     data = images()
+    with pytest.warns(UserWarning, match="gives each its own"):
+        bayesinv.fit(make(None, ["rotation"], priors={"rotation": 0.1}), data, seed=0, max_steps=2)
     plain = fitted(make(None, ["rotation"]), max_steps=3, num_draws=10)
     with pytest.raises(ValueError, match="leave groups out"):
         plain.predict(data.x, groups=data.groups)

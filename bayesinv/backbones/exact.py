@@ -36,8 +36,9 @@ class ExactPrior:
         if needed > prior.memory_budget:
             raise DataError(
                 f"num_inducing=None: the covariance of {len(x)} inputs seen through {copies} copies needs about "
-                f"{needed / 2**30:.1f} GiB, above the memory budget of {prior.memory_budget / 2**30:.1f} GiB; give a number "
-                "of inducing values, such as num_inducing=150, fewer copies, or the model a larger memory_budget"
+                f"{needed / 2**30:.1f} GiB, above the memory budget of {prior.memory_budget / 2**30:.1f} GiB; "
+                "give a number of inducing values, such as num_inducing=150, fewer copies, or the model a larger "
+                "memory_budget"
             )
         self.points = prior.backbone.embed(prior.points(x))  # (S, n, *event)
         self.covariance = prior.backbone.covariance(self.points, self.points, weights=prior.weights())

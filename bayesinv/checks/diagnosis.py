@@ -198,7 +198,9 @@ def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:
     model = posterior.model
     if model.evidence.minibatch or _is_point(posterior):
         return []  # fresh draws at every step: a finite orbit adds noise and no error of its own
-    coordinates = [c for c in model.coordinates if c.name in model.active and c.order == 0]
+    # Every output and every group has an orbit of its own: what counts is what moves one copy.
+    own = {c.name for c in model.orbit.transform.coordinates if c.order == 0}
+    coordinates = {name.split("[")[0] for name in model.active} & own
     needed = COPIES_PER_SYMMETRY * len(coordinates)
     S = model.orbit.num_samples
     if needed <= S:

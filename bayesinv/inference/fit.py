@@ -137,6 +137,13 @@ def fit(
         )
     max_steps = MAX_STEPS if max_steps is None else max_steps
     checked: Data = as_data(data, model.likelihood, model.transform)
+    if checked.groups is not None and model.groups is None:
+        warnings.warn(
+            "the data say which group each example is of, and the model has the same extents for all groups; "
+            "InvarianceModel(..., groups=[names]) gives each its own",
+            UserWarning,
+            stacklevel=2,
+        )
     schedule = Schedule(max_steps, learning_rate, tolerance)
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
