@@ -481,6 +481,8 @@ class InvarianceModel(nn.Module):
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
         average = self.evidence.average(num_function_samples, seed)
+        if self.groups is not None:  # once, not for every draw: names that are not known are warned of
+            groups = as_groups(groups, self.groups, len(x))
         with seeded(seed):
             for eta, share in zip(extents, shares, strict=True):
                 average.add(*self.function_posterior(x, data, eta, groups), share)

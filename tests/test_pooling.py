@@ -252,6 +252,9 @@ def test_predictions_depend_on_the_group(posterior):
     torch.testing.assert_close(posterior.predict(x).mean, posterior.predict(x, groups=[NEW_GROUP] * 4).mean)
     with pytest.raises(DataError, match="is no group"):
         posterior.predict(x, groups=[7] * 4)
+    with pytest.warns(UserWarning, match="'d' not among") as caught:
+        posterior.predict(x, groups=["a", "b", "c", "d"])
+    assert len(caught) == 1
 
 
 def test_the_orbit_is_judged_by_what_moves_one_copy(posterior):
