@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -22,34 +21,37 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bayesinv.backbones import GaussianProcess, NeuralNetwork
+from bayesinv.backbones import GaussianProcess, NeuralNetwork, as_backbone
 from bayesinv.backbones.grouped import GroupedPrior
 from bayesinv.backbones.invariant import InvariantPrior
-from bayesinv.backbones.invariant_network import AVERAGES
 from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
-from bayesinv.errors import DataError, NumericalError
-from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence, evidence_from_config
+from bayesinv.errors import NumericalError
+from bayesinv.evidence import Evidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
-from bayesinv.evidence.linear_algebra import cholesky
-from bayesinv.extents import Extents, PriorSpec, priors_from_config, sample_extents
+from bayesinv.extents import Extents, PriorSpec, sample_extents
+from bayesinv.groups import NEW_GROUP, Grouped, as_groups
+from bayesinv.model_checks import (
+    check_average,
+    check_cells,
+    check_data,
+    check_exact,
+    check_groups,
+    check_network,
+    check_outputs,
+)
+from bayesinv.model_config import arguments, describe
+from bayesinv.model_simulation import Simulation, simulate
 from bayesinv.orbits import Orbit
-from bayesinv.pooling import NEW_GROUP, Grouped, PooledExtents, as_groups
+from bayesinv.pooling import PooledExtents
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
 from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_per_output
-from bayesinv.transforms import Coordinate, Transform, as_action, as_transform, from_config
+from bayesinv.transforms import Coordinate, Transform, as_action, as_transform
+
+__all__ = ["InvarianceModel", "Simulation"]
 
 PRECISIONS = {"mixed": torch.float32, "double": torch.float64}
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """One draw from the model: extents (K,), function values (n, C) and targets."""
-
-    extents: Float[Tensor, " K"]
-    function: Float[Tensor, "n *cells C"]
-    y: Tensor
 
 
 class InvarianceModel(nn.Module):
@@ -129,75 +131,26 @@ class InvarianceModel(nn.Module):
         self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
         self.structure = None if outputs is None else PerOutput(self.orbit.transform, outputs)
         if self.structure is not None:
-            self._check_structure(average)
+            check_outputs(self, average)
             priors = priors_per_output(self.structure, priors)
         self.pooling = None if groups is None else Grouped(self.orbit.transform, groups)
         if self.pooling is None:
             self.extents = Extents(self.transform.coordinates, priors)
         else:
-            self._check_pooling()
+            check_groups(self)
             self.extents = PooledExtents(self.pooling, priors)
         if isinstance(self.backbone, GaussianProcess) and self.backbone.is_exact:
-            self._check_exact()
+            check_exact(self)
         self.precision = precision
         self.memory_budget = memory_budget
-        averages = self.evidence.averages if isinstance(self.evidence, NetworkEvidence) else ("function",)
-        if average not in averages:
-            known = "" if average in AVERAGES else f" (known are {list(AVERAGES)})"
-            raise ValueError(
-                f"average: the {self.evidence.name} evidence takes {list(averages)}, got {average!r}{known}"
-            )
+        check_average(self, average)
         self.average = average
         self._held = False
-
-    def _check_exact(self) -> None:
-        """Raise unless the covariance of the inputs can stand in for inducing values."""
-        if not isinstance(self.evidence, CollapsedEvidence) or self.structure is not None or self.pooling is not None:
-            raise ValueError(
-                "num_inducing=None: the exact covariance goes with the collapsed evidences ('dirichlet', "
-                "'polya_gamma', 'gaussian') and extents in common; "
-                "give a number of inducing values, such as num_inducing=150"
-            )
-
-    def _check_pooling(self) -> None:
-        """Raise unless every group can have extents of its own."""
-        if self.structure is not None:
-            raise ValueError("outputs and groups: there are no extents for every output of every group; leave one out")
-        if not isinstance(self.evidence, CollapsedEvidence):
-            raise ValueError(
-                f"groups: extents for every group need a Gaussian process and the evidence 'dirichlet', 'polya_gamma' "
-                f"or 'gaussian', got {self.evidence.name!r}, which has one orbit for all; use "
-                "InvarianceModel(bayesinv.GaussianProcess(), ..., groups=...), or leave groups out"
-            )
 
     @property
     def groups(self) -> tuple[str, ...] | None:
         """Names of the groups in the data that have extents of their own; None if all share them."""
         return None if self.pooling is None else self.pooling.groups
-
-    def _check_structure(self, average: str) -> None:
-        """Raise unless every output can have extents of its own."""
-        if not self.is_network and not isinstance(self.evidence, CollapsedEvidence):
-            raise ValueError(
-                f"outputs: extents for every output need the evidence 'dirichlet', 'polya_gamma' or 'gaussian' of a "
-                f"Gaussian process, or a network, got {self.evidence.name!r}, whose outputs share one orbit; name "
-                "another evidence, or leave outputs out"
-            )
-        if self.likelihood == "bernoulli":
-            raise ValueError(
-                "outputs: a Bernoulli likelihood has a single output, whose extents are those of the model; use "
-                'likelihood="categorical" with a network of two outputs, or leave outputs out'
-            )
-        if average != "function" and average in AVERAGES:
-            raise ValueError(
-                f'outputs: extents for every output take average="function", got {average!r}: the probabilities of the '
-                "classes, each averaged over copies of its own, do not sum to one"
-            )
-        if self.output_action is not None:
-            raise ValueError(
-                "outputs: outputs that move with the input move by one transform, and extents for every output are one "
-                "for each; leave outputs or output_action out"
-            )
 
     @property
     def network_orbit(self) -> Orbit | PerOutputOrbit:
@@ -271,14 +224,7 @@ class InvarianceModel(nn.Module):
             DataError: the network does not take these inputs, or has too few outputs for the labels.
             ValueError: a layer under which the evidence has no meaning.
         """
-        if self.groups is not None:
-            as_groups(data.groups, self.groups, len(data), training=True)
-        if self.structure is not None and data.num_outputs != len(self.structure.outputs):
-            raise DataError(
-                f"the model has extents for {len(self.structure.outputs)} outputs, "
-                f"{', '.join(self.structure.outputs)}, and the data have {data.num_outputs}; "
-                "name each of them, in order"
-            )
+        check_data(self, data)
         if self._held:
             return
         output_variance = self.evidence.initialise(data)
@@ -288,8 +234,8 @@ class InvarianceModel(nn.Module):
             self.evidence.prepare(self._untransformed(self.backbone), data)
         else:
             self.backbone.prepare(1 if self.likelihood == "bernoulli" else data.num_outputs)  # one logit
-            self._check_outputs(self.backbone.initialise(data.x, output_variance, seed), data)
-            self._check_cells(data)
+            check_network(self, self.backbone.initialise(data.x, output_variance, seed), data)
+            check_cells(self, data)
             if self.evidence.name != "plugin":
                 self.backbone.check_layers(self.evidence.name)
 
@@ -323,52 +269,6 @@ class InvarianceModel(nn.Module):
         """The prior over h itself."""
         zero = torch.zeros(len(self.symmetries), dtype=torch.float64)
         return backbone.at(self.orbit, zero, PRECISIONS[self.precision], self.memory_budget, identity=True)
-
-    def _check_outputs(self, num_outputs: int, data: Data) -> None:
-        """Raise unless the network has an output for every class, or for every target."""
-        wanted = data.num_outputs
-        if self.structure is not None and num_outputs != wanted:
-            raise DataError(
-                f"the network has {num_outputs} outputs and the model extents for {wanted}; make its last layer "
-                f"{wanted} wide, or name each of its outputs"
-            )
-        if self.likelihood == "gaussian" and num_outputs != wanted:
-            raise DataError(
-                f"the network has {num_outputs} outputs and y {wanted} columns; make its last layer {wanted} wide"
-            )
-        if self.likelihood == "bernoulli" and num_outputs != 1:
-            raise DataError(
-                f"the network has {num_outputs} outputs; a Bernoulli likelihood takes one logit, that of label 1: make "
-                'its last layer one wide, or use likelihood="categorical"'
-            )
-        if self.likelihood == "categorical" and num_outputs < max(2, wanted):
-            raise DataError(
-                f"the network has {num_outputs} outputs for {wanted} classes; make its last layer {wanted} wide "
-                "(logits, without a softmax)"
-            )
-
-    def _check_cells(self, data: Data) -> None:
-        """Raise unless the network's output has the shape of the targets, and moves as the action says."""
-        with torch.no_grad(), seeded(0):
-            outputs = self.network(data.x[:2])
-        cells, wanted = tuple(outputs.shape[2:]), tuple(data.y.shape[1:]) if self.likelihood != "gaussian" else ()
-        if cells and self.structure is not None:
-            raise DataError(
-                f"outputs: extents for every output are for networks that return (n, C), and {tuple(outputs.shape)} "
-                "came; leave outputs out for maps"
-            )
-        if cells != wanted:
-            cure = "flatten or pool what is left of the event axes inside it" if not wanted else "resize one of the two"
-            raise DataError(
-                f"the network has to return {('n', 'C', *wanted)} for targets {('n', *data.y.shape[1:])}, and "
-                f"{('n', *outputs.shape[1:])} came; {cure}".replace("'", "")
-            )
-        if self.output_action is not None:
-            t = torch.zeros(1, self.transform.num_columns, dtype=torch.float64, device=outputs.device)
-            try:
-                self.output_action.inverse(outputs[None], t)
-            except ValueError as error:
-                raise DataError(str(error)) from error
 
     def forward(self, data: Data, num_total: int | None = None) -> None:
         """The Pyro model: one site per latent extent, and the evidence as a factor.
@@ -527,53 +427,11 @@ class InvarianceModel(nn.Module):
         Raises:
             ValueError: fewer than two classes, or another number than the model was initialised for.
         """
-        if not isinstance(self.backbone, GaussianProcess):
-            with seeded(seed), torch.no_grad():
-                # The prior seeds itself: without a seed of its own, every simulation would have the same extents.
-                own = int(torch.randint(2**31, ()))
-                eta = self.extents.sample_prior(1, own)[0] if extents is None else torch.as_tensor(extents).double()
-                f = self.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta)[0]
-                return Simulation(eta, f, self.evidence.sample_targets(f))
-        default = 1 if self.likelihood == "gaussian" else len(self.evidence.constant_mean)
-        if self.structure is not None:
-            default = len(self.structure.outputs)
-            if num_outputs not in (None, default):
-                raise ValueError(f"num_outputs: this model has extents for {default} outputs, got {num_outputs}")
-        num_outputs = default if num_outputs is None else num_outputs
-        if self.likelihood == "categorical" and num_outputs < 2:
-            raise ValueError(f"num_outputs: expected the number of classes, at least 2, got {num_outputs}")
-        seeds = torch.Generator().manual_seed(seed)
-        # Seeds of their own: with one seed for both, the function would depend on the extents.
-        extents_seed, function_seed = torch.randint(2**31, (2,), generator=seeds).tolist()
-        eta = self.extents.sample_prior(1, extents_seed)[0] if extents is None else torch.as_tensor(extents).double()
-        if self.groups is None:
-            K = self.at(eta).covariance(x)
-        else:
-            K = self.at(eta).covariance(x, as_groups(groups, self.groups, len(x), training=True))
-        means = self.evidence.constant_mean
-        if len(means) not in (1, num_outputs):
-            raise ValueError(f"num_outputs: this model has been initialised for {len(means)}, got {num_outputs}")
-        with seeded(function_seed):
-            z = torch.randn(len(x), num_outputs, dtype=torch.float64).to(K.device)
-            L = cholesky(K, "k_ff of the simulated inputs", regularise=True)  # (n, n), or (C, n, n)
-            f = means + (L @ z.T[..., None])[..., 0].T
-            return Simulation(eta, f, self.evidence.sample_targets(f))
+        return simulate(self, x, extents, num_outputs, seed, groups)
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description, from which :meth:`from_config` rebuilds an untrained model."""
-        return {
-            "backbone": self.backbone.config(),
-            "orbit": self.orbit.config(),
-            "likelihood": self.likelihood,
-            "evidence": self.evidence.config(),
-            "priors": self.extents.config(),
-            "precision": self.precision,
-            "memory_budget": self.memory_budget,
-            "average": self.average,
-            **({"output_action": self.output_action.name} if self.output_action is not None else {}),
-            **({} if self.structure is None else {"outputs": list(self.structure.outputs)}),
-            **({} if self.pooling is None else {"groups": list(self.pooling.groups)}),
-        }
+        return describe(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> InvarianceModel:
@@ -582,51 +440,10 @@ class InvarianceModel(nn.Module):
         Raises:
             ValueError: the kernel (or noise prior, or transform) is the user's own and cannot be rebuilt.
         """
-        if config["backbone"]["type"] != "GaussianProcess":
-            raise ValueError("the network is the user's own object; pass the model: load(path, model=model)")
-        if config["backbone"]["kernel"] is not None:
-            raise ValueError("the kernel is the user's own object; pass the model: load(path, model=model)")
-        orbit = config["orbit"]
-        return cls(
-            GaussianProcess(
-                num_inducing=config["backbone"]["num_inducing"],
-                learn_inducing=config["backbone"]["learn_inducing"],
-            ),
-            from_config(orbit["transform"]),
-            likelihood=config["likelihood"],
-            evidence=evidence_from_config(config["evidence"]),
-            priors=priors_from_config(config["priors"]),
-            num_orbit_samples=orbit["num_samples"],
-            draws=orbit["draws"],
-            orbit_seed=orbit["seed"],
-            augmentation=orbit.get("augmentation"),
-            precision=config["precision"],
-            memory_budget=config["memory_budget"],
-            average=config.get("average", "function"),
-            outputs=config.get("outputs"),
-            groups=config.get("groups"),
-        )
+        return cls(**arguments(config))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """``load_state_dict`` for a model that has not seen the data: sizes its arrays first."""
         for name, part in (("backbone.", self.backbone), ("evidence.", self.evidence)):
             part.prepare_state({key.removeprefix(name): v for key, v in state.items() if key.startswith(name)})
         self.load_state_dict(dict(state))
-
-
-def as_backbone(backbone: Any) -> GaussianProcess | NeuralNetwork:
-    """A backbone as it is, or one made around a kernel or a module.
-
-    Raises:
-        TypeError: none of these.
-    """
-    if isinstance(backbone, GaussianProcess | NeuralNetwork):
-        return backbone
-    if isinstance(backbone, Kernel):
-        return GaussianProcess(backbone)
-    if isinstance(backbone, nn.Module):
-        return NeuralNetwork(backbone)
-    raise TypeError(
-        "backbone: expected a bayesinv.GaussianProcess, a GPyTorch kernel, a bayesinv.NeuralNetwork or a "
-        f"torch.nn.Module, got {type(backbone).__name__}"
-    )

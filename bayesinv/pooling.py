@@ -13,29 +13,25 @@ and files treat them as they treat any others. The groups of a symmetry are one 
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.errors import DataError, ExtentError
+from bayesinv.errors import ExtentError
 from bayesinv.extents import SITE_PREFIX, Extents, ProbitInterval, Truncated, UniformExtent
+from bayesinv.groups import LARGEST_SPREAD, Grouped, spread_name
 from bayesinv.randomness import seeded
-from bayesinv.transforms import Coordinate, Transform
+from bayesinv.transforms import Coordinate
 
-__all__ = ["NEW_GROUP", "Grouped", "PooledExtent", "PooledExtents", "as_groups"]
+__all__ = ["PooledExtent", "PooledExtents"]
 
-NEW_GROUP = -1  # the number of a group that training has not seen
-LARGEST_SPREAD = 2.0  # of τ, in standard deviations of the population; groups then lie at both ends
 TYPICAL_SPREAD = 0.5
-ALIKE = 0.1  # a spread below this moves a group by less than four hundredths of the largest extent
 _SMALLEST_SPREAD = 0.02  # density of the groups stays finite where they are all but equal
 _EDGE = 1e-12
 
@@ -103,100 +99,6 @@ def _probit(share: Tensor) -> Tensor:
     return torch.special.ndtri(share.clamp(_EDGE, 1.0 - _EDGE))
 
 
-class Grouped(Transform):
-    """The coordinates of a transform: the population's, its spreads, and those of every group.
-
-    Args:
-        inner: T, with K coordinates.
-        groups: what the G groups are called, in the order of their numbers in the data.
-
-    Raises:
-        ValueError: fewer than two groups, or two of one name.
-
-    Example:
-        >>> from bayesinv.transforms import Affine2d
-        >>> Grouped(Affine2d(["rotation"]), ["site A", "site B"]).names
-        ('rotation', 'rotation spread', 'rotation[site A]', 'rotation[site B]')
-    """
-
-    inner: Transform
-
-    def __init__(self, inner: Transform, groups: Sequence[str]):
-        super().__init__()
-        if isinstance(groups, str):
-            raise ValueError(f"groups: expected a sequence of names such as ['site A', 'site B'], got {groups!r}")
-        self.groups = tuple(str(group) for group in groups)
-        if len(self.groups) < 2 or len(set(self.groups)) < len(self.groups):
-            raise ValueError(f"groups: expected at least two names, no two of them equal, got {list(self.groups)}")
-        # Not a submodule: the orbit owns it, and a state with its arrays twice would be another file format.
-        object.__setattr__(self, "inner", inner)
-
-    @property
-    def coordinates(self) -> tuple[Coordinate, ...]:
-        """Population, spreads, then group by group."""
-        spreads = tuple(
-            Coordinate(_spread(c.name), "sd", LARGEST_SPREAD, meaning=f"How far groups differ in {c.name}.")
-            for c in self.inner.coordinates
-        )
-        # An amount, which no copy draws: without a sign before it.
-        spreads = tuple(dataclasses.replace(c, distribution="one_sided") for c in spreads)
-        each = tuple(
-            dataclasses.replace(c, name=f"{c.name}[{group}]") for group in self.groups for c in self.inner.coordinates
-        )
-        return (*self.inner.coordinates, *spreads, *each)
-
-    def transform(
-        self, x: Float[Tensor, batch * event], t: Float[Tensor, "batch columns"]
-    ) -> Float[Tensor, batch * event]:
-        """T_t x with the coordinates of the population or of one group; spreads move nothing.
-
-        Raises:
-            ValueError: an example with coordinates of several groups.
-        """
-        self.check_coordinates(t, batch=len(x))
-        K = self.inner.num_coordinates
-        blocks = torch.cat([t[:, None, :K], t[:, 2 * K :].unflatten(1, (len(self.groups), K))], 1)
-        if bool(((blocks != 0).any(-1).sum(-1) > 1).any()):
-            raise ValueError(
-                "an input can be moved by the coordinates of one group at a time, and those of several are not zero; "
-                f"set all but one group's to zero, of {', '.join(self.groups)}"
-            )
-        moves = blocks.sum(1)  # (batch, K)
-        columns = [t.new_zeros(len(t)) if k is None else moves[:, k] for k in self.inner.columns]
-        return self.inner.transform(x, torch.stack(columns, -1))
-
-    def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " columns"]:
-        """Those of the transform for population and groups; a spread under which groups are alike."""
-        inner = self.inner.negligible(event_shape)
-        return torch.cat([inner, torch.full_like(inner, ALIKE), inner.repeat(len(self.groups))])
-
-    def check_input(self, x: object) -> None:
-        """As the transform does."""
-        self.inner.check_input(x)
-
-    def config(self) -> dict[str, Any]:
-        """A JSON-able description."""
-        return {"type": "Grouped", "inner": self.inner.config(), "groups": list(self.groups)}
-
-    def by_group(self, eta: Float[Tensor, "*draws columns"]) -> Float[Tensor, "*draws G K"]:
-        """η_gk of every group.
-
-        Raises:
-            ValueError: another number of extents.
-        """
-        G, K = len(self.groups), self.inner.num_coordinates
-        if eta.shape[-1:] != torch.Size([(G + 2) * K]):
-            raise ValueError(
-                f"expected {(G + 2) * K} extents, {K} of the population, {K} spreads and {K} for each of {G} groups, "
-                f"got shape {tuple(eta.shape)}"
-            )
-        return eta[..., 2 * K :].unflatten(-1, (G, K))
-
-
-def _spread(symmetry: str) -> str:
-    return f"{symmetry} spread"
-
-
 class PooledExtents(Extents):
     """The prior over population, spreads and groups.
 
@@ -213,7 +115,7 @@ class PooledExtents(Extents):
     def __init__(self, structure: Grouped, priors: Mapping[str, Any] | None = None):
         inner = structure.inner.coordinates
         given = dict(priors or {})
-        known = {c.name for c in inner} | {_spread(c.name) for c in inner}
+        known = {c.name for c in inner} | {spread_name(c.name) for c in inner}
         unknown = sorted(set(given) - known)
         if unknown:
             raise ExtentError(
@@ -225,14 +127,14 @@ class PooledExtents(Extents):
         for c in inner:
             population = given.get(c.name, UniformExtent(0.0, c.largest))
             latent = isinstance(population, torch.distributions.Distribution)
-            if not latent and given.get(_spread(c.name)) not in (None, 0.0):
+            if not latent and given.get(spread_name(c.name)) not in (None, 0.0):
                 raise ExtentError(
-                    f"priors[{_spread(c.name)!r}]: {c.name} is fixed at {population!r} for all groups, which leaves no "
-                    f"spread; leave it out, or give {c.name} a distribution"
+                    f"priors[{spread_name(c.name)!r}]: {c.name} is fixed at {population!r} for all groups, which "
+                    f"leaves no spread; leave it out, or give {c.name} a distribution"
                 )
             default = Truncated(dist.HalfNormal(TYPICAL_SPREAD), high=LARGEST_SPREAD) if latent else 0.0
             complete[c.name] = population
-            complete[_spread(c.name)] = given.get(_spread(c.name), default)
+            complete[spread_name(c.name)] = given.get(spread_name(c.name), default)
             # The support is what a group's own entry is for; its density is in log_prior.
             complete |= {
                 f"{c.name}[{g}]": UniformExtent(0.0, c.largest) if latent else population for g in structure.groups
@@ -247,7 +149,7 @@ class PooledExtents(Extents):
     @property
     def sites(self) -> dict[str, int | list[int]]:
         """One site for a population extent and a spread, one vector for the groups of a symmetry."""
-        own = {c.name for c in self._pooled} | {_spread(c.name) for c in self._pooled}
+        own = {c.name for c in self._pooled} | {spread_name(c.name) for c in self._pooled}
         found: dict[str, int | list[int]] = {
             SITE_PREFIX + name: k for k, name in enumerate(self.symmetries) if name in own and name in self.priors
         }
@@ -332,7 +234,7 @@ class PooledExtents(Extents):
         return [self.symmetries.index(f"{coordinate.name}[{group}]") for group in self.groups]
 
     def _spread_of(self, coordinate: Coordinate, values: Mapping[str, Tensor]) -> Tensor:
-        name = _spread(coordinate.name)
+        name = spread_name(coordinate.name)
         if name in self.priors:
             return values[SITE_PREFIX + name]
         return torch.tensor(self.fixed[name], dtype=torch.float64)
@@ -340,59 +242,9 @@ class PooledExtents(Extents):
     def _group_prior(self, site: str, draws: Float[Tensor, "J columns"]) -> PooledExtent:
         """Of one group, at every draw of population and spread."""
         c = next(c for c in self._pooled if _site_of_groups(c) == site)
-        population, spread = (draws[:, self.symmetries.index(name)] for name in (c.name, _spread(c.name)))
+        population, spread = (draws[:, self.symmetries.index(name)] for name in (c.name, spread_name(c.name)))
         return PooledExtent(population, spread, c.largest)
 
 
 def _site_of_groups(coordinate: Coordinate) -> str:
     return f"{SITE_PREFIX}{coordinate.name}[groups]"
-
-
-def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool = False) -> Int64[Tensor, " n"]:
-    """The number of every example's group.
-
-    Args:
-        groups: (n,) numbers 0..G-1, or names; None, -1 or a name that is not there is a group not seen in training.
-        names: of the G groups.
-        num_inputs: n.
-        training: whether unseen groups are refused.
-
-    Raises:
-        DataError: what was expected, what came, and what to do.
-
-    Example:
-        >>> as_groups(["b", "a", "b"], ["a", "b"], 3)
-        tensor([1, 0, 1])
-    """
-    known = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
-    if groups is None:
-        if training:
-            raise DataError(
-                f"the model has extents for {len(names)} groups, and the data do not say which example is of which; "
-                f"fit bayesinv.Data(x, y, groups=numbers), with the numbers {known}"
-            )
-        return torch.full((num_inputs,), NEW_GROUP)
-    if isinstance(groups, str | int):
-        raise DataError(f"groups: expected an entry for each of {num_inputs} inputs, got {groups!r}; known are {known}")
-    entries = groups.tolist() if hasattr(groups, "tolist") else list(groups)
-    if len(entries) != num_inputs:
-        raise DataError(f"groups holds {len(entries)} entries for {num_inputs} inputs; expected one for each")
-    if entries and all(isinstance(entry, str) for entry in entries):
-        strangers = sorted(set(entries) - set(names))
-        if strangers:
-            warnings.warn(
-                f"groups: {', '.join(map(repr, strangers))} not among {', '.join(names)}, so taken for groups that "
-                f"training has not seen, with extents from the population; {NEW_GROUP} says so without this warning",
-                UserWarning,
-                stacklevel=2,
-            )
-        entries = [names.index(entry) if entry in names else NEW_GROUP for entry in entries]
-    wrong = [entry for entry in entries if isinstance(entry, bool) or not isinstance(entry, int)]
-    if wrong:
-        raise DataError(f"groups: expected whole numbers or names, got {wrong[0]!r}; known are {known}")
-    lowest = 0 if training else NEW_GROUP
-    outside = sorted({entry for entry in entries if not lowest <= entry < len(names)})
-    if outside:
-        unseen = "" if training else f", or {NEW_GROUP} for a group that training has not seen"
-        raise DataError(f"groups: {outside[0]} is no group of this model; expected {known}{unseen}")
-    return torch.tensor(entries, dtype=torch.int64)

@@ -6,6 +6,7 @@ treat them as they treat any others; only the prior over functions knows which b
 """
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,14 +18,77 @@ from bayesinv.errors import ExtentError
 from bayesinv.orbits import Orbit
 from bayesinv.transforms import Coordinate, Transform
 
-__all__ = ["PerOutput", "PerOutputOrbit", "priors_per_output"]
+__all__ = ["Blocks", "PerOutput", "PerOutputOrbit", "priors_per_output"]
 
 
 def _named(symmetry: str, output: str) -> str:
     return f"{symmetry}[{output}]"
 
 
-class PerOutput(Transform):
+class Blocks(Transform):
+    """The coordinates of a transform several times over, a block of them for each of some names.
+
+    A copy of an input is moved by one block alone.
+
+    Args:
+        inner: T, with K coordinates.
+        kind: what the names are of, for messages: "output" or "group".
+        names: of the blocks, in order.
+        example: such names, for messages.
+
+    Raises:
+        ValueError: fewer than two names, or two alike.
+    """
+
+    inner: Transform
+
+    def __init__(self, inner: Transform, kind: str, names: Sequence[str], example: Sequence[str]):
+        super().__init__()
+        if isinstance(names, str):
+            raise ValueError(f"{kind}s: expected a sequence of names such as {list(example)}, got the text {names!r}")
+        self.kind, self.blocks = kind, tuple(str(name) for name in names)
+        if len(self.blocks) < 2 or len(set(self.blocks)) < len(self.blocks):
+            raise ValueError(f"{kind}s: expected at least two names, no two of them equal, got {list(self.blocks)}")
+        # Not a submodule: the orbit owns it, and a state with its arrays twice would be another file format.
+        object.__setattr__(self, "inner", inner)
+
+    @abstractmethod
+    def moves(self, t: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch blocks K"]:
+        """What moves an input, block by block."""
+
+    def transform(
+        self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch columns"]
+    ) -> Float[Tensor, "batch *event"]:
+        """T_t x with the coordinates of one block, those of all others zero; auxiliary numbers are zero.
+
+        Raises:
+            ValueError: an example with coordinates of several blocks.
+        """
+        self.check_coordinates(t, batch=len(x))
+        blocks = self.moves(t)
+        if bool(((blocks != 0).any(-1).sum(-1) > 1).any()):
+            raise ValueError(
+                f"an input can be moved by the coordinates of one {self.kind} at a time, and those of several are not "
+                f"zero; set all but one {self.kind}'s to zero, of {', '.join(self.blocks)}"
+            )
+        moves = blocks.sum(1)  # (batch, K)
+        columns = [t.new_zeros(len(t)) if k is None else moves[:, k] for k in self.inner.columns]
+        return self.inner.transform(x, torch.stack(columns, -1))
+
+    def named(self, block: str) -> tuple[Coordinate, ...]:
+        """The coordinates of one block, ``rotation[6]``."""
+        return tuple(dataclasses.replace(c, name=_named(c.name, block)) for c in self.inner.coordinates)
+
+    def check_input(self, x: object) -> None:
+        """As the transform does."""
+        self.inner.check_input(x)
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description."""
+        return {"type": type(self).__name__, "inner": self.inner.config(), f"{self.kind}s": list(self.blocks)}
+
+
+class PerOutput(Blocks):
     """The coordinates of a transform, once for every output: C·K of them, output by output.
 
     An input has no output before it is predicted, so that it is moved by the coordinates of one output at a time.
@@ -42,57 +106,26 @@ class PerOutput(Transform):
         ('rotation[6]', 'rotation[9]')
     """
 
-    inner: Transform
-
     def __init__(self, inner: Transform, outputs: Sequence[str]):
-        super().__init__()
-        if isinstance(outputs, str):
-            raise ValueError(f"outputs: expected a sequence of names such as ['6', '9'], got the text {outputs!r}")
-        self.outputs = tuple(str(output) for output in outputs)
-        if len(self.outputs) < 2 or len(set(self.outputs)) < len(self.outputs):
-            raise ValueError(f"outputs: expected at least two names, no two of them equal, got {list(self.outputs)}")
-        # Not a submodule: the orbit owns it, and a state with its arrays twice would be another file format.
-        object.__setattr__(self, "inner", inner)
+        super().__init__(inner, "output", outputs, ("6", "9"))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the C outputs."""
+        return self.blocks
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
         """Output by output, each with the K of the transform."""
-        return tuple(
-            dataclasses.replace(c, name=_named(c.name, output))
-            for output in self.outputs
-            for c in self.inner.coordinates
-        )
+        return tuple(c for output in self.outputs for c in self.named(output))
 
-    def transform(
-        self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch CK"]
-    ) -> Float[Tensor, "batch *event"]:
-        """T_t x with the coordinates of one output, those of all others zero; auxiliary numbers are zero.
-
-        Raises:
-            ValueError: an example with coordinates of several outputs.
-        """
-        self.check_coordinates(t, batch=len(x))
-        blocks = by_output(self, t)  # (batch, C, K)
-        if bool(((blocks != 0).any(-1).sum(-1) > 1).any()):
-            raise ValueError(
-                "an input can be moved by the coordinates of one output at a time, and those of several are not zero; "
-                f"set all but one output's to zero, of {', '.join(self.outputs)}"
-            )
-        moves = blocks.sum(-2)  # (batch, K)
-        columns = [t.new_zeros(len(t)) if k is None else moves[:, k] for k in self.inner.columns]
-        return self.inner.transform(x, torch.stack(columns, -1))
+    def moves(self, t: Float[Tensor, "batch CK"]) -> Float[Tensor, "batch C K"]:
+        """Those of every output."""
+        return by_output(self, t)
 
     def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " CK"]:
         """Those of the transform, repeated for every output."""
         return self.inner.negligible(event_shape).repeat(len(self.outputs))
-
-    def check_input(self, x: object) -> None:
-        """As the transform does."""
-        self.inner.check_input(x)
-
-    def config(self) -> dict[str, Any]:
-        """A JSON-able description."""
-        return {"type": "PerOutput", "inner": self.inner.config(), "outputs": list(self.outputs)}
 
 
 def priors_per_output(structure: PerOutput, priors: Mapping[str, Any] | None) -> dict[str, Any]:

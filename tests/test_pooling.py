@@ -13,7 +13,8 @@ from bayesinv.checks.orbit import blur_matched_null, orbit_sensitivity
 from bayesinv.data import Data, as_data
 from bayesinv.errors import DataError, ExtentError
 from bayesinv.extents import UniformExtent, sample_extents
-from bayesinv.pooling import NEW_GROUP, Grouped, PooledExtent, PooledExtents, as_groups
+from bayesinv.groups import NEW_GROUP, Grouped, as_groups
+from bayesinv.pooling import PooledExtent, PooledExtents
 from bayesinv.report.sections import furthest, orbits
 from bayesinv.transforms import Affine2d, Compose, Flip
 

@@ -1,0 +1,140 @@
+"""Groups in the data: the coordinates that they have, and which example is of which group."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bayesinv.errors import DataError
+from bayesinv.structure import Blocks
+from bayesinv.transforms import Coordinate, Transform
+
+__all__ = ["LARGEST_SPREAD", "NEW_GROUP", "Grouped", "as_groups", "spread_name"]
+
+NEW_GROUP = -1  # the number of a group that training has not seen
+LARGEST_SPREAD = 2.0  # of τ, in standard deviations of the population; groups then lie at both ends
+ALIKE = 0.1  # a spread below this moves a group by less than four hundredths of the largest extent
+
+
+class Grouped(Blocks):
+    """The coordinates of a transform: the population's, its spreads, and those of every group.
+
+    Args:
+        inner: T, with K coordinates.
+        groups: what the G groups are called, in the order of their numbers in the data.
+
+    Raises:
+        ValueError: fewer than two groups, or two of one name.
+
+    Example:
+        >>> from bayesinv.transforms import Affine2d
+        >>> Grouped(Affine2d(["rotation"]), ["site A", "site B"]).names
+        ('rotation', 'rotation spread', 'rotation[site A]', 'rotation[site B]')
+    """
+
+    def __init__(self, inner: Transform, groups: Sequence[str]):
+        super().__init__(inner, "group", groups, ("site A", "site B"))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the G groups."""
+        return self.blocks
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """Population, spreads, then group by group."""
+        spreads = tuple(
+            # An amount, which no copy draws: without a sign before it.
+            Coordinate(
+                spread_name(c.name),
+                "sd",
+                LARGEST_SPREAD,
+                meaning=f"How far groups differ in {c.name}.",
+                distribution="one_sided",
+            )
+            for c in self.inner.coordinates
+        )
+        return (*self.inner.coordinates, *spreads, *(c for group in self.groups for c in self.named(group)))
+
+    def moves(self, t: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch blocks K"]:
+        """Those of the population, and those of every group; spreads move nothing."""
+        return torch.cat([t[:, None, : self.inner.num_coordinates], self.by_group(t)], 1)
+
+    def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " columns"]:
+        """Those of the transform for population and groups; a spread under which groups are alike."""
+        inner = self.inner.negligible(event_shape)
+        return torch.cat([inner, torch.full_like(inner, ALIKE), inner.repeat(len(self.groups))])
+
+    def by_group(self, eta: Float[Tensor, "*draws columns"]) -> Float[Tensor, "*draws G K"]:
+        """η_gk of every group.
+
+        Raises:
+            ValueError: another number of extents.
+        """
+        G, K = len(self.groups), self.inner.num_coordinates
+        if eta.shape[-1:] != torch.Size([(G + 2) * K]):
+            raise ValueError(
+                f"expected {(G + 2) * K} extents, {K} of the population, {K} spreads and {K} for each of {G} groups, "
+                f"got shape {tuple(eta.shape)}"
+            )
+        return eta[..., 2 * K :].unflatten(-1, (G, K))
+
+
+def spread_name(symmetry: str) -> str:
+    """What the spread of the groups in a symmetry is called."""
+    return f"{symmetry} spread"
+
+
+def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool = False) -> Int64[Tensor, " n"]:
+    """The number of every example's group.
+
+    Args:
+        groups: (n,) numbers 0..G-1, or names; None, -1 or a name that is not there is a group not seen in training.
+        names: of the G groups.
+        num_inputs: n.
+        training: whether unseen groups are refused.
+
+    Raises:
+        DataError: what was expected, what came, and what to do.
+
+    Example:
+        >>> as_groups(["b", "a", "b"], ["a", "b"], 3)
+        tensor([1, 0, 1])
+    """
+    known = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
+    if groups is None:
+        if training:
+            raise DataError(
+                f"the model has extents for {len(names)} groups, and the data do not say which example is of which; "
+                f"fit bayesinv.Data(x, y, groups=numbers), with the numbers {known}"
+            )
+        return torch.full((num_inputs,), NEW_GROUP)
+    if isinstance(groups, str | int):
+        raise DataError(f"groups: expected an entry for each of {num_inputs} inputs, got {groups!r}; known are {known}")
+    entries = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(entries) != num_inputs:
+        raise DataError(f"groups holds {len(entries)} entries for {num_inputs} inputs; expected one for each")
+    if entries and all(isinstance(entry, str) for entry in entries):
+        strangers = sorted(set(entries) - set(names))
+        if strangers:
+            warnings.warn(
+                f"groups: {', '.join(map(repr, strangers))} not among {', '.join(names)}, so taken for groups that "
+                f"training has not seen, with extents from the population; {NEW_GROUP} says so without this warning",
+                UserWarning,
+                stacklevel=2,
+            )
+        entries = [names.index(entry) if entry in names else NEW_GROUP for entry in entries]
+    wrong = [entry for entry in entries if isinstance(entry, bool) or not isinstance(entry, int)]
+    if wrong:
+        raise DataError(f"groups: expected whole numbers or names, got {wrong[0]!r}; known are {known}")
+    lowest = 0 if training else NEW_GROUP
+    outside = sorted({entry for entry in entries if not lowest <= entry < len(names)})
+    if outside:
+        unseen = "" if training else f", or {NEW_GROUP} for a group that training has not seen"
+        raise DataError(f"groups: {outside[0]} is no group of this model; expected {known}{unseen}")
+    return torch.tensor(entries, dtype=torch.int64)

@@ -1,0 +1,136 @@
+"""What an :class:`InvarianceModel` refuses: parts that do not go together, and data that do not fit them.
+
+The first four functions are for its constructor, the others for when it meets data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bayesinv.backbones.invariant_network import AVERAGES
+from bayesinv.data import Data
+from bayesinv.errors import DataError
+from bayesinv.evidence import NetworkEvidence
+from bayesinv.evidence.collapsed import CollapsedEvidence
+from bayesinv.groups import as_groups
+from bayesinv.randomness import seeded
+
+if TYPE_CHECKING:
+    from bayesinv.model import InvarianceModel
+
+
+def check_outputs(model: InvarianceModel, average: str) -> None:
+    """Raise unless every output can have extents of its own."""
+    if not model.is_network and not isinstance(model.evidence, CollapsedEvidence):
+        raise ValueError(
+            f"outputs: extents for every output need the evidence 'dirichlet', 'polya_gamma' or 'gaussian' of a "
+            f"Gaussian process, or a network, got {model.evidence.name!r}, whose outputs share one orbit; name "
+            "another evidence, or leave outputs out"
+        )
+    if model.likelihood == "bernoulli":
+        raise ValueError(
+            "outputs: a Bernoulli likelihood has a single output, whose extents are those of the model; use "
+            'likelihood="categorical" with a network of two outputs, or leave outputs out'
+        )
+    if average != "function" and average in AVERAGES:
+        raise ValueError(
+            f'outputs: extents for every output take average="function", got {average!r}: the probabilities of the '
+            "classes, each averaged over copies of its own, do not sum to one"
+        )
+    if model.output_action is not None:
+        raise ValueError(
+            "outputs: outputs that move with the input move by one transform, and extents for every output are one "
+            "for each; leave outputs or output_action out"
+        )
+
+
+def check_groups(model: InvarianceModel) -> None:
+    """Raise unless every group can have extents of its own."""
+    if model.structure is not None:
+        raise ValueError("outputs and groups: there are no extents for every output of every group; leave one out")
+    if not isinstance(model.evidence, CollapsedEvidence):
+        raise ValueError(
+            f"groups: extents for every group need a Gaussian process and the evidence 'dirichlet', 'polya_gamma' "
+            f"or 'gaussian', got {model.evidence.name!r}, which has one orbit for all; use "
+            "InvarianceModel(bayesinv.GaussianProcess(), ..., groups=...), or leave groups out"
+        )
+
+
+def check_exact(model: InvarianceModel) -> None:
+    """Raise unless the covariance of the inputs can stand in for inducing values."""
+    if not isinstance(model.evidence, CollapsedEvidence) or model.structure is not None or model.pooling is not None:
+        raise ValueError(
+            "num_inducing=None: the exact covariance goes with the collapsed evidences ('dirichlet', "
+            "'polya_gamma', 'gaussian') and extents in common; "
+            "give a number of inducing values, such as num_inducing=150"
+        )
+
+
+def check_average(model: InvarianceModel, average: str) -> None:
+    """Raise unless the evidence takes this average over the copies."""
+    averages = model.evidence.averages if isinstance(model.evidence, NetworkEvidence) else ("function",)
+    if average not in averages:
+        known = "" if average in AVERAGES else f" (known are {list(AVERAGES)})"
+        raise ValueError(f"average: the {model.evidence.name} evidence takes {list(averages)}, got {average!r}{known}")
+
+
+def check_data(model: InvarianceModel, data: Data) -> None:
+    """Raise unless the data have the groups and the outputs that the model has extents for."""
+    if model.groups is not None:
+        as_groups(data.groups, model.groups, len(data), training=True)
+    if model.structure is not None and data.num_outputs != len(model.structure.outputs):
+        raise DataError(
+            f"the model has extents for {len(model.structure.outputs)} outputs, "
+            f"{', '.join(model.structure.outputs)}, and the data have {data.num_outputs}; "
+            "name each of them, in order"
+        )
+
+
+def check_network(model: InvarianceModel, num_outputs: int, data: Data) -> None:
+    """Raise unless the network has an output for every class, or for every target."""
+    wanted = data.num_outputs
+    if model.structure is not None and num_outputs != wanted:
+        raise DataError(
+            f"the network has {num_outputs} outputs and the model extents for {wanted}; make its last layer "
+            f"{wanted} wide, or name each of its outputs"
+        )
+    if model.likelihood == "gaussian" and num_outputs != wanted:
+        raise DataError(
+            f"the network has {num_outputs} outputs and y {wanted} columns; make its last layer {wanted} wide"
+        )
+    if model.likelihood == "bernoulli" and num_outputs != 1:
+        raise DataError(
+            f"the network has {num_outputs} outputs; a Bernoulli likelihood takes one logit, that of label 1: make "
+            'its last layer one wide, or use likelihood="categorical"'
+        )
+    if model.likelihood == "categorical" and num_outputs < max(2, wanted):
+        raise DataError(
+            f"the network has {num_outputs} outputs for {wanted} classes; make its last layer {wanted} wide "
+            "(logits, without a softmax)"
+        )
+
+
+def check_cells(model: InvarianceModel, data: Data) -> None:
+    """Raise unless the network's output has the shape of the targets, and moves as the action says."""
+    with torch.no_grad(), seeded(0):
+        outputs = model.network(data.x[:2])
+    cells, wanted = tuple(outputs.shape[2:]), tuple(data.y.shape[1:]) if model.likelihood != "gaussian" else ()
+    if cells and model.structure is not None:
+        raise DataError(
+            f"outputs: extents for every output are for networks that return (n, C), and {tuple(outputs.shape)} "
+            "came; leave outputs out for maps"
+        )
+    if cells != wanted:
+        cure = "flatten or pool what is left of the event axes inside it" if not wanted else "resize one of the two"
+        raise DataError(
+            f"the network has to return {('n', 'C', *wanted)} for targets {('n', *data.y.shape[1:])}, and "
+            f"{('n', *outputs.shape[1:])} came; {cure}".replace("'", "")
+        )
+    if model.output_action is not None:
+        t = torch.zeros(1, model.transform.num_columns, dtype=torch.float64, device=outputs.device)
+        try:
+            model.output_action.inverse(outputs[None], t)
+        except ValueError as error:
+            raise DataError(str(error)) from error
