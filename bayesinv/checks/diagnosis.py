@@ -218,10 +218,13 @@ def _orbit_measured(posterior: InvariancePosterior) -> list[Verdict]:
 def _classes(posterior: InvariancePosterior) -> list[Verdict]:
     if posterior.model.likelihood != "categorical":
         return []
-    counts = torch.bincount(posterior.data.y.cpu(), minlength=posterior.data.num_outputs)
-    share, fewest = float(counts.max() / counts.sum()), int(counts.min())
+    labels = posterior.data.y.cpu().reshape(len(posterior.data), -1)  # (n, 1), or (n, cells) of maps
+    # Examples that hold a class: the cells of one map are no examples of their own.
+    counts = torch.stack([(labels == c).any(1).sum() for c in range(posterior.data.num_outputs)])
+    share, fewest = float(labels.flatten().bincount().max() / labels.numel()), int(counts.min())
     if share > LARGEST_CLASS_SHARE:
-        message = f"{share:.0%} of the training labels are of one class."
+        what = "labels" if posterior.data.y.ndim == 1 else "cells"
+        message = f"{share:.0%} of the training {what} are of one class."
         return [Verdict("classes", "note", message, "Look at log loss and class by class rather than at accuracy.")]
     if fewest < FEWEST_PER_CLASS:
         rare = [c for c, count in enumerate(counts.tolist()) if count < FEWEST_PER_CLASS]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesinv.checks.verdicts import Verdict
 from bayesinv.data import Data, as_data
-from bayesinv.metrics import calibration_error
+from bayesinv.metrics import calibration_error, standard_error
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
@@ -92,7 +92,7 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
     """Whether predictions on new data are as sure as they should be.
 
     For real targets a Kolmogorov-Smirnov test of u against uniform, output by output; for classes the distance between
-    mean confidence and accuracy in standard errors.
+    mean confidence and accuracy in standard errors, which for maps are those of a mean over maps.
 
     Args:
         posterior: a fit.
@@ -117,8 +117,10 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
     confidence = probs.double().max(-1).values
     right = (probs.argmax(-1) == test.y.cpu()).double()
     gap = float((confidence - right).mean())
-    # Under calibration each example is right with probability `confidence`.
-    error = math.sqrt(float((confidence * (1 - confidence)).sum())) / len(confidence)
+    if right.ndim == 1:  # under calibration each example is right with probability `confidence`
+        error = math.sqrt(float((confidence * (1 - confidence)).sum())) / len(confidence)
+    else:  # cells of one map are right or wrong together
+        error = standard_error((confidence - right).flatten(1).mean(1)) if len(right) > 1 else math.inf
     message = (
         f"Mean confidence {float(confidence.mean()):.3f} against accuracy {float(right.mean()):.3f} on {len(right)} "
         f"examples; calibration error {calibration_error(probs, test.y.cpu()):.3f}."

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from bayesinv import GaussianProcess
+from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.checks import Verdict, Verdicts
 from bayesinv.data import Data
 from bayesinv.posterior import InvariancePosterior
@@ -119,6 +120,36 @@ def test_class_balance():
     assert rare.level == "note" and "Classes 1 have fewer than 5" in rare.message
     assert "one class" in with_labels([0] * 96 + [1] * 4).check().named("classes")[0].message
     assert levels(make_posterior("gaussian"), "classes") == []
+
+
+def make_maps(share: float, num_maps: int = 8) -> InvariancePosterior:
+    """A network of maps of three classes, of which the first has that share of the cells and the last one cell."""
+    x = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8).repeat(num_maps, 1, 1, 1)
+    y = (x[:, 0] > share).long()
+    y[0, 7, 7] = 2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = InvarianceModel(nn.Conv2d(1, 3, 3, padding=1), "rotation", num_orbit_samples=2, evidence="plugin")
+    model.initialise(Data(x, y, 3))
+    return InvariancePosterior(model, Data(x, y, 3), make_result(extents=draws_of(grid(0.1, 0.4))))
+
+
+def test_classes_of_maps_are_counted_by_maps():
+    (verdict,) = make_maps(0.5).check().named("classes")
+    assert verdict.level == "note" and "Classes 2 have fewer than 5 training examples; the fewest is 1." in str(verdict)
+    (verdict,) = make_maps(0.95).check().named("classes")
+    assert verdict.message == "94% of the training cells are of one class."
+
+
+def test_predictions_of_maps_are_judged_map_by_map():
+    posterior = make_maps(0.5)
+    probs = posterior.predict(posterior.data.x).probs
+    (verdict,) = posterior.check(test=posterior.data).named("predictive")
+    right = float((probs.argmax(-1) == posterior.data.y).double().mean())
+    assert f"accuracy {right:.3f} on 8 examples" in verdict.message
+    # Eight maps that are alike have no error of their own, so that any gap counts; a single map cannot tell.
+    assert verdict.level == "note"
+    assert levels(posterior, "predictive", test=Data(posterior.data.x[:1], posterior.data.y[:1], 3)) == ["ok"]
 
 
 def test_guides_that_agree_and_that_do_not():
