@@ -41,7 +41,7 @@ STYLE: Any = {
 
 
 def plot_extents(
-    posterior: "bayesinv.posterior.InvariancePosterior", reweighted: bool = False
+    posterior: "bayesinv.posterior.InvariancePosterior", *, reweighted: bool = False
 ) -> "matplotlib.figure.Figure":
     """Prior against posterior, one panel for each symmetry that is not fixed.
 
@@ -138,6 +138,7 @@ def plot_orbit(
 
     Raises:
         DataError: x does not look like the training inputs.
+        TypeError: a name in the place of the image.
         ValueError: x is not one image of 1 or 3 channels, or fewer than one copy.
         KeyError: no such symmetry.
     """
@@ -318,6 +319,8 @@ def _one_image(posterior: "bayesinv.posterior.InvariancePosterior", x: Any) -> T
     event = posterior.data.event_shape
     if len(event) != 3 or event[0] not in (1, 3):
         raise ValueError(f"plot_orbit draws images of 1 or 3 channels; this model's inputs have shape {event}")
+    if isinstance(x, str):
+        raise TypeError(f"plot_orbit takes an image first: plot_orbit(x, {x!r})")
     image = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
     image = posterior.check_inputs(image[None] if image.ndim == 3 else image)
     if len(image) != 1:

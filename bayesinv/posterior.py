@@ -106,8 +106,11 @@ class InvariancePosterior:
         """The log weights (draws,) to use: None, all alike, unless `reweighted`.
 
         Raises:
+            TypeError: `reweighted` is neither True nor False, such as the name of a symmetry in its place.
             ValueError: `reweighted`, but the draws carry no weights.
         """
+        if not isinstance(reweighted, bool | np.bool_):
+            raise TypeError(f"reweighted: expected True or False, got {reweighted!r}; give arguments by name")
         if not reweighted:
             return None
         if self.result.log_weights is None:
@@ -371,10 +374,20 @@ class InvariancePosterior:
 
         return write_report(self, path, **options)
 
-    def plot_extents(self, reweighted: bool = False) -> "matplotlib.figure.Figure":
-        """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`."""
+    def plot_extents(self, *symmetries: str, reweighted: bool = False) -> "matplotlib.figure.Figure":
+        """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`.
+
+        Raises:
+            TypeError: anything given by position: all learned symmetries are drawn.
+        """
         from bayesinv import plots
 
+        if symmetries:
+            raise TypeError(
+                "plot_extents() draws every learned symmetry and takes reweighted=... by name alone, and "
+                f"{', '.join(map(repr, symmetries))} came; for one symmetry use plot_evidence({self.symmetries[0]!r}) "
+                f"or, for images, plot_orbit(x, {self.symmetries[0]!r})"
+            )
         return plots.plot_extents(self, reweighted=reweighted)
 
     def plot_orbit(

@@ -137,6 +137,15 @@ def test_what_cannot_be_drawn():
         InvariancePosterior(fixed, make_data(), result).plot_extents()
 
 
+def test_a_name_in_the_wrong_place_says_what_to_write():
+    posterior = make_posterior(weighted=True)
+    with pytest.raises(TypeError, match=r"'rotation' came; .*plot_evidence\('rotation'\)"):
+        posterior.plot_extents("rotation")
+    with pytest.raises(TypeError, match=r"plot_orbit\(x, 'rotation'\)"):
+        posterior.plot_orbit("rotation")
+    assert posterior.plot_extents(reweighted=True).axes
+
+
 def test_short_traces_and_equal_draws_are_drawn(tmp_path):
     extents = torch.zeros(1, 3, 3, dtype=torch.float64)
     posterior = make_posterior(extents=extents, trace=(-5.0,))

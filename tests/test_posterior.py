@@ -1,5 +1,6 @@
 """InvariancePosterior against a model with closed-form answers, and end to end on a real fit."""
 
+import inspect
 import math
 import warnings
 
@@ -74,6 +75,14 @@ def test_reweighting_follows_the_weights():
     drawn = posterior.sample(100, reweighted=True)[:, 0]
     counts = {round(v, 1): int((drawn == v).sum()) for v in (0.2, 0.4, 0.6)}
     assert counts == {0.2: 4, 0.4: 90, 0.6: 6}
+
+
+def test_reweighted_is_no_name():
+    posterior = make_posterior(weighted=True)
+    log_weights = inspect.unwrap(InvariancePosterior.log_weights)  # without the types that only the tests check
+    with pytest.raises(TypeError, match="reweighted: expected True or False, got 'rotation'; give arguments by name"):
+        log_weights(posterior, "rotation")
+    assert log_weights(posterior, np.True_) is not None and log_weights(posterior, np.False_) is None
 
 
 def test_reweighting_needs_weights():
