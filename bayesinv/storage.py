@@ -139,6 +139,9 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     if model is None:
         model = _rebuild(path, config, header.get("model_error"))
     else:
+        model = copy.deepcopy(model)  # the caller's is left as it is, also where the file does not fit it
+        # Priors that depend on how many examples there are learn it in a fit.
+        model.extents.resolve(int(result.settings.get("num_train", len(data))))
         _check_same(path, config, model)
     if tuple(model.symmetries) != symmetries:
         raise SavedFileError(
@@ -274,8 +277,6 @@ def _rebuild(path: Path, config: Any, reason: Any) -> InvarianceModel:
 
 
 def _with_state(path: Path, model: InvarianceModel, state: dict[str, Tensor]) -> InvarianceModel:
-    # A copy, so that a caller's model is not left half overwritten when the file does not fit it.
-    model = copy.deepcopy(model)
     try:
         model.load_state(state)
     except (KeyError, RuntimeError, ValueError) as error:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import bayesinv
-from bayesinv import GaussianProcess, InvarianceModel, storage
+from bayesinv import GaussianProcess, InvarianceModel, Outward, storage
 from bayesinv.errors import SavedFileError
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
@@ -52,6 +52,32 @@ def rewrite(path, **changes):
     arrays = {k: v for k, v in (arrays | changes).items() if v is not None}
     with open(path, "wb") as file:
         np.savez(file, **arrays)
+
+
+def test_a_prior_that_counts_the_examples_comes_back(tmp_path):
+    """Outward's strength is for each example, and a model that has not been fitted does not know how many there are."""
+
+    def fresh(strength, **arguments):
+        with seeded(0):
+            net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        priors = {"rotation": Outward(strength, **arguments)}
+        return InvarianceModel(net, "rotation", evidence="plugin", priors=priors, num_orbit_samples=2)
+
+    model = fresh(0.1)
+    data = make_data()
+    model.initialise(data, num_total=500)
+    result = make_result(extents=torch.full((1, 20, 1), 0.3, dtype=torch.float64), settings={"num_train": 500})
+    path = InvariancePosterior(model, data, result).save(tmp_path / "outward.npz")
+    given = fresh(0.1)
+    loaded = bayesinv.load(path, model=given)
+    assert loaded.model.extents.priors["rotation"].num_total == 500
+    assert given.extents.priors["rotation"].num_total is None
+    torch.testing.assert_close(
+        loaded.model.extents.log_prior(torch.tensor([1.0])), model.extents.log_prior(torch.tensor([1.0]))
+    )
+    for other in (fresh(0.2), fresh(0.1, num_total=12)):
+        with pytest.raises(SavedFileError, match="differs in priors"):
+            bayesinv.load(path, model=other)
 
 
 @pytest.fixture
