@@ -133,7 +133,8 @@ def compare(
             a level outside (0, 1). DataError: test data that do not fit.
 
     Warns:
-        ComparisonWarning: log evidences that may not be ranked: of different kinds, data or orbits.
+        ComparisonWarning: log evidences that may not be ranked: of different kinds, data or orbits. UserWarning: a fit
+            has extents for groups, and the test data do not say which example is of which.
 
     Reference:
         A. Vehtari, A. Gelman, J. Gabry (2017). Practical Bayesian model evaluation using leave-one-out cross-validation
@@ -163,7 +164,7 @@ def compare(
     rows, densities, extents = [], {}, []
     for name, posterior in posteriors.items():
         weigh = reweighted and posterior.result.log_weights is not None
-        whose = None if posterior.model.groups is None else test.groups
+        whose = posterior.groups_of(test)
         prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed, groups=whose)
         if prediction.probs is not None and prediction.probs.shape[-1] < test.num_outputs:
             raise ValueError(

@@ -1,6 +1,7 @@
 """InvariancePosterior: what a fit returns, and what one can ask of it."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,6 +233,29 @@ class InvariancePosterior:
         weights = counts.to(extents.dtype) / num_samples
         prediction = self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed, groups=groups)
         return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
+
+    def groups_of(self, data: Data, stacklevel: int = 3) -> Tensor | None:
+        """The groups of test data, where the model has extents for each; None where all share them.
+
+        Args:
+            data: with groups or without.
+            stacklevel: of the warning; 3 is the line that called the caller.
+
+        Warns:
+            UserWarning: the model has groups and the data do not say which example is of which, so that all count as
+                one group that training has not seen.
+        """
+        if self.model.groups is None:
+            return None
+        if data.groups is None:
+            warnings.warn(
+                f"the model has extents for {len(self.model.groups)} groups and the test data do not say which example "
+                "is of which, so that all are predicted with the population's, as a new group is; give them as "
+                f"bayesinv.Data(x, y, groups=numbers), with -1 for a new group, in the order {list(self.model.groups)}",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+        return data.groups
 
     def check_inputs(self, x: Any) -> Float[Tensor, "n *event"]:
         """New inputs as a tensor on the device and in the dtype of the training inputs.

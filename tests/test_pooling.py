@@ -273,6 +273,32 @@ def test_groups_for_a_model_without_them():
         plain.predict(data.x, groups=data.groups)
 
 
+def test_test_data_without_groups_are_told_of(posterior):
+    data = images()
+    plain = Data(data.x, data.y)
+    for call in (
+        lambda d: bayesinv.compare({"grouped": posterior}, d),
+        lambda d: posterior.check(test=d),
+        lambda d: bayesinv.checks.probability_integral_transform(posterior, d),
+    ):
+        with pytest.warns(UserWarning, match=r"test data do not say .*groups=numbers.*\['a', 'b', 'c'\]") as caught:
+            call(plain)
+        assert len(caught) == 1
+        call(data)  # warnings are errors
+        call(Data(data.x, data.y, groups=torch.full((24,), NEW_GROUP)))  # said so on purpose
+
+
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
+def test_a_group_without_an_example_is_named():
+    data = images()
+    some = Data(data.x, data.y, groups=data.groups % 2)
+    model = make(symmetries=["rotation"])
+    with pytest.warns(UserWarning, match="no training example is of 'c', .*order") as caught:
+        bayesinv.fit(model, some, seed=0, max_steps=2, num_draws=5)
+    assert sum("no training example" in str(each.message) for each in caught) == 1
+
+
 def test_selection_is_refused(posterior):
     with pytest.raises(ValueError, match="hang together"):
         bayesinv.select(posterior)

@@ -12,7 +12,7 @@ from scipy.stats import kstest, norm
 from torch import Tensor
 
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.data import Data, as_data
+from bayesinv.data import as_data
 from bayesinv.metrics import calibration_error, standard_error
 
 if TYPE_CHECKING:
@@ -37,14 +37,9 @@ def probability_integral_transform(
     if posterior.model.likelihood != "gaussian":
         raise ValueError("probability_integral_transform is for real targets; for classes use reliability")
     test = as_data(data, "gaussian", posterior.model.transform)
-    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=_groups(posterior, test))
+    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test))
     mean, sd = prediction.mean.cpu().double(), prediction.variance.cpu().double().sqrt()  # type: ignore[union-attr]
     return norm.cdf(((test.y.cpu().double() - mean) / sd).numpy())
-
-
-def _groups(posterior: InvariancePosterior, test: Data) -> Any:
-    """Of the test data, where the model asks for them."""
-    return None if posterior.model.groups is None else test.groups
 
 
 def reliability(probs: Float[Tensor, "n C"], y: Int[Tensor, " labels"], num_bins: int = 10) -> pd.DataFrame:
@@ -110,7 +105,7 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
         return Verdict("predictive", "note", message, f"Predictive intervals are too {how} or shifted: plot residuals.")
     classes = posterior.data.num_outputs
     test = as_data(data, "categorical", posterior.model.transform, num_classes=classes)
-    probs = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=_groups(posterior, test)).probs
+    probs = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test)).probs
     if probs is None:
         raise ValueError("a prediction came without class probabilities")
     probs = probs.cpu()

@@ -94,7 +94,8 @@ def fit(
         ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, max_steps reached before a plateau, or too few
             steps over minibatches for the extents to cross their range. Each is a serious verdict of
             ``posterior.check()``. UserWarning: a network that ends in a softmax or has more outputs than there are
-            classes, or images for it that are not scaled.
+            classes, images for it that are not scaled, groups in the data that the model does not tell apart, or
+            groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
@@ -144,6 +145,7 @@ def fit(
             UserWarning,
             stacklevel=2,
         )
+    _warn_of_empty_groups(model, checked)
     schedule = Schedule(max_steps, learning_rate, tolerance)
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
@@ -193,6 +195,22 @@ def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
     texts = (*posterior.result.warnings, *(verdict.text for verdict in serious))
     result = dataclasses.replace(posterior.result, warnings=texts)
     return InvariancePosterior(posterior.model, posterior.data, result)
+
+
+def _warn_of_empty_groups(model: InvarianceModel, data: Data) -> None:
+    """Warn of groups of the model without a single example in the data."""
+    if model.groups is None or data.groups is None:
+        return
+    present = set(data.groups.tolist())
+    empty = [name for number, name in enumerate(model.groups) if number not in present]
+    if empty:
+        warnings.warn(
+            f"no training example is of {', '.join(map(repr, empty))}, so that the extents there are the population's "
+            "and its spread, as for any new group; leave such names out of groups=, and predict with groups=-1 for "
+            f"them, or look whether the numbers are in the order {list(model.groups)}",
+            UserWarning,
+            stacklevel=3,  # the line that called fit
+        )
 
 
 def _as_model(model: Any, data: Any) -> InvarianceModel:
