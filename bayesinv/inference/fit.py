@@ -24,6 +24,7 @@ from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Training
+from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
 from bayesinv.inference.vi import Schedule, fit_guide, fit_hyperparameters, local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -93,8 +94,8 @@ def fit(
     Warns:
         ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, max_steps reached before a plateau, or too few
             steps over minibatches for the extents to cross their range. Each is a serious verdict of
-            ``posterior.check()``. UserWarning: a network that ends in a softmax or has more outputs than there are
-            classes, images for it that are not scaled, groups in the data that the model does not tell apart, or
+            ``posterior.check()``. UserWarning: a network that ends in a softmax or a sigmoid or has more outputs than
+            there are classes, images that are not scaled, groups in the data that the model does not tell apart, or
             groups of the model without an example.
 
     Example:
@@ -153,6 +154,7 @@ def fit(
     failure: NonFiniteError | None = None
     with seeded(seed), local_parameters():
         fitted.initialise(checked, seed)
+        warn_of_usual_mistakes(fitted, checked, stacklevel=3)
         if not fitted.active:
             trace, failure = fit_hyperparameters(fitted, checked, schedule, progress, callbacks)
             facts = _point_mass(fitted, checked, trace)

@@ -1,8 +1,9 @@
-"""What is allowed and rarely meant when a network is fitted: said once, before the training."""
+"""What is allowed and rarely meant when a model is fitted: said once, before the training."""
 
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 
 import torch
@@ -18,41 +19,69 @@ SUM_TOLERANCE = 1e-3
 # Images without a negative value that reach beyond this have not been scaled: [0, 1] ends far below it, and images
 # that were standardised have a mean of zero.
 LARGEST_SCALED = 30.0
+# At weights drawn from their prior logits spread by several units; that all stay in (0, 1] five times is no chance.
+WEIGHT_DRAWS = 5
 
 
-def warn_of_usual_mistakes(model: InvarianceModel, data: Data, all_classes_known: bool) -> None:
-    """Warn of probabilities in place of logits, of images that are not scaled, and of outputs without a class.
+def warn_of_usual_mistakes(
+    model: InvarianceModel, data: Data, all_classes_known: bool = True, stacklevel: int = 4
+) -> None:
+    """Warn of images that are not scaled; of a network's probabilities in place of logits, and outputs without a class.
 
     Args:
-        model: with a network, initialised.
+        model: initialised.
         data: some of the training data, on the device of the model.
         all_classes_known: whether the data say how many classes there are, and not these examples alone.
+        stacklevel: of the warnings; 4 is the line that called ``fit`` where a function of its calls this one.
 
     Warns:
         UserWarning: one for each, with what to do.
     """
+
+    def warn(text: str) -> None:
+        warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
+
     x = data.x
     if x.ndim == 4 and float(x.min()) >= 0 and float(x.max()) > LARGEST_SCALED:
-        _warn(
-            f"x holds images with values from {float(x.min()):.3g} to {float(x.max()):.3g}, and the prior over the "
-            "weights of a network is made for inputs of about one; divide by the largest grey level: x / 255 for 8 "
-            "bits, here and where you predict"
+        why = (
+            "the prior over the weights of a network is made for inputs of about one"
+            if model.is_network
+            else "the steps in which a kernel learns its length scale are made for inputs of about one"
         )
-    if model.likelihood != "categorical":
+        warn(
+            f"x holds images with values from {float(x.min()):.3g} to {float(x.max()):.3g}, and {why}; divide by the "
+            "largest grey level: x / 255 for 8 bits, here and where you predict"
+        )
+    if not model.is_network or model.likelihood == "gaussian":
+        return
+    bounded = _is_bounded(model, x[:FIRST_EXAMPLES])
+    if model.likelihood == "bernoulli":
+        if bounded:
+            warn(
+                "the network's output lies between 0 and 1 whatever its weights, as by a sigmoid in its end; the "
+                "likelihood takes a logit and applies a sigmoid of its own, so that label 0 could not be predicted: "
+                "remove that layer"
+            )
         return
     outputs = _outputs(model, x[:FIRST_EXAMPLES])
     num_outputs = outputs.shape[1]
     if all_classes_known and data.num_classes is not None and num_outputs > data.num_classes:
-        _warn(
+        warn(
             f"the network has {num_outputs} outputs and the data {data.num_classes} classes, so that the others are "
             f"never seen; make its last layer {data.num_classes} wide, or, where classes are missing from these data, "
             f"say so: bayesinv.Data(x, y, num_classes={num_outputs})"
         )
     layer = _normalised_by(outputs)
     if layer is not None:
-        _warn(
+        warn(
             f"the network's outputs are normalised over the classes already, as by a {layer} in its end; the "
             "likelihood takes logits and applies a softmax of its own: remove that layer"
+        )
+    elif bounded:
+        warn(
+            "the network's outputs lie between 0 and 1 whatever its weights, as by a sigmoid in its end; the "
+            f"likelihood takes logits and applies a softmax of its own, so that no class of {num_outputs} could be more "
+            f"probable than {math.e / (math.e + num_outputs - 1):.2f}: remove that layer"
         )
 
 
@@ -75,5 +104,13 @@ def _normalised_by(outputs: Tensor) -> str | None:
     return None
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=5)  # the line that called fit
+def _is_bounded(model: InvarianceModel, x: Tensor) -> bool:
+    """Whether outputs lie in (0, 1] whatever the weights: at draws from their prior."""
+    network = copy.deepcopy(model.network).eval()
+    for seed in range(WEIGHT_DRAWS):
+        network.sample_weights(seed)
+        with torch.no_grad(), seeded(0):
+            outputs = network(x)
+        if not bool(((outputs > 0) & (outputs <= 1)).all()):
+            return False
+    return True

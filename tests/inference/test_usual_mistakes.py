@@ -57,6 +57,35 @@ def test_images_that_are_not_scaled():
     assert "x / 255" in text
 
 
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning", "ignore::bayesinv.errors.ImportanceWarning")
+@pytest.mark.parametrize(("factor", "said"), [(1.0, 0), (255.0, 1)])
+def test_a_gaussian_process_is_told_of_images_that_are_not_scaled(factor, said):
+    """Its extents are lost too: softplus is straight at a length scale of hundreds, where steps of 0.05 move nothing."""
+    model = InvarianceModel(bayesinv.GaussianProcess(num_inducing=5), "rotation", num_orbit_samples=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bayesinv.fit(model, (factor * X, Y), max_steps=2, num_draws=5)
+    found = [str(each.message) for each in caught if "x / 255" in str(each.message)]
+    assert len(found) == said and all("length scale" in text for text in found)
+
+
+def test_a_sigmoid_inside():
+    (text,) = texts(network(nn.Sigmoid()))
+    assert "as by a sigmoid in its end" in text and "more probable than 0.73: remove that layer" in text
+    (text,) = texts(network(nn.Sigmoid(), outputs=1), likelihood="bernoulli")
+    assert "label 0 could not be predicted: remove that layer" in text
+    (text,) = texts(network(nn.Softmax(1)))
+    assert "as by a softmax" in text  # and not by a sigmoid as well
+
+
+def test_outputs_that_happen_to_lie_between_0_and_1():
+    net = network()
+    with torch.no_grad():
+        net[-1].weight.mul_(1e-3)
+        net[-1].bias.fill_(0.3)
+    assert texts(net) == []
+
+
 def test_more_outputs_than_classes_unless_classes_may_be_missing():
     (text,) = texts(network(outputs=10))
     assert "10 outputs and the data 2 classes" in text and "num_classes=10" in text
@@ -75,8 +104,8 @@ def test_nothing_is_said_of_usual_images(x):
 def test_nothing_is_said_of_regressions_signals_tables_and_other_ends():
     assert texts(network(nn.Softmax(1)), y=torch.rand(20, 2), likelihood="gaussian") == []
     assert texts(network(outputs=1), likelihood="bernoulli") == []
-    assert texts(network(nn.Sigmoid())) == []
-    assert texts(network(nn.ReLU())) == []
+    for end in (nn.ReLU(), nn.Tanh(), nn.Softplus(), nn.LayerNorm(2), nn.Hardtanh(0.0, 2.0)):
+        assert texts(network(end)) == []
     assert texts(network(inputs=80), 255 * torch.rand(20, 2, 40), transform=bayesinv.transforms.TimeShift()) == []
     assert texts(network(inputs=4), 255 * torch.rand(20, 4), transform=bayesinv.transforms.ColumnScale([0])) == []
 
