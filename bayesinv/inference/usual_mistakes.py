@@ -80,8 +80,8 @@ def warn_of_usual_mistakes(
     elif bounded:
         warn(
             "the network's outputs lie between 0 and 1 whatever its weights, as by a sigmoid in its end; the "
-            f"likelihood takes logits and applies a softmax of its own, so that no class of {num_outputs} could be more "
-            f"probable than {math.e / (math.e + num_outputs - 1):.2f}: remove that layer"
+            f"likelihood takes logits and applies a softmax of its own, so that no class of {num_outputs} could be "
+            f"more probable than {math.e / (math.e + num_outputs - 1):.2f}: remove that layer"
         )
 
 

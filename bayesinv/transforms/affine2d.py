@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import DataError
-from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 from bayesinv.transforms.warp import (
     INTERPOLATIONS,
     PADDINGS,
@@ -132,9 +132,12 @@ class MatrixWarp(Transform):
     def check_input(self, x: object) -> None:
         super().check_input(x)
         if isinstance(x, Tensor) and x.ndim != 4:
-            raise DataError(
-                f"{type(self).__name__} expects images, batch x channel x height x width, and "
-                f"shape {tuple(x.shape)} came; add a channel to grey images with x[:, None]"
+            flat = "flattened images get their axes back with x.reshape(len(x), channels, height, width)"
+            raise wrong_kind(
+                self,
+                "images, batch x channel x height x width",
+                x,
+                cure=flat if x.ndim == 2 and x.shape[1] >= 64 else "",
             )
         if isinstance(x, Tensor) and x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
             raise DataError(

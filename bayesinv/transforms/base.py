@@ -311,6 +311,34 @@ class Transform(torch.nn.Module, ABC):
         return cls(**arguments)
 
 
+# By the number of axes of a batch.
+_MADE_FOR = {
+    2: "rows of a table take ColumnShift, ColumnScale, ColumnNoise and ColumnPermutation",
+    3: "signals, batch x channels x time, take TimeShift, AmplitudeScale and the like; points, batch x atoms x 3, "
+    "Rotation3d and the like; grey images without a channel get one with x[:, None]",
+    4: 'images take "affine2d", Flip(), Colour() and the like',
+}
+
+
+def wrong_kind(transform: Transform, wanted: str, x: Tensor, cure: str = "") -> DataError:
+    """The error for inputs that a transform is not made for: what it expects, what came, and what is made for these.
+
+    Arguments:
+        transform: that cannot act on ``x``.
+        wanted: the kind of inputs it acts on, and their axes.
+        x: the inputs.
+        cure: what to do, where that is known, in place of the transforms that there are for inputs of so many axes.
+
+    Example:
+        >>> from bayesinv.transforms import TimeShift
+        >>> print(wrong_kind(TimeShift(), "signals", torch.zeros(4, 1, 8, 8)))
+        TimeShift expects signals, and shape (4, 1, 8, 8) came; images take "affine2d", Flip(), Colour() and the like
+    """
+    cure = cure or _MADE_FOR.get(x.ndim, "")
+    text = f"{type(transform).__name__} expects {wanted}, and shape {tuple(x.shape)} came"
+    return DataError(f"{text}; {cure}" if cure else text)
+
+
 _REGISTRY: dict[str, type[Transform]] = {}
 
 TransformType = TypeVar("TransformType", bound=type[Transform])

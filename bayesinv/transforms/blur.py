@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.errors import DataError
-from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 
 __all__ = ["GaussianBlur"]
 
@@ -70,7 +69,7 @@ class GaussianBlur(Transform):
     def check_input(self, x: object) -> None:
         super().check_input(x)
         if isinstance(x, Tensor) and x.ndim != 4:
-            raise DataError(f"GaussianBlur expects images, batch x channel x height x width, and {tuple(x.shape)} came")
+            raise wrong_kind(self, "images, batch x channel x height x width", x)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "largest": self.largest}

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import DataError
-from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 from bayesinv.transforms.points.coordinates import factor_to_percent, percent_to_factor
 
 __all__ = ["COLOUR_COORDINATES", "Colour"]
@@ -98,7 +98,7 @@ class Colour(Transform):
         if not isinstance(x, Tensor):
             return
         if x.ndim != 4:
-            raise DataError(f"Colour expects images, batch x channel x height x width, and {tuple(x.shape)} came")
+            raise wrong_kind(self, "images, batch x channel x height x width", x)
         if x.shape[1] != 3 and self._has_colours:
             raise DataError(
                 f"saturation and hue need the three channels of RGB, and images of {x.shape[1]} came; for those use "

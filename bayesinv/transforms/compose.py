@@ -1,6 +1,8 @@
 """Transforms one after the other, and the short ways to name them."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from itertools import groupby
 from typing import Any
 
@@ -9,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.affine2d import AFFINE_COORDINATES, Affine2d, MatrixProduct, MatrixWarp
-from bayesinv.transforms.base import Coordinate, Transform, from_config, register
+from bayesinv.transforms.base import Coordinate, Transform, from_config, known_transforms, register
 
 __all__ = ["Compose", "as_transform"]
 
@@ -45,6 +47,7 @@ class Compose(Transform):
         if not transforms:
             raise ValueError("Compose needs at least one transform, and an empty list came")
         for transform in transforms:
+            _refuse_class(transform)
             if not isinstance(transform, Transform):
                 raise TypeError(
                     f"Compose expects transforms and a {type(transform).__name__} came; "
@@ -177,7 +180,7 @@ def as_transform(transforms: Transform | str | Sequence[Transform | str]) -> Tra
             affine coordinates become one `Affine2d`, with one exponential for all of them.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for anything else, such as a class without brackets.
         ValueError: for an unknown name, an empty list, or names that clash.
 
     Example:
@@ -186,7 +189,9 @@ def as_transform(transforms: Transform | str | Sequence[Transform | str]) -> Tra
     """
     if isinstance(transforms, Transform):
         return transforms
-    items = [transforms] if isinstance(transforms, str) else transforms
+    items = [transforms] if isinstance(transforms, str | type) else transforms
+    for item in items if isinstance(items, Sequence) else ():
+        _refuse_class(item)
     if not isinstance(items, Sequence) or not all(isinstance(item, Transform | str) for item in items):
         raise TypeError(
             f"expected a transform, a name, or a list of these, and {transforms!r} came; "
@@ -203,11 +208,27 @@ def as_transform(transforms: Transform | str | Sequence[Transform | str]) -> Tra
     return built[0] if len(built) == 1 else Compose(built)
 
 
+def _refuse_class(item: object) -> None:
+    """Raise where a class stands in place of an object."""
+    if isinstance(item, type) and issubclass(item, Transform):
+        needed = [
+            p.name for p in signature(item).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+        ]
+        raise TypeError(
+            f"expected a transform, and the class {item.__name__} came; write {item.__name__}({', '.join(needed)}), "
+            "with brackets"
+        )
+
+
 def _by_name(name: str) -> Transform:
     if name != "affine2d":
+        plain = name.replace("_", "").lower()
+        alike = [known for known in known_transforms() if known.lower() == plain]
+        close = get_close_matches(name, ["affine2d", *AFFINE_COORDINATES], n=1, cutoff=0.8)
+        meant = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"unknown transform {name!r}; known names are {_known_names()}. Every other transform is given as an "
-            "object, such as bayesinv.transforms.Flip()"
+            f"unknown transform {name!r}; {meant}known names are {_known_names()}. Every other transform is given as "
+            f"an object, such as bayesinv.transforms.{alike[0] if alike else 'Flip'}()"
         )
     return Affine2d()
 

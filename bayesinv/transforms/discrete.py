@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bayesinv.errors import DataError
 from bayesinv.transforms.affine2d import Affine2d
-from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 
 __all__ = ["CyclicRotation", "Dihedral", "FiniteGroup", "Flip", "Permutation"]
 
@@ -148,10 +148,7 @@ class _PlaneGroup(FiniteGroup):
         super().check_input(x)
         x = cast(Tensor, x)
         if x.ndim != 4:
-            raise DataError(
-                f"{type(self).__name__} turns images, batch x channels x height x width, and shape "
-                f"{tuple(x.shape)} came"
-            )
+            raise wrong_kind(self, "images, batch x channels x height x width", x)
         if self.n % 4 == 0 and x.shape[-1] != x.shape[-2]:
             raise DataError(
                 f"{type(self).__name__}({self.n}) has quarter turns, which need square images, and "

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.errors import DataError
-from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 from bayesinv.transforms.warp import PADDINGS, pixel_centres, sample, sample_orbit
 
 __all__ = ["Elastic"]
@@ -100,7 +99,7 @@ class Elastic(Transform):
     def check_input(self, x: object) -> None:
         super().check_input(x)
         if isinstance(x, Tensor) and x.ndim != 4:
-            raise DataError(f"Elastic expects images, batch x channel x height x width, and {tuple(x.shape)} came")
+            raise wrong_kind(self, "images, batch x channel x height x width", x)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "frequencies": self.frequencies, "padding": self.padding}

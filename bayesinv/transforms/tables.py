@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.errors import DataError
-from bayesinv.transforms.base import Coordinate, Transform, register
+from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 from bayesinv.transforms.discrete import FiniteGroup
 from bayesinv.transforms.points.coordinates import factor_to_percent, percent_to_factor
 from bayesinv.transforms.white_noise import white_noise
@@ -82,10 +81,12 @@ class ColumnTransform(Transform):
         super().check_input(x)
         if not isinstance(x, Tensor):
             return
-        who, last = type(self).__name__, max(self.columns_at)
+        last = max(self.columns_at)
         if x.ndim != 2 or (self.table is not None and x.shape[1] != len(self.table)) or x.shape[1] <= last:
             wanted = f"{last + 1} columns or more" if self.table is None else f"{len(self.table)} columns"
-            raise DataError(f"{who} expects rows of a table, batch x {wanted}, and shape {tuple(x.shape)} came")
+            raise wrong_kind(
+                self, f"rows of a table, batch x {wanted}", x, cure="name columns that are there" if x.ndim == 2 else ""
+            )
 
     def config(self) -> dict[str, Any]:
         table = None if self.table is None else list(self.table)

@@ -1,11 +1,29 @@
 """Order, fusion and the short names."""
 
+from inspect import unwrap
+
 import pytest
 import torch
 
 from bayesinv.errors import DataError
 from bayesinv.testing.transforms import smooth_images
-from bayesinv.transforms import Affine2d, Compose, Coordinate, Transform, as_transform, from_config
+from bayesinv.transforms import (
+    Affine2d,
+    Colour,
+    ColumnScale,
+    Compose,
+    Coordinate,
+    CyclicRotation,
+    Elastic,
+    Flip,
+    GaussianBlur,
+    Permutation,
+    Rotation3d,
+    TimeShift,
+    Transform,
+    as_transform,
+    from_config,
+)
 
 
 class Power(Transform):
@@ -92,6 +110,58 @@ def test_what_is_not_a_transform():
         as_transform(3)
     with pytest.raises(TypeError):
         as_transform(["rotation", 3])
+
+
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [
+        (Flip, r"the class Flip came; write Flip\(\), with brackets"),
+        (["rotation", GaussianBlur], r"write GaussianBlur\(\)"),
+        (Permutation, r"write Permutation\(permutations\)"),
+    ],
+)
+def test_a_class_without_brackets(given, cure):
+    # Without the types that only the tests check.
+    with pytest.raises(TypeError, match=cure):
+        unwrap(as_transform)(given)
+    with pytest.raises(TypeError, match=cure):
+        unwrap(Compose.__init__)(Compose.__new__(Compose), [given] if isinstance(given, type) else given[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("rotations", "did you mean 'rotation'"),
+        ("affine_2d", "did you mean 'affine2d'"),
+        ("gaussian_blur", r"transforms\.GaussianBlur\(\)"),
+    ],
+)
+def test_a_name_that_is_nearly_one(name, cure):
+    with pytest.raises(ValueError, match=cure):
+        as_transform(name)
+
+
+@pytest.mark.parametrize(
+    ("transform", "shape", "cure"),
+    [
+        (Affine2d(["rotation"]), (5, 2, 40), r"\(5, 2, 40\) came; signals, .*TimeShift.*; points.*Rotation3d"),
+        (Affine2d(["rotation"]), (5, 784), r"x\.reshape\(len\(x\), channels, height, width\)"),
+        (Affine2d(["rotation"]), (5, 4), "rows of a table take ColumnShift"),
+        (GaussianBlur(), (5, 8, 8), r"x\[:, None\]"),
+        (Colour(), (5, 4), "rows of a table"),
+        (Elastic(), (5, 4), "rows of a table"),
+        (CyclicRotation(4), (5, 4), "expects images.*rows of a table"),
+        (TimeShift(), (5, 1, 8, 8), 'expects signals.*images take "affine2d"'),
+        (TimeShift(), (5, 40), r"one channel.*x\[:, None\]"),
+        (Rotation3d(), (5, 1, 8, 8), 'expects points.*images take "affine2d"'),
+        (Rotation3d(), (5, 4, 2), "behind the coordinates"),
+        (ColumnScale([0]), (5, 1, 8, 8), 'expects rows.*images take "affine2d"'),
+        (ColumnScale([4]), (5, 4), "5 columns or more.*columns that are there"),
+    ],
+)
+def test_inputs_of_another_kind_are_told_what_is_made_for_them(transform, shape, cure):
+    with pytest.raises(DataError, match=cure):
+        transform.check_input(torch.zeros(shape))
 
 
 def test_check_input_asks_every_part():

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import DataError
-from bayesinv.transforms.base import Transform
+from bayesinv.transforms.base import Transform, wrong_kind
 
 __all__ = ["NUM_SPATIAL", "AffinePoints", "PointTransform"]
 
@@ -57,9 +57,9 @@ class PointTransform(Transform):
             return
         name = type(self).__name__
         if x.ndim != 3 or x.shape[-1] < NUM_SPATIAL:
-            raise DataError(
-                f"{name} expects points, batch x atoms x (3 + further columns), and shape {tuple(x.shape)} came; "
-                "put further columns, such as atomic numbers, behind the coordinates with torch.cat"
+            behind = "put further columns, such as atomic numbers, behind the coordinates with torch.cat"
+            raise wrong_kind(
+                self, "points, batch x atoms x (3 + further columns)", x, cure=behind if x.ndim == 3 else ""
             )
         if self.mask is not None and self.mask >= x.shape[-1]:
             raise DataError(

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from bayesinv.errors import DataError
-from bayesinv.transforms.base import Coordinate, Transform
+from bayesinv.transforms.base import Coordinate, Transform, wrong_kind
 
 __all__ = ["SignalTransform", "positive", "soft_window"]
 
@@ -25,10 +24,8 @@ class SignalTransform(Transform):
     def check_input(self, x: object) -> None:
         super().check_input(x)
         if isinstance(x, Tensor) and x.ndim != 3:
-            raise DataError(
-                f"{type(self).__name__} expects signals, batch x channels x time, and shape {tuple(x.shape)} came; "
-                "one channel is x[:, None]"
-            )
+            single = "signals of one channel get its axis with x[:, None]"
+            raise wrong_kind(self, "signals, batch x channels x time", x, cure=single if x.ndim == 2 else "")
 
 
 def positive(name: str, value: float) -> float:
