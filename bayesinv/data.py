@@ -209,7 +209,8 @@ def _inputs_and_targets(data: Any) -> tuple[Any, Any]:
     if not isinstance(data, tuple | list):
         raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
     if len(data) != 2:
-        raise DataError(f"data holds {len(data)} parts; expected two, (x, y)")
+        groups = "; groups of the examples go into bayesinv.Data(x, y, groups=numbers)" if len(data) == 3 else ""
+        raise DataError(f"data holds {len(data)} parts; expected two, (x, y){groups}")
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
     return data[0], data[1]

@@ -27,10 +27,10 @@ from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
-from bayesinv.evidence import Evidence, as_evidence
+from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, sample_extents
-from bayesinv.groups import NEW_GROUP, Grouped, as_groups
+from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups
 from bayesinv.model_checks import (
     check_average,
     check_cells,
@@ -46,7 +46,7 @@ from bayesinv.orbits import Orbit
 from bayesinv.pooling import PooledExtents
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
-from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_per_output
+from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_of_blocks
 from bayesinv.transforms import Coordinate, Transform, as_action, as_transform
 
 __all__ = ["InvarianceModel", "Simulation"]
@@ -87,8 +87,9 @@ class InvarianceModel(nn.Module):
             costs C times the copies. ``priors`` take a symmetry's name for all outputs, or a full one.
         groups: names of the groups in the data (subjects, sensors, sites), in the order of their numbers in
             ``Data.groups``, each of which then has extents of its own around the population's, such as
-            "rotation[site A]"; None for extents in common. Only with a Gaussian process and a collapsed evidence.
-            ``priors`` take a symmetry's name for the population, or "<symmetry> spread"; see :mod:`bayesinv.pooling`.
+            "rotation[site A]"; None for extents in common. With a network, or a Gaussian process and a collapsed
+            evidence. ``priors`` take a symmetry's name for the population, or "<symmetry> spread"; see
+            :mod:`bayesinv.pooling`.
 
     Raises:
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
@@ -132,7 +133,7 @@ class InvarianceModel(nn.Module):
         self.structure = None if outputs is None else PerOutput(self.orbit.transform, outputs)
         if self.structure is not None:
             check_outputs(self, average)
-            priors = priors_per_output(self.structure, priors)
+            priors = priors_of_blocks(self.structure, priors)
         self.pooling = None if groups is None else Grouped(self.orbit.transform, groups)
         if self.pooling is None:
             self.extents = Extents(self.transform.coordinates, priors)
@@ -153,8 +154,10 @@ class InvarianceModel(nn.Module):
         return None if self.pooling is None else self.pooling.groups
 
     @property
-    def network_orbit(self) -> Orbit | PerOutputOrbit:
-        """What the model sees of each input: the orbit, or one for every output."""
+    def network_orbit(self) -> Orbit | PerOutputOrbit | GroupedOrbit:
+        """What the model sees of each input: the orbit, one for every output, or that of its group."""
+        if self.pooling is not None:
+            return GroupedOrbit(self.pooling, self.orbit)
         return self.orbit if self.structure is None else PerOutputOrbit(self.structure, self.orbit)
 
     @property
@@ -304,18 +307,26 @@ class InvarianceModel(nn.Module):
         identity = not self.active and not any(self.extents.fixed.values())
         if isinstance(self.backbone, NeuralNetwork):
             base = self.orbit.fresh_base() if fresh else None
-            budget = self.memory_budget
-            return self.backbone.at(self.network_orbit, eta, self.average, budget, identity, base, self.output_action)
+            budget, orbit = self.memory_budget, self.network_orbit
+            if new_group and isinstance(orbit, GroupedOrbit):
+                orbit.new = self._new_group(eta)
+            return self.backbone.at(orbit, eta, self.average, budget, identity, base, self.output_action)
         dtype, budget, backbone = PRECISIONS[self.precision], self.memory_budget, self.backbone
         if self.structure is not None:
             rows = by_output(self.structure, eta)  # (C, K)
             return PerOutputPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in rows])
-        if self.pooling is not None and isinstance(self.extents, PooledExtents):
+        if self.pooling is not None:
             each = list(self.pooling.by_group(eta))  # G of shape (K,)
             if new_group:
-                each.append(self.extents.sample_group(eta))
+                each.append(self._new_group(eta))
             return GroupedPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in each])
         return backbone.at(self.orbit, eta, dtype, budget, identity)
+
+    def _new_group(self, eta: Float[Tensor, " all"]) -> Float[Tensor, " K"]:
+        """Extents of a group that training has not seen: a draw from the population, or its own where all are fixed."""
+        if isinstance(self.extents, PooledExtents):
+            return self.extents.sample_group(eta)
+        return eta[: self.orbit.transform.num_coordinates]
 
     def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """log p(D | η), differentiable in η and the hyperparameters; on the CPU, where the guide is.
@@ -348,7 +359,7 @@ class InvarianceModel(nn.Module):
             groups: of x, for a model with groups: numbers, names, or None for a group that training has not seen. All
                 inputs of unseen groups share the extents of one, drawn from torch's global generator.
         """
-        if self.groups is None or not isinstance(self.evidence, CollapsedEvidence):
+        if self.groups is None or not isinstance(self.evidence, CollapsedEvidence | NetworkEvidence):
             if groups is not None:
                 raise ValueError("groups: this model has the same extents for everyone; leave groups out")
             return self.evidence.function_posterior(self.at(eta), x, data)
@@ -396,7 +407,8 @@ class InvarianceModel(nn.Module):
         rows = []
         for j, eta in enumerate(extents):
             groups = None if self.groups is None else data.groups
-            mean, variance = self.function_posterior(data.x, train, eta, groups)
+            with seeded(seed + j):  # of the extents of unseen groups
+                mean, variance = self.function_posterior(data.x, train, eta, groups)
             z = standard_normal_draws(1, mean.numel(), seed + j).reshape(mean.shape).to(mean.device)
             rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
         return torch.stack(rows)

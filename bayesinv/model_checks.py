@@ -50,11 +50,11 @@ def check_groups(model: InvarianceModel) -> None:
     """Raise unless every group can have extents of its own."""
     if model.structure is not None:
         raise ValueError("outputs and groups: there are no extents for every output of every group; leave one out")
-    if not isinstance(model.evidence, CollapsedEvidence):
+    if not isinstance(model.evidence, CollapsedEvidence | NetworkEvidence):
         raise ValueError(
-            f"groups: extents for every group need a Gaussian process and the evidence 'dirichlet', 'polya_gamma' "
-            f"or 'gaussian', got {model.evidence.name!r}, which has one orbit for all; use "
-            "InvarianceModel(bayesinv.GaussianProcess(), ..., groups=...), or leave groups out"
+            f"groups: extents for every group need a network, or a Gaussian process and the evidence 'dirichlet', "
+            f"'polya_gamma' or 'gaussian', got {model.evidence.name!r}, which has one orbit for all; name another "
+            "evidence, or leave groups out"
         )
 
 
@@ -129,7 +129,7 @@ def check_cells(model: InvarianceModel, data: Data) -> None:
             f"{('n', *outputs.shape[1:])} came; {cure}".replace("'", "")
         )
     if model.output_action is not None:
-        t = torch.zeros(1, model.transform.num_columns, dtype=torch.float64, device=outputs.device)
+        t = torch.zeros(1, model.orbit.transform.num_columns, dtype=torch.float64, device=outputs.device)
         try:
             model.output_action.inverse(outputs[None], t)
         except ValueError as error:

@@ -43,7 +43,9 @@ def simulate(
         # The prior seeds itself: without a seed of its own, every simulation would have the same extents.
         own = int(torch.randint(2**31, ()))
         eta = model.extents.sample_prior(1, own)[0] if extents is None else torch.as_tensor(extents).double()
-        f = model.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta)[0]
+        if model.groups is not None:
+            groups = as_groups(groups, model.groups, len(x), training=True)
+        f = model.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta, groups)[0]
         return Simulation(eta, f, model.evidence.sample_targets(f))
 
 
@@ -69,6 +71,8 @@ def _from_process(
     extents_seed, function_seed = torch.randint(2**31, (2,), generator=seeds).tolist()
     eta = model.extents.sample_prior(1, extents_seed)[0] if extents is None else torch.as_tensor(extents).double()
     if model.groups is None:
+        if groups is not None:
+            raise ValueError("groups: this model has the same extents for everyone; leave groups out")
         K = model.at(eta).covariance(x)
     else:
         K = model.at(eta).covariance(x, as_groups(groups, model.groups, len(x), training=True))

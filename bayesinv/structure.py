@@ -18,7 +18,7 @@ from bayesinv.errors import ExtentError
 from bayesinv.orbits import Orbit
 from bayesinv.transforms import Coordinate, Transform
 
-__all__ = ["Blocks", "PerOutput", "PerOutputOrbit", "priors_per_output"]
+__all__ = ["Blocks", "PerOutput", "PerOutputOrbit", "priors_of_blocks"]
 
 
 def _named(symmetry: str, output: str) -> str:
@@ -128,8 +128,8 @@ class PerOutput(Blocks):
         return self.inner.negligible(event_shape).repeat(len(self.outputs))
 
 
-def priors_per_output(structure: PerOutput, priors: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Priors by full name; one that names a symmetry alone goes to every output that has none of its own.
+def priors_of_blocks(structure: Blocks, priors: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Priors by full name; one that names a symmetry alone goes to every output or group that has none of its own.
 
     Raises:
         ExtentError: a name that is neither.
@@ -137,21 +137,21 @@ def priors_per_output(structure: PerOutput, priors: Mapping[str, Any] | None) ->
     Example:
         >>> from bayesinv.transforms import Affine2d
         >>> both = PerOutput(Affine2d(["rotation"]), ["6", "9"])
-        >>> priors_per_output(both, {"rotation": 0.5, "rotation[9]": None})
+        >>> priors_of_blocks(both, {"rotation": 0.5, "rotation[9]": None})
         {'rotation[6]': 0.5, 'rotation[9]': None}
     """
     given = dict(priors or {})
-    known = set(structure.names) | set(structure.inner.names)
-    unknown = sorted(set(given) - known)
+    names = [c.name for block in structure.blocks for c in structure.named(block)]
+    unknown = sorted(set(given) - set(names) - set(structure.inner.names))
     if unknown:
         raise ExtentError(
-            f"priors: unknown symmetries {unknown}; this model's are {list(structure.names)}, or for all outputs "
+            f"priors: unknown symmetries {unknown}; this model's are {names}, or for all {structure.kind}s "
             f"{list(structure.inner.names)}"
         )
     expanded = {}
-    for output in structure.outputs:
+    for block in structure.blocks:
         for symmetry in structure.inner.names:
-            name = _named(symmetry, output)
+            name = _named(symmetry, block)
             if name in given or symmetry in given:
                 expanded[name] = given[name] if name in given else given[symmetry]
     return expanded

@@ -184,7 +184,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="at least two names"):
         make(["only"])
     with pytest.raises(ValueError, match="extents for every group need"):
-        bayesinv.InvarianceModel(torch.nn.Linear(2, 2), "rotation", groups=GROUPS)
+        make(evidence="stochastic")
     flips = bayesinv.InvarianceModel(
         bayesinv.GaussianProcess(num_inducing=5), Compose([Flip()]), likelihood="gaussian", groups=GROUPS
     )

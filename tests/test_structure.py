@@ -10,7 +10,7 @@ import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import DataError, ExtentError
 from bayesinv.evidence.polya_gamma import STEP_TOLERANCE
-from bayesinv.structure import PerOutput, by_output, priors_per_output
+from bayesinv.structure import PerOutput, by_output, priors_of_blocks
 from bayesinv.transforms import Affine2d
 
 OUTPUTS = ("a", "b", "c")
@@ -160,5 +160,5 @@ def test_an_input_moves_by_one_output_at_a_time():
         both(x, torch.full((2, 2), 0.1))
     with pytest.raises(ValueError, match="expected 2 extents"):
         by_output(both, torch.zeros(3))
-    assert priors_per_output(both, None) == {}
+    assert priors_of_blocks(both, None) == {}
     assert both.negligible((1, 8, 8)).shape == (2,)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit, average_log_probs, weighted_mean
 from bayesinv.structure import PerOutputOrbit, by_output
 from bayesinv.transforms.actions import OutputAction, undo
@@ -39,7 +41,7 @@ def moved_back(
         action: T'; None if outputs stay.
         outputs: h(T_t x), (S, n, C) or maps (S, n, C, *cells).
         t: (S, columns) or (S, n, columns); None for inputs as they are.
-        weights: of the copies, (S,), or without T' of a copy for each output, (S, 1, C); equal if None.
+        weights: of the copies, (S,) or (S, n), or without T' of a copy for each output, (S, 1, C); equal if None.
     """
     coverage = None
     if action is not None and t is not None:
@@ -47,9 +49,13 @@ def moved_back(
     values = outputs.movedim(2, -1)
     if coverage is None:
         return values, weights
-    shares = coverage if weights is None else coverage * weights.to(coverage).reshape(-1, *[1] * (coverage.ndim - 1))
+    shares = coverage if weights is None else _weighed(coverage, weights)
     total = shares.sum(0)
     return values, torch.where(total > 0, shares / torch.where(total > 0, total, 1.0), 1.0 / len(shares))
+
+
+def _weighed(coverage: Float[Tensor, "S shared *cells"], weights: Float[Tensor, S * some]) -> Tensor:
+    return coverage * weights.to(coverage).reshape(*weights.shape, *[1] * (coverage.ndim - weights.ndim))
 
 
 def average_copies(
@@ -87,7 +93,8 @@ class InvariantNetwork:
 
     Args:
         backbone: the network.
-        orbit: T and the base draws; one for each output takes the average "function" and single outputs, not maps.
+        orbit: T and the base draws; one for each output takes the average "function" and single outputs, not maps; one
+            for each group of the examples sees nothing before :meth:`of_groups`.
         eta: extents, shape (K,), internal units.
         average: what is averaged over the copies; see :func:`average_copies`.
         memory_budget: bytes that one block of copies may take where no gradient is asked for.
@@ -99,7 +106,7 @@ class InvariantNetwork:
     def __init__(
         self,
         backbone: NeuralNetwork,
-        orbit: Orbit | PerOutputOrbit,
+        orbit: Orbit | PerOutputOrbit | GroupedOrbit,
         eta: Float[Tensor, " K"],
         average: str = "function",
         memory_budget: int = 2**30,
@@ -152,28 +159,62 @@ class InvariantNetwork:
         inner = self.orbit.inner
         return InvariantNetwork(self.backbone, inner, eta, self.average, self.memory_budget, self.identity, self.base)
 
-    def moved_back(
-        self, outputs: Float[Tensor, "S n *out"]
-    ) -> tuple[Float[Tensor, "S n *cells C"], Float[Tensor, S * some] | None]:
-        """What is averaged, and its weights; see :func:`moved_back`."""
-        t = None
+    def of_groups(self, groups: Any) -> InvariantNetwork:
+        """The same network on examples of these groups, where each group has an orbit of its own; else itself.
+
+        Args:
+            groups: (n,) numbers.
+
+        Raises:
+            DataError: groups that are not there, or none where they are needed.
+        """
+        if self.identity or not isinstance(self.orbit, GroupedOrbit):
+            return self
+        seen = copy.copy(self)
+        seen.orbit = self.orbit.of(groups)
+        return seen
+
+    def copies(self, device: torch.device) -> dict[str, Tensor]:
+        """What an average over the copies needs to know of them: ``t`` where outputs are moved back, (S, columns), and
+        ``weights`` where these differ, (S, ...); with groups, (S, n, columns) and (S, n).
+        """
+        known = {}
         if self.action is not None and not self.identity:
-            t = self.orbit.coordinates(self.eta.to(outputs.device), self.base)
-        return moved_back(self.action, outputs, t, self.weights())
+            known["t"] = self.orbit.coordinates(self.eta.to(device), self.base)
+        weights = self.weights()
+        if weights is not None:
+            known["weights"] = weights
+        return known
+
+    def moved_back(
+        self, outputs: Float[Tensor, "S n *out"], copies: Mapping[str, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "S n *cells C"], Float[Tensor, S * some] | None]:
+        """What is averaged, and its weights; see :func:`moved_back`. ``copies`` are those of other examples."""
+        copies = self.copies(outputs.device) if copies is None else copies
+        return moved_back(self.action, outputs, copies.get("t"), copies.get("weights"))
 
     @torch.no_grad()
     def in_blocks(
-        self, x: Float[Tensor, n * event], reduce: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+        self,
+        x: Float[Tensor, n * event],
+        reduce: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]],
+        groups: Int[Tensor, " n"] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Two statistics (n, ...) of the copies' outputs and their weights, without gradients and for any n.
 
-        Layers draw and update no statistics of their own.
+        Layers draw and update no statistics of their own. ``groups`` are those of x.
         """
+        size = self._block_size(x)
+        blocks = x.split(size)
+        whose = [None] * len(blocks) if groups is None else groups.split(size)
         net = self.backbone.net
         training = {module: module.training for module in net.modules()}
         net.eval()
         try:
-            parts = [reduce(*self.moved_back(self.outputs(block))) for block in x.split(self._block_size(x))]
+            parts = []
+            for block, own in zip(blocks, whose, strict=True):
+                seen = self.of_groups(own)
+                parts.append(reduce(*seen.moved_back(seen.outputs(block))))
             return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         finally:
             for module, flag in training.items():

@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.errors import DataError
+from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
 from bayesinv.structure import PerOutputOrbit
@@ -140,7 +141,7 @@ class NeuralNetwork(nn.Module):
 
     def at(
         self,
-        orbit: Orbit | PerOutputOrbit,
+        orbit: Orbit | PerOutputOrbit | GroupedOrbit,
         eta: Float[Tensor, " K"],
         average: str,
         memory_budget: int,

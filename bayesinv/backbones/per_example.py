@@ -30,7 +30,7 @@ from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-Average = Callable[[Tensor], Tensor]
+Average = Callable[..., Tensor]
 Rows = Callable[[Tensor], Tensor]
 
 
@@ -41,6 +41,7 @@ def example_gram(
     points: Float[Tensor, "S m *event"],
     rows: Rows,
     average: Average | None = None,
+    each: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "R m m"]]:
     """The averaged outputs, and the Gram matrix K of the formula above for each of R rows.
 
@@ -52,6 +53,8 @@ def example_gram(
         rows: from the averaged outputs (m, C) to A of shape (R, m, C), called once. If A depends on the outputs,
             K is differentiated through it too; detach them where that is not wanted.
         average: from the copies' outputs (S, m, C), or maps of them, to (m, C), example by example; the mean if None.
+        each: what ``average`` takes beside the outputs, as one mapping: tensors (S, m, ...) with an entry for each
+            example in their second axis.
 
     Returns:
         f (m, C) and K (R, m, m).
@@ -68,7 +71,7 @@ def example_gram(
         [[1.0, 0.0], [0.0, 1.0]]
     """
     _check_scales(weights, scales)
-    f, gradients = _gradients(net, weights, points, rows, average, multiply_out=False)
+    f, gradients = _gradients(net, weights, points, rows, average, each, multiply_out=False)
     with torch.autocast(points.device.type, enabled=False):
         parts = [
             scales[name].to(f).square() * (J.gram() if isinstance(J, _Product) else _self_product(_flat(J)))
@@ -84,10 +87,11 @@ def dense_gram(
     points: Float[Tensor, "S m *event"],
     rows: Rows,
     average: Average | None = None,
+    each: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "m C"], Float[Tensor, "Rm Rm"]]:
     """The same with all rows jointly: one Gram matrix over R·m scalars, row by row."""
     _check_scales(weights, scales)
-    f, gradients = example_gradients(net, weights, points, rows, average)
+    f, gradients = example_gradients(net, weights, points, rows, average, each)
     with torch.autocast(points.device.type, enabled=False):
         parts = [scales[name].to(f).square() * _self_product(_flat(J).flatten(0, 1)) for name, J in gradients.items()]
     return f, torch.stack(parts).sum(0)
@@ -99,9 +103,10 @@ def example_gradients(
     points: Float[Tensor, "S m *event"],
     rows: Rows,
     average: Average | None = None,
+    each: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "m C"], dict[str, Tensor]]:
     """The averaged outputs, and ∂u_i/∂w of every weight tensor, (R, m, *shape); arguments as above."""
-    f, gradients = _gradients(net, weights, points, rows, average, multiply_out=True)
+    f, gradients = _gradients(net, weights, points, rows, average, each, multiply_out=True)
     return f, {name: J for name, J in gradients.items() if isinstance(J, Tensor)}
 
 
@@ -134,6 +139,7 @@ def _gradients(
     points: Tensor,
     rows: Rows,
     average: Average | None,
+    each: Mapping[str, Tensor] | None,
     multiply_out: bool,
 ) -> tuple[Tensor, dict[str, Tensor | _Product]]:
     """f, and the per-example gradients of every weight tensor, (R, m, *shape)."""
@@ -148,14 +154,14 @@ def _gradients(
         record = _Record(own, points, multiply_out)
         with record:
             outputs = _outputs(net, own, points)
-        f = mean(outputs)
+        f = mean(outputs) if each is None else mean(outputs, each)
         A = rows(f)
         if A.ndim != 3 or A.shape[1:] != f.shape or not len(A):
             raise ValueError(f"rows: expected (R, m, C) with m, C = {tuple(f.shape)}, got {tuple(A.shape)}")
         found = record.gradients(f, A, create_graph=outer)
         rest = {name: w for name, w in own.items() if name not in found}
         if rest:
-            found |= _by_vmap(net, own, rest, points, A, mean)
+            found |= _by_vmap(net, own, rest, points, A, mean, each)
     if not outer:
         f, found = f.detach(), {name: _detach(J) for name, J in found.items()}
     return f, {name: found[name] for name in own}
@@ -178,14 +184,17 @@ def _by_vmap(
     points: Tensor,
     A: Tensor,
     mean: Average,
+    each: Mapping[str, Tensor] | None,
 ) -> dict[str, Tensor]:
     """Per-example gradients of any weights of any network, (R, m, *shape)."""
 
-    def u(some: Mapping[str, Tensor], copies: Tensor, a: Tensor) -> Tensor:
-        return (a * mean(_outputs(net, {**weights, **some}, copies[:, None]))[0]).sum()
+    def u(some: Mapping[str, Tensor], copies: Tensor, own: Mapping[str, Tensor], a: Tensor) -> Tensor:
+        outputs = _outputs(net, {**weights, **some}, copies[:, None])
+        averaged = mean(outputs) if each is None else mean(outputs, {k: v[:, None] for k, v in own.items()})
+        return (a * averaged[0]).sum()
 
     with _AffineApart():
-        per_row = [vmap(grad(u), (None, 1, 0))(dict(wanted), points, a) for a in A]
+        per_row = [vmap(grad(u), (None, 1, 1, 0))(dict(wanted), points, dict(each or {}), a) for a in A]
     return {name: torch.stack([row[name] for row in per_row]) for name in wanted}
 
 

@@ -14,6 +14,7 @@ from bayesinv.backbones.per_example import dense_gram, example_gram
 from bayesinv.data import Data
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.evidence.network import NetworkEvidence
+from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import weighted_mean
 from bayesinv.structure import PerOutputOrbit
 
@@ -102,7 +103,7 @@ class LaplaceEvidence(NetworkEvidence):
         above, below = log_likelihood.clone(), log_likelihood.clone()
         for start in range(0, len(data), size):
             block = data.subset(slice(start, start + size))
-            f, K = self._kernel(prior, weights, block)
+            f, K = self._kernel(prior.of_groups(block.groups), weights, block)
             log_likelihood = log_likelihood + self.log_likelihood(f, block.y).sum().to(torch.float64)
             # How many times the rows of this block go into those of all the data: per row of outputs, and at all.
             scale, rows = num_total / len(block), 1
@@ -130,8 +131,11 @@ class LaplaceEvidence(NetworkEvidence):
             return self._drawn_kernels(prior, weights, data, self.num_outputs)
         shape: list[int] = []
 
-        def average(outputs: Tensor) -> Tensor:
-            values, copy_weights = prior.moved_back(outputs)
+        # Where groups of examples have orbits of their own, the average of one example is not that of another.
+        each = prior.copies(data.x.device) if isinstance(prior.orbit, GroupedOrbit) else None
+
+        def average(outputs: Tensor, copies: Mapping[str, Tensor] | None = None) -> Tensor:
+            values, copy_weights = prior.moved_back(outputs, copies)
             f = average_copies(values, prior.average, self.likelihood, copy_weights)
             shape[:] = f.shape[1:]
             return f.flatten(1)
@@ -139,7 +143,7 @@ class LaplaceEvidence(NetworkEvidence):
         def rows(f: Tensor) -> Tensor:
             return self._map_rows(f.unflatten(1, shape)) if is_map else self._rows(f)
 
-        arguments = (network.net, weights, network.prior_scales(), prior.points(data.x), rows, average)
+        arguments = (network.net, weights, network.prior_scales(), prior.points(data.x), rows, average, each)
         f, K = dense_gram(*arguments) if self.num_outputs is None or is_map else example_gram(*arguments)
         K = K.to(torch.float64).reshape(-1, *K.shape[-2:])
         return f.unflatten(1, shape), K / self.noise if self.likelihood == "gaussian" else K

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bayesinv.backbones.invariant_network import AVERAGES, InvariantNetwork, average_copies, class_log_probs
@@ -91,6 +91,7 @@ class NetworkEvidence(Evidence):
 
     def mean_log_likelihood(self, prior: InvariantNetwork, data: Data) -> Float[Tensor, ""]:
         """Nats per example at the current weights."""
+        prior = prior.of_groups(data.groups)
         outputs, weights = prior.moved_back(prior.outputs(data.x))
         return self.averaged_log_likelihood(outputs, data.y, prior.average, weights).mean()
 
@@ -99,9 +100,16 @@ class NetworkEvidence(Evidence):
         """What the weights minimise, nats per example."""
 
     def function_posterior(
-        self, prior: InvariantNetwork, x: Float[Tensor, n * event], data: Data
+        self,
+        prior: InvariantNetwork,
+        x: Float[Tensor, n * event],
+        data: Data,
+        groups: Int[Tensor, " n"] | None = None,
     ) -> tuple[Float[Tensor, "n *cells C"], Float[Tensor, "n *cells C"]]:
-        """f(x) at the trained weights; its variance is that over copies where their densities are averaged, else 0."""
+        """f(x) at the trained weights; its variance is that over copies where their densities are averaged, else 0.
+
+        ``groups`` are those of x, where each has extents of its own.
+        """
 
         def moments(outputs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
             outputs = outputs.double()
@@ -110,7 +118,7 @@ class NetworkEvidence(Evidence):
                 return f, weighted_mean((outputs - f).square(), weights)
             return f, torch.zeros_like(f)
 
-        return prior.in_blocks(x, moments)
+        return prior.in_blocks(x, moments, groups)
 
     def average(self, num_function_samples: int, seed: int) -> Average:
         """Class probabilities, or mean and variance."""

@@ -117,6 +117,8 @@ def fit(
     with seeded(seed):  # refuses what is no seed before anything is computed
         seed = int(seed)
     place = choose_device(device)
+    if isinstance(data, Data) and data.groups is not None:
+        _warn_of_groups(model, data.groups)
     if model.evidence.minibatch or isinstance(method, PointMethod):
         _check_minibatch(model, method, guide)
         return fit_minibatches(
@@ -139,14 +141,6 @@ def fit(
         )
     max_steps = MAX_STEPS if max_steps is None else max_steps
     checked: Data = as_data(data, model.likelihood, model.transform)
-    if checked.groups is not None and model.groups is None:
-        warnings.warn(
-            "the data say which group each example is of, and the model has the same extents for all groups; "
-            "InvarianceModel(..., groups=[names]) gives each its own",
-            UserWarning,
-            stacklevel=2,
-        )
-    _warn_of_empty_groups(model, checked)
     schedule = Schedule(max_steps, learning_rate, tolerance)
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
@@ -199,20 +193,24 @@ def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
     return InvariancePosterior(posterior.model, posterior.data, result)
 
 
-def _warn_of_empty_groups(model: InvarianceModel, data: Data) -> None:
-    """Warn of groups of the model without a single example in the data."""
-    if model.groups is None or data.groups is None:
-        return
-    present = set(data.groups.tolist())
-    empty = [name for number, name in enumerate(model.groups) if number not in present]
-    if empty:
-        warnings.warn(
+def _warn_of_groups(model: InvarianceModel, groups: Tensor) -> None:
+    """Warn of groups that the model does not know of, and of those of the model without a single example."""
+    if model.groups is None:
+        text = (
+            "the data say which group each example is of, and the model has the same extents for all groups; "
+            "InvarianceModel(..., groups=[names]) gives each its own"
+        )
+    else:
+        present = set(groups.tolist())
+        empty = [name for number, name in enumerate(model.groups) if number not in present]
+        if not empty:
+            return
+        text = (
             f"no training example is of {', '.join(map(repr, empty))}, so that the extents there are the population's "
             "and its spread, as for any new group; leave such names out of groups=, and predict with groups=-1 for "
-            f"them, or look whether the numbers are in the order {list(model.groups)}",
-            UserWarning,
-            stacklevel=3,  # the line that called fit
+            f"them, or look whether the numbers are in the order {list(model.groups)}"
         )
+    warnings.warn(text, UserWarning, stacklevel=3)  # the line that called fit
 
 
 def _as_model(model: Any, data: Any) -> InvarianceModel:

@@ -64,7 +64,7 @@ def fit_minibatches(
             :func:`warn_of_usual_mistakes`.
     """
     began = time.perf_counter()
-    stream = Stream.of(data, model.likelihood, model.transform, num_workers=training.num_workers)
+    stream = Stream.of(data, model.likelihood, model.transform, training.num_workers, model.groups)
     batch_size = min(training.batch_size, stream.num_total)
     per_epoch = max(1, stream.num_total // batch_size)
     num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
@@ -175,7 +175,9 @@ def _variational_facts(
     else:
         extents = draw_extents(model, lambda data: objective.guide(data, 1), kept, num_draws)[None]
     notes: tuple[str, ...] = ()
-    flat = [name for name in model.active if not isinstance(model.extents.priors[name], Outward)]
+    # With groups the population's prior, which theirs follow.
+    own = model.active if model.pooling is None else model.pooling.inner.names
+    flat = [name for name in own if name in model.active and not isinstance(model.extents.priors[name], Outward)]
     if not is_evidence and flat:
         notes = (
             f"the plug-in likelihood never rewards an extent: under the prior of {', '.join(flat)} only "

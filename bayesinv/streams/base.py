@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from bayesinv.data import Data, as_data, as_inputs
 from bayesinv.errors import DataError
+from bayesinv.groups import as_groups
 from bayesinv.transforms import Transform
 
 __all__ = ["Stream", "checked_size", "derive_seed", "drawing", "set_seed", "shown"]
@@ -64,6 +66,7 @@ class Stream(ABC):
     Attributes:
         num_total: n, the number of examples that a batch stands for.
         num_classes: C; None for real targets, and until it is known. May be set.
+        groups: names, where a data set says of each example which group it is of; None where it does not.
         batch_size: that of the DataLoader it was made from, or None.
         exact_resume: whether `batch` is a pure function of its arguments.
 
@@ -78,16 +81,30 @@ class Stream(ABC):
 
     exact_resume = True
 
-    def __init__(self, num_total: int, likelihood: str, transform: Transform | None, num_classes: int | None = None):
+    def __init__(
+        self,
+        num_total: int,
+        likelihood: str,
+        transform: Transform | None,
+        num_classes: int | None = None,
+        groups: Sequence[str] | None = None,
+    ):
         self.num_total = num_total
         self.likelihood = likelihood
         self.transform = transform
         self.num_classes = num_classes
+        self.groups = groups
         self.batch_size: int | None = None
 
     @staticmethod
-    def of(data: Any, likelihood: str, transform: Transform | None = None, num_workers: int = 0) -> Stream:
-        """A stream of whatever holds (x, y).
+    def of(
+        data: Any,
+        likelihood: str,
+        transform: Transform | None = None,
+        num_workers: int = 0,
+        groups: Sequence[str] | None = None,
+    ) -> Stream:
+        """A stream of whatever holds (x, y), or with groups (x, y, group).
 
         Args:
             data: (x, y) tensors or arrays; a `Data`; a map-style ``Dataset`` of (x, y) items; a ``DataLoader``, whose
@@ -97,6 +114,8 @@ class Stream(ABC):
             transform: where given, checks that x is what it acts on.
             num_workers: processes that fetch the batches of a data set ahead of time, for every purpose; those of a
                 DataLoader come first.
+            groups: names of the groups of a model that has extents for each. The data have to say then which example
+                is of which: a `Data` with groups, or a data set of (x, y, group) with numbers or names.
 
         Raises:
             DataError: unusable data, or data of unknown size. TypeError: of an unknown kind.
@@ -104,7 +123,7 @@ class Stream(ABC):
         """
         from bayesinv.streams.sources import stream_of  # which needs the streams below this class
 
-        return stream_of(data, likelihood, transform, num_workers)
+        return stream_of(data, likelihood, transform, num_workers, groups)
 
     @property
     @abstractmethod
@@ -140,15 +159,22 @@ class Stream(ABC):
 
     def checked(self, item: Any, where: str, indices: list[int] | None) -> Data:
         """A collated batch as `Data`, or a DataError that says which one is at fault and why."""
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(f"{where}: the data set gave a {type(item).__name__}; expected pairs (x, y)")
+        wanted = 2 if self.groups is None else 3
+        if not isinstance(item, tuple | list) or len(item) != wanted:
+            came = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
+            expected = "pairs (x, y)" if self.groups is None else "(x, y, group), since the model has groups"
+            raise DataError(f"{where}: the data set gave {came}; expected {expected}")
         try:
             if self.likelihood == "gaussian":
-                return as_data(tuple(item), "gaussian", self.transform)
-            x = as_inputs(item[0], self.transform)
-            y = torch.as_tensor(item[1], device=x.device)
-            num_classes = _check_labels(y, 2 if self.likelihood == "bernoulli" else self.num_classes)
-            return Data(x, y.to(torch.int64), num_classes)
+                data = as_data(tuple(item[:2]), "gaussian", self.transform)
+            else:
+                x = as_inputs(item[0], self.transform)
+                y = torch.as_tensor(item[1], device=x.device)
+                num_classes = _check_labels(y, 2 if self.likelihood == "bernoulli" else self.num_classes)
+                data = Data(x, y.to(torch.int64), num_classes)
+            if self.groups is None:
+                return data
+            return replace(data, groups=as_groups(item[2], self.groups, len(data), training=True))
         except DataError as error:
             raise DataError(f"{where}{_culprits(item, indices)}: {error}") from error
 

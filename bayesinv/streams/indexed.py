@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -71,7 +71,8 @@ class MemoryStream(IndexedStream):
 
     def digest(self) -> str:
         whole = hashlib.blake2b(digest_size=16)
-        for part in (self.data.x, self.data.y):
+        groups = () if self.data.groups is None else (self.data.groups,)
+        for part in (self.data.x, self.data.y, *groups):
             whole.update(repr((tuple(part.shape), str(part.dtype))).encode())
             for rows in part.split(4096):  # a copy of a part at a time
                 whole.update(rows.cpu().contiguous().numpy().tobytes())
@@ -104,8 +105,9 @@ class DatasetStream(IndexedStream):
         options: dict[str, Any],
         likelihood: str,
         transform: Transform | None,
+        groups: Sequence[str] | None = None,
     ):
-        super().__init__(num_total, likelihood, transform)
+        super().__init__(num_total, likelihood, transform, groups=groups)
         if num_total == 0:
             raise DataError("the data set is empty; expected at least 1 example")
         self._rows = rows

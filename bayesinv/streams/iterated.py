@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,15 @@ class IterableStream(Stream):
 
     exact_resume = False
 
-    def __init__(self, loader: Any, num_total: int, likelihood: str, transform: Transform | None):
-        super().__init__(num_total, likelihood, transform)
+    def __init__(
+        self,
+        loader: Any,
+        num_total: int,
+        likelihood: str,
+        transform: Transform | None,
+        groups: Sequence[str] | None = None,
+    ):
+        super().__init__(num_total, likelihood, transform, groups=groups)
         self._loader = loader
         self._chunks: Iterator[Any] | None = None
         self._buffer: list[Data] = []
@@ -54,7 +61,8 @@ class IterableStream(Stream):
             raise DataError(f"the inputs differ in shape: {', '.join(map(str, sorted(shapes)))}; expected one shape")
         x, y = torch.cat([data.x for data in self._buffer]), torch.cat([data.y for data in self._buffer])
         classes = None if self.likelihood == "gaussian" else max(data.num_outputs for data in self._buffer)
-        self._buffer = [Data(x, y, self.num_classes or classes)]
+        groups = None if self.groups is None else torch.cat([data.groups for data in self._buffer])
+        self._buffer = [Data(x, y, self.num_classes or classes, groups)]
         return self._buffer[0].subset(slice(0, num))
 
     def _next(self) -> Data:

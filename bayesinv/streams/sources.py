@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,24 +29,29 @@ from bayesinv.transforms import Transform
 CHUNK = 64
 
 
-def stream_of(data: Any, likelihood: str, transform: Transform | None, num_workers: int) -> Stream:
+def stream_of(
+    data: Any, likelihood: str, transform: Transform | None, num_workers: int, groups: Sequence[str] | None = None
+) -> Stream:
     """Arguments and errors as for `Stream.of`."""
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
     if isinstance(data, DataLoader):
-        return _of_loader(data, likelihood, transform, num_workers)
+        return _of_loader(data, likelihood, transform, num_workers, groups)
     if isinstance(data, IterableDataset):
         loader: Any = DataLoader(data, batch_size=CHUNK, num_workers=num_workers)
-        return IterableStream(loader, length_of(data, data), likelihood, transform)
-    if type(data) is TensorDataset:
+        return IterableStream(loader, length_of(data, data), likelihood, transform, groups)
+    if type(data) is TensorDataset and groups is None:
         return MemoryStream(as_data(data.tensors, likelihood, transform), transform)
     if isinstance(data, Dataset):
         options = {"num_workers": num_workers}
-        return DatasetStream(data, length_of(data, data), None, default_collate, options, likelihood, transform)
+        total = length_of(data, data)
+        return DatasetStream(data, total, None, default_collate, options, likelihood, transform, groups)
     return MemoryStream(as_data(data, likelihood, transform), transform)
 
 
-def _of_loader(loader: Any, likelihood: str, transform: Transform | None, num_workers: int) -> Stream:
+def _of_loader(
+    loader: Any, likelihood: str, transform: Transform | None, num_workers: int, groups: Sequence[str] | None
+) -> Stream:
     """The data set of a loader under our own permutations where its order means nothing, else the loader itself."""
     stream: Stream
     if loader.batch_sampler is None:
@@ -57,16 +63,17 @@ def _of_loader(loader: Any, likelihood: str, transform: Transform | None, num_wo
     replaced = kind is RandomSampler and loader.sampler.replacement
     own_order = type(loader.batch_sampler) is not BatchSampler or replaced
     if isinstance(loader.dataset, IterableDataset):
-        stream = IterableStream(loader, length_of(loader.dataset, loader), likelihood, transform)
+        stream = IterableStream(loader, length_of(loader.dataset, loader), likelihood, transform, groups)
     elif own_order or kind not in (RandomSampler, SequentialSampler, SubsetRandomSampler):
         num_total = length_of(loader.dataset, loader)
         if type(loader.batch_sampler) is BatchSampler and hasattr(loader.sampler, "__len__"):
             num_total = min(num_total, len(loader.sampler))
-        stream = IterableStream(loader, num_total, likelihood, transform)
+        stream = IterableStream(loader, num_total, likelihood, transform, groups)
     elif (
         type(loader.dataset) is TensorDataset
         and loader.collate_fn is default_collate
         and kind is not SubsetRandomSampler
+        and groups is None
     ):
         stream = MemoryStream(as_data(loader.dataset.tensors, likelihood, transform), transform)
     else:
@@ -77,7 +84,9 @@ def _of_loader(loader: Any, likelihood: str, transform: Transform | None, num_wo
             "worker_init_fn": loader.worker_init_fn,
             "multiprocessing_context": loader.multiprocessing_context,
         }
-        stream = DatasetStream(loader.dataset, num_total, rows, loader.collate_fn, options, likelihood, transform)
+        stream = DatasetStream(
+            loader.dataset, num_total, rows, loader.collate_fn, options, likelihood, transform, groups
+        )
     stream.batch_size = loader.batch_size
     return stream
 

@@ -22,11 +22,12 @@ from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.vi import describe_extents
 from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit
+from bayesinv.structure import priors_of_blocks
 
 __all__ = ["PointMethod", "PointObjective", "plug_in_copy"]
 
 EQUIVARIANT_METHODS = ("augerino", "fixed", "none")
-PER_OUTPUT_METHODS = ("fixed", "none")
+METHODS_OF_BLOCKS = ("fixed", "none")  # for extents by output or group
 
 
 class PointMethod(ABC):
@@ -194,10 +195,11 @@ def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None
             f'inference="{method}" trains on inputs that it makes in its own way, and outputs that move with the input '
             f'cannot be moved back; use one of {list(EQUIVARIANT_METHODS)} or "vi"'
         )
-    if model.structure is not None and method not in PER_OUTPUT_METHODS:
+    blocks = model.structure or model.pooling
+    if blocks is not None and method not in METHODS_OF_BLOCKS:
         raise ValueError(
-            f'inference="{method}" averages over copies that all outputs share, and this model has extents for every '
-            f'output; use one of {list(PER_OUTPUT_METHODS)} or "vi", or a model without outputs=...'
+            f'inference="{method}" averages over copies that all {blocks.kind}s share, and this model has extents for '
+            f'every {blocks.kind}; use one of {list(METHODS_OF_BLOCKS)} or "vi", or a model without {blocks.kind}s=...'
         )
     copied = copy.deepcopy(model)
     if not isinstance(model.evidence, PlugInEvidence):
@@ -212,14 +214,24 @@ def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None
     return copied
 
 
-def fix_extents(model: InvarianceModel, extents: Mapping[str, float]) -> None:
-    """Make every extent of a model a fixed number, in place; those not named are off.
+def fix_extents(
+    model: InvarianceModel, extents: Mapping[str, float], others: Mapping[str, float] | None = None
+) -> None:
+    """Make every extent of a model a fixed number, in place; those named in neither are off.
+
+    With extents by output or group, that of a symmetry is for all of them that have none of their own, and for groups
+    that training has not seen. ``others`` are by full name.
 
     Raises:
         ExtentError: an unknown name, or a number outside [0, largest].
     """
     try:
-        model.extents = Extents(model.transform.coordinates, {name: 0.0 for name in model.symmetries} | dict(extents))
+        blocks = model.structure or model.pooling
+        if blocks is not None:
+            common = () if model.pooling is None else blocks.inner.names
+            extents = {k: extents[k] for k in common if k in extents} | priors_of_blocks(blocks, extents)
+        known = {name: 0.0 for name in model.symmetries} | dict(others or {})
+        model.extents = Extents(model.transform.coordinates, known | dict(extents))
     except ExtentError as error:  # in the words of who wrote Fixed({...}), not of the model that is made of it
         raise ExtentError(re.sub(r"^priors(?=[:\[])", "Fixed: extents", str(error))) from error
 

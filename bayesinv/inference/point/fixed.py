@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from bayesinv.data import Data
+from bayesinv.groups import GroupedOrbit
 from bayesinv.inference.point.base import (
     PointMethod,
     PointObjective,
@@ -20,7 +22,7 @@ from bayesinv.inference.point.base import (
 from bayesinv.inference.training import Training
 from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit
-from bayesinv.structure import PerOutputOrbit, priors_per_output
+from bayesinv.structure import PerOutputOrbit
 
 __all__ = ["Fixed", "NoInvariance"]
 
@@ -75,13 +77,13 @@ class Fixed(PointMethod):
                 f'inference="fixed" needs to know how far {", ".join(model.active)} reach; pass '
                 "Fixed({name: extent, ...}), internal units"
             )
-        if model.structure is not None and self.num_copies is not None:
+        blocks = model.structure or model.pooling
+        if blocks is not None and self.num_copies is not None:
             raise ValueError(
-                "Fixed: num_copies: copies with draws of their own are shared by all outputs, and this model has "
-                "extents for every output; leave num_copies out, and set num_orbit_samples in the model"
+                f"Fixed: num_copies: copies with draws of their own are shared by all {blocks.kind}s, and this model "
+                f"has extents for every {blocks.kind}; leave num_copies out, and set num_orbit_samples in the model"
             )
-        own = dict(self.extents) if model.structure is None else priors_per_output(model.structure, self.extents)
-        fix_extents(fitted, model.extents.fixed | own)
+        fix_extents(fitted, self.extents, model.extents.fixed)
         if self.prediction_copies is not None:
             fitted.orbit = resized(fitted.orbit, self.prediction_copies)
         return fitted
@@ -93,7 +95,13 @@ class Fixed(PointMethod):
 
 
 class _FixedObjective(PointObjective):
-    def __init__(self, method: Fixed, model: InvarianceModel, orbit: Orbit | PerOutputOrbit, num_copies: int | None):
+    def __init__(
+        self,
+        method: Fixed,
+        model: InvarianceModel,
+        orbit: Orbit | PerOutputOrbit | GroupedOrbit,
+        num_copies: int | None,
+    ):
         self._eta = fixed_extents(model)
         # The orbit of nothing is the input itself: one copy says all, unless more are asked for.
         self._identity = not bool(self._eta.any())
@@ -101,6 +109,14 @@ class _FixedObjective(PointObjective):
         self._num_copies = 1 if num_copies is None and self._identity else num_copies
         copies = orbit.num_copies if self._num_copies is None else self._num_copies
         super().__init__(method, model, copies, 1 if self._identity else model.network_orbit.num_copies)
+
+    def loss(self, data: Data, num_total: int) -> Float[Tensor, ""]:
+        if not isinstance(self._orbit, GroupedOrbit):
+            return super().loss(data, num_total)
+        average, budget, action = self.model.average, self.model.memory_budget, self.model.output_action
+        base = self._orbit.fresh_base()
+        seen = self.network.at(self._orbit, self._eta, average, budget, self._identity, base, action)
+        return -self.evidence.mean_log_likelihood(seen, data)
 
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
         return self.drawn_copies(x)[0]
@@ -112,7 +128,7 @@ class _FixedObjective(PointObjective):
         if self._num_copies is None:
             base = self._orbit.fresh_base()
             return self._orbit(x, eta, base), self._orbit.coordinates(eta, base)
-        if self._identity or isinstance(self._orbit, PerOutputOrbit):  # the latter has no copies of its own: `prepare`
+        if self._identity or not isinstance(self._orbit, Orbit):  # the others have no copies of their own: `prepare`
             return copies_of(x, self._num_copies), None
         t = self._orbit.random_coordinates(eta, (self._num_copies, len(x)))
         return self._orbit.transform.orbit_per_example(x, t), t
