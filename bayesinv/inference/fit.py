@@ -173,6 +173,8 @@ def fit(
         "tolerance": tolerance,
         "num_train": len(checked),
         "num_warmup": num_warmup if facts["inference"] == "nuts" else None,
+        # Kernel, noise and the start of the chains come from a variational fit.
+        "guide": name if facts["inference"] == "nuts" else None,
     }
     result = InferenceResult(**facts, seconds=time.perf_counter() - began, seed=seed, settings=settings)
     posterior = InvariancePosterior(fitted, checked, result)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from bayesinv.report.call import fit_call, load_call, needs_model
 from bayesinv.report.page import Section, code, facts, figure, paragraph, table
 from bayesinv.report.page import escape as escaped
 
@@ -264,20 +265,19 @@ def versions() -> dict[str, str]:
 
 
 def reproduce(posterior: InvariancePosterior, command: str | None) -> Section:
-    """The command or the call that gives the same numbers."""
+    """The command or the call that gives the same numbers, and the one that reads a saved file."""
+    own = needs_model(posterior.model)
     if command:
         body = paragraph("The same command on the same data gives the same numbers on a CPU:") + code(command)
     else:
-        result = posterior.result
-        steps = result.settings.get("max_steps")
-        call = f'posterior = bayesinv.fit(model, (x, y), "{result.inference}", seed={result.seed}'
-        call += f', guide="{result.guide}"' if result.guide else ""
-        call += f", max_steps={steps}" if steps else ""
         body = paragraph(
             "With the same model and data, this call gives the same numbers on a CPU (and statistically the same on a "
-            "GPU, whose sums are not ordered):"
+            "GPU, whose sums are not ordered); what it leaves out is at its default:"
         )
-        body += code(f"{call}, num_draws={result.num_draws})" if result.num_draws > 1 else f"{call})")
-    body += paragraph("A saved posterior holds model, data and draws; it answers every question again:")
-    body += code('posterior = bayesinv.load("posterior.npz")\nposterior.summary()\nposterior.check()')
+        body += code("import bayesinv\n\n" + fit_call(posterior))
+    body += paragraph(
+        "A saved posterior holds model, data and draws; it answers every question again"
+        + (", given a model built with the same code, which no file holds:" if own else ":")
+    )
+    body += code(f"{load_call(posterior)}\nposterior.summary()\nposterior.check()")
     return Section("reproduce", "How to reproduce it", body)
