@@ -392,7 +392,8 @@ class InvariancePosterior:
 
         Args:
             path: the file; its folder must exist.
-            options: `title`, `selection`, `comparison`, `classes`, `command`, `level`, `reweighted`, `overwrite`.
+            options: `test` (data to score on), `title`, `selection`, `comparison`, `classes`, `command`, `level`,
+                `reweighted`, `overwrite`.
         """
         from bayesinv.report import write_report  # a report shows comparisons and selections, which sit above
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayesinv.groups import spread_name
 from bayesinv.quantiles import weighted_quantile
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def summary_table(
         (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
         estimate have lower = upper.
         `attrs` holds level, reweighted, inference, pareto_k, log_evidence, log_evidence_se, and `prefixes`: what comes
-        before each extent, "±", "up to " (one-sided) or nothing (a probability).
+        before each extent, "±", "up to " (one-sided) or nothing (a probability, a spread of groups).
 
     Raises:
         ValueError: `level` outside (0, 1), or `reweighted` without weights.
@@ -78,6 +79,7 @@ def summary_table(
         if result.ess is not None:
             row["ess"] = result.ess[k]
         rows.append(row)
+    spreads = set() if model.pooling is None else {spread_name(name) for name in model.pooling.inner.names}
     table = pd.DataFrame(rows).set_index("symmetry")
     table.attrs = {
         "level": level,
@@ -86,7 +88,7 @@ def summary_table(
         "pareto_k": result.pareto_k,
         "log_evidence": result.log_evidence,
         "log_evidence_se": result.log_evidence_se,
-        "prefixes": {c.name: c.prefix for c in model.coordinates},
+        "prefixes": {c.name: "" if c.name in spreads else c.prefix for c in model.coordinates},
     }
     return table
 

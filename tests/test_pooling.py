@@ -15,6 +15,7 @@ from bayesinv.errors import DataError, ExtentError
 from bayesinv.extents import UniformExtent, sample_extents
 from bayesinv.groups import NEW_GROUP, Grouped, as_groups
 from bayesinv.pooling import PooledExtent, PooledExtents
+from bayesinv.report.sections import extents as extents_section
 from bayesinv.report.sections import furthest, orbits
 from bayesinv.transforms import Affine2d, Compose, Flip
 
@@ -241,6 +242,13 @@ def test_checks_and_reports_know_that_groups_have_orbits_of_their_own(posterior)
         blur_matched_null(posterior)
     widest = furthest(posterior)
     assert widest.startswith("rotation[")  # not the population or its spread, which move no example
+    assert posterior.summary().attrs["prefixes"]["rotation spread"] == ""
+    assert "rotation spread  0." in str(posterior)
+    text = extents_section(posterior, 0.9, False).body
+    assert (
+        "“rotation spread” is by how much groups differ" in text
+        and "“rotation[a]” is what moves the examples of a" in text
+    )
     section = orbits(posterior, False)
     assert section is not None
     assert widest in section.body

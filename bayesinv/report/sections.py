@@ -7,8 +7,11 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bayesinv.errors import ExtentError
+from bayesinv.extents import prior_config
+from bayesinv.groups import spread_name
 from bayesinv.report.call import fit_call, load_call, needs_model
 from bayesinv.report.page import Section, code, facts, figure, paragraph, table
 from bayesinv.report.page import escape as escaped
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from bayesinv.checks.verdicts import Verdict
     from bayesinv.comparison import Comparison
+    from bayesinv.model import InvarianceModel
     from bayesinv.posterior import InvariancePosterior
     from bayesinv.selection import Selection
 
@@ -92,6 +96,15 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
         "with “up to” goes one way only, and a percentage of copies is the probability of moving at all. P(inactive) "
         "is the probability that it is too small to see in an input of this size."
     )
+    pooling = posterior.model.pooling
+    if pooling is not None:
+        first, group = pooling.inner.names[0], pooling.groups[0]
+        body += paragraph(
+            f"“{first}” is the extent of a typical group, the population's median, and moves no example itself; "
+            f"“{spread_name(first)}” is by how much groups differ, in standard deviations after the normal quantile of "
+            f"the extent's share of its largest; “{first}[{group}]” is what moves the examples of {group}. Groups with "
+            "few examples are drawn towards the population, and their prior here is that of a group nobody has seen."
+        )
     body += table("Extents of the symmetries, in people's units", head, rows)
     if posterior.model.active:
         point = bool(summary["point"].any())
@@ -208,11 +221,11 @@ def selection(selected: Selection) -> Section:
     return Section("selection", "Which symmetries are called for", body)
 
 
-def quality(comparison: Comparison | None) -> Section:
+def quality(comparison: Comparison | None, how: str) -> Section:
     """Scores on test data, or how to get them."""
     if comparison is None:
         body = paragraph("No test data were given, so this report says nothing about predictive quality. To add it:")
-        return Section("quality", "Predictive quality", body + code("bayesinv report DIR --test TEST.npz --overwrite"))
+        return Section("quality", "Predictive quality", body + code(how))
     shown = comparison.text_table()
     body = table(
         "On the same test data; ± is a standard error over test examples",
@@ -245,14 +258,54 @@ def settings(posterior: InvariancePosterior, given: Mapping[str, str]) -> Sectio
         if value is None:
             continue
         values[name.replace("_", " ")] = json.dumps(value) if isinstance(value, dict | list) else value
-    for name in posterior.symmetries:
-        prior = posterior.model.extents.priors.get(name)
-        fixed = posterior.model.extents.fixed.get(name)
-        values[f"prior of {name}"] = f"fixed at {fixed:.4g} (internal units)" if fixed is not None else repr(prior)
+    values |= priors(posterior.model)
     values["orbit"] = f"{posterior.model.orbit.num_samples} base draws, precision {posterior.model.precision}"
     body = facts("Settings of the fit", values)
     body += facts("Versions that wrote this report", {**versions(), **given})
     return Section("settings", "Settings and versions", body)
+
+
+def priors(model: InvarianceModel) -> dict[str, str]:
+    """What stands before each extent; for groups how they are pooled, in place of an entry for each."""
+    pooling, found = model.pooling, {}
+    given = model.symmetries if pooling is None else model.symmetries[: 2 * pooling.inner.num_coordinates]
+    for name in given:
+        fixed = model.extents.fixed.get(name)
+        words = f"fixed at {fixed:.4g}" if fixed is not None else prior_words(name, model.extents.priors[name])
+        found[f"prior of {name}"] = f"{words}; internal units"
+    for c in () if pooling is None else pooling.inner.coordinates:
+        words = f"as {c.name} itself"
+        if c.name in model.active:
+            words = (
+                f"pooled around the population: L Φ(Φ⁻¹({c.name} / L) + ({spread_name(c.name)}) z) with z ~ N(0, 1) "
+                f"for each group and L = {float(c.largest):.4g}; internal units"
+            )
+        found[f"prior of {c.name} in each group"] = words
+    return found
+
+
+def prior_words(name: str, prior: Any) -> str:
+    """A prior as one writes it, ``Truncated(base=HalfNormal(scale=0.5), high=2)``.
+
+    Example:
+        >>> from pyro.distributions import HalfNormal
+        >>> from bayesinv.extents import Truncated
+        >>> prior_words("rotation", Truncated(HalfNormal(0.5), high=2.0))
+        'Truncated(base=HalfNormal(scale=0.5), high=2)'
+    """
+    try:
+        return _written(prior_config(name, prior))
+    except ExtentError:  # one of the user's own
+        return repr(prior)
+
+
+def _written(config: Mapping[str, Any]) -> str:
+    options = {**config.get("parameters", {}), **{k: v for k, v in config.items() if k not in ("type", "parameters")}}
+    parts = []
+    for key, value in options.items():
+        number = isinstance(value, float)
+        parts.append(f"{key}={_written(value) if isinstance(value, Mapping) else f'{value:.4g}' if number else value}")
+    return f"{config['type']}({', '.join(parts)})"
 
 
 def versions() -> dict[str, str]:

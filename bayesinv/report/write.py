@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bayesinv.checks import diagnose
-from bayesinv.comparison import Comparison
+from bayesinv.comparison import Comparison, compare
+from bayesinv.data import Data, as_data
+from bayesinv.groups import NEW_GROUP
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import sections
 from bayesinv.report.page import Section, page, table
@@ -24,6 +29,7 @@ def write_report(
     title: str = "Invariance report",
     selection: Any = None,  # kinds are checked below, in words
     comparison: Any = None,
+    test: Any = None,
     classes: Sequence[str] = (),
     command: str | None = None,
     level: float = 0.9,
@@ -41,6 +47,8 @@ def write_report(
         title: the heading.
         selection: what ``bayesinv.select`` returned for the same data.
         comparison: what ``bayesinv.compare`` returned, for predictive quality against other fits.
+        test: data that the fit has not seen, whatever ``fit`` takes: the page then has the scores of this fit on them
+            (accuracy or RMSE, log loss, calibration), and a verdict on its predictions.
         classes: names of the classes.
         command: the command line that made the fit, where one did.
         level: the mass of the intervals.
@@ -53,7 +61,11 @@ def write_report(
     Raises:
         FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
         TypeError: ``selection`` or ``comparison`` is something else. ValueError: a level outside (0, 1), no weights to
-            use, or a selection among other symmetries.
+            use, a selection among other symmetries, or both ``comparison`` and ``test``. DataError: test data that do
+            not fit.
+
+    Warns:
+        UserWarning: the model has extents for groups, and the test data do not say which example is of which.
     """
     _check_writable(path, overwrite)
     if selection is not None and not isinstance(selection, Selection):
@@ -71,14 +83,24 @@ def write_report(
             f"selection: expected one among {', '.join(posterior.symmetries)}, got one among "
             f"{', '.join(selection.symmetries)}"
         )
+    if test is not None:
+        if comparison is not None:
+            raise ValueError("test, comparison: expected one of the two; a comparison has its test data already")
+        test = _read(posterior, test)
+        comparison = compare({"this fit": posterior}, test, reweighted=reweighted, level=level)
     parts = [
         sections.what_was_fitted(posterior, classes),
-        sections.verdicts(diagnose(posterior)),
+        sections.verdicts(diagnose(posterior, test=test)),
         sections.extents(posterior, level, reweighted),
         sections.orbits(posterior, reweighted),
         sections.course(posterior),
         None if selection is None else sections.selection(selection),
-        sections.quality(comparison),
+        sections.quality(
+            comparison,
+            "bayesinv report DIR --test TEST.npz --overwrite"
+            if command
+            else f'posterior.report("{Path(path).name}", test=(x_test, y_test), overwrite=True)',
+        ),
         sections.settings(posterior, {}),
         sections.reproduce(posterior, command),
     ]
@@ -115,7 +137,8 @@ def write_comparison_report(
     _check_writable(path, overwrite)
     if not posteriors:
         raise ValueError("posteriors: expected at least one fit, got none")
-    parts = [_overview(posteriors), _extents_side_by_side(posteriors, level), sections.quality(comparison)]
+    how = "bayesinv compare DIR DIR --test TEST.npz --report FILE, or comparison=bayesinv.compare(fits, test) in Python"
+    parts = [_overview(posteriors), _extents_side_by_side(posteriors, level), sections.quality(comparison, how)]
     for i, (name, posterior) in enumerate(posteriors.items()):
         inner = [
             sections.what_was_fitted(posterior),
@@ -128,6 +151,15 @@ def write_comparison_report(
         Section("versions", "Versions", sections.facts("Versions that wrote this report", sections.versions()))
     )
     return _write(Path(path), page(title, _subtitle(), parts))
+
+
+def _read(posterior: InvariancePosterior, test: Any) -> Data:
+    """The test data, read once, since scores and verdict both want them, and told of once where they lack groups."""
+    model = posterior.model
+    data = as_data(test, model.likelihood, model.transform, num_classes=posterior.data.num_classes)
+    if posterior.groups_of(data, stacklevel=5) is None and model.groups is not None:
+        return dataclasses.replace(data, groups=torch.full((len(data),), NEW_GROUP))
+    return data
 
 
 def _overview(posteriors: Mapping[str, InvariancePosterior]) -> Section:

@@ -5,11 +5,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
 import bayesinv
+from bayesinv.errors import DataError
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.report.page import STYLE
-from tests.fakes import make_posterior
+from bayesinv.report.sections import priors
+from tests.fakes import make_data, make_posterior
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -114,6 +117,63 @@ def test_several_fits(tmp_path):
         assert words in text
     with pytest.raises(ValueError, match="at least one"):
         write_comparison_report({}, tmp_path / "none.html")
+
+
+def test_test_data_bring_scores_and_a_verdict(tmp_path):
+    posterior = make_posterior(weighted=True)
+    test = make_data(n=20)
+    posterior.report(tmp_path / "without.html")
+    text = " ".join(read(tmp_path / "without.html").words)
+    assert 'posterior.report("without.html", test=(x_test, y_test), overwrite=True)' in text
+    posterior.report(tmp_path / "with.html", test=(test.x, test.y))
+    page = read(tmp_path / "with.html")
+    text = " ".join(page.words)
+    scores = bayesinv.compare({"this fit": posterior}, test).text_table().loc["this fit"]
+    for column in ("accuracy, %", "log loss, nat", "calibration error"):
+        assert column in text and scores[column] in text
+    assert posterior.check(test=test).named("predictive")[0].message in text
+    comparison = bayesinv.compare({"a": posterior}, test)
+    with pytest.raises(ValueError, match="test, comparison: expected one of the two"):
+        posterior.report(tmp_path / "both.html", test=test, comparison=comparison)
+    with pytest.raises(DataError, match="shape"):
+        posterior.report(tmp_path / "wrong.html", test=(test.x[:, 0], test.y))
+    assert {path.name for path in tmp_path.iterdir()} == {"with.html", "without.html"}
+
+
+def test_test_data_are_read_once(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        """As a generator: gone after the first pass."""
+
+        def __init__(self):
+            self.left = list(zip(make_data(n=20).x, make_data(n=20).y, strict=True))
+
+        def __iter__(self):
+            taken, self.left = self.left, []
+            return iter(taken)
+
+    make_posterior().report(tmp_path / "page.html", test=Stream())
+    assert "accuracy" in (tmp_path / "page.html").read_text()
+
+
+def test_priors_are_written_as_they_are_given():
+    def rows(**options):
+        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=3), ["rotation", "shear"], **options)
+        return priors(model)
+
+    spread = "Truncated(base=HalfNormal(scale=0.5), high=2); internal units"
+    pooled = rows(groups=["north", "south"], priors={"shear": 0.2})
+    assert pooled["prior of rotation"] == "UniformExtent(low=0, high=3.142); internal units"
+    assert pooled["prior of rotation spread"] == spread
+    assert "L Φ(Φ⁻¹(rotation / L) + (rotation spread) z)" in pooled["prior of rotation in each group"]
+    assert pooled["prior of shear in each group"] == "as shear itself"
+    assert len(pooled) == 6 and not any("north" in name for name in pooled)
+    alone = rows(priors={"rotation": bayesinv.Outward(0.1), "shear": 0.2})
+    assert alone == {
+        "prior of rotation": "Outward(strength=0.1, high=3.142, num_total=None); internal units",
+        "prior of shear": "fixed at 0.2; internal units",
+    }
+    slab = bayesinv.SpikeAndSlab(bayesinv.UniformExtent(0.0, 1.0))
+    assert "SpikeAndSlab(slab=UniformExtent(low=0, high=1)" in rows(priors={"rotation": slab})["prior of rotation"]
 
 
 def test_point_estimates_and_real_targets(tmp_path):
