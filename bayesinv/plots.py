@@ -5,14 +5,16 @@ The figures are made without pyplot, so nothing piles up in its global list; sav
 imported when the first one is drawn.
 """
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from bayesinv.groups import spread_name
 from bayesinv.quantiles import weighted_quantile
+from bayesinv.structure import Blocks
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 # Two colours of Okabe and Ito's palette, which stay apart in every common form of colour blindness,
 # and in grey: the posterior is dark and the prior light.
-_POSTERIOR = "#0072B2"
-_PRIOR = "#E69F00"
+POSTERIOR = "#0072B2"
+PRIOR = "#E69F00"
 _GREY = "#595959"
 
 # Print at half size brings 13 points to 6.5, the smallest that reads without effort.
@@ -40,6 +42,10 @@ STYLE: Any = {
 }
 
 
+MOST_PANELS = 9  # of outputs or groups; from there on rows say more
+TITLE_WIDTH = 34  # characters of 13 points above a panel of 3.9 inches, whose last letters are those of the next
+
+
 def plot_extents(
     posterior: "bayesinv.posterior.InvariancePosterior", *, reweighted: bool = False
 ) -> "matplotlib.figure.Figure":
@@ -48,6 +54,12 @@ def plot_extents(
     Both densities are drawn relative to their own peak: a posterior is often fifty times as high as
     its prior, which would otherwise lie on the axis. The bar above marks the median and the 90 %
     interval, the dotted line the extent below which nothing can be seen to move. A point estimate is a line.
+
+    Outputs or groups with extents of their own, more than nine panels of them, become rows instead: one panel for each
+    symmetry, with the median and the 90 % interval of each output or group, and that of the prior behind them.
+
+    The axis says what an extent is. A scale, of a normal or von Mises distribution, is the half-width of the uniform
+    distribution that spreads as far; for a normal it is √3 standard deviations.
 
     Args:
         posterior: the posterior.
@@ -60,6 +72,10 @@ def plot_extents(
     active = [name for name in posterior.symmetries if name in model.active]
     if not active:
         raise ValueError("every symmetry of this model is fixed, so there is no posterior to draw")
+    if isinstance(model.transform, Blocks) and len(active) > MOST_PANELS:
+        from bayesinv.blocks_plot import plot_blocks  # which takes style and labels from here
+
+        return plot_blocks(posterior, model.transform, reweighted)
     columns = min(3, len(active))
     rows = -(-len(active) // columns)
     log_weights = posterior.log_weights(reweighted)
@@ -83,13 +99,13 @@ def plot_extents(
             shown = 3 * max(float(last), small)
             if shown > 0.6 * end or is_point:
                 shown = end
-            panel.fill_between(grid, density, color=_PRIOR, alpha=0.2, lw=0)
-            panel.plot(grid, density, color=_PRIOR, ls="--", label="prior")
+            panel.fill_between(grid, density, color=PRIOR, alpha=0.2, lw=0)
+            panel.plot(grid, density, color=PRIOR, ls="--", label="prior")
             if is_point:
-                panel.axvline(median, color=_POSTERIOR, lw=3, label=f"point estimate ({posterior.result.inference})")
+                panel.axvline(median, color=POSTERIOR, lw=3, label=f"point estimate ({posterior.result.inference})")
             else:
                 edges, heights = _histogram(draws, log_weights)
-                panel.stairs(heights, edges, fill=True, color=_POSTERIOR, lw=0, label="posterior")
+                panel.stairs(heights, edges, fill=True, color=POSTERIOR, lw=0, label="posterior")
                 panel.errorbar(
                     [median],
                     [1.16],
@@ -109,74 +125,13 @@ def plot_extents(
                 panel.text(0.98, 0.68, words, transform=panel.transAxes, ha="right", fontsize=12)
             panel.set_ylim(0, 1.3)
             panel.set_yticks([0, 0.5, 1])
-            panel.set_xlabel(f"half-width ({coordinate.unit})")
+            panel.set_xlabel(axis_label(posterior, k))
             interval = "" if is_point else f" [{_number(lower)}, {_number(upper)}]"
-            panel.set_title(f"{_title(name)}: {_number(median)}{interval}", loc="left")
+            panel.set_title(_wrapped(f"{_title(name)}:", f"{_number(median)}{interval}"), loc="left")
         for row in panels:
             row[0].set_ylabel("density / its peak")
         handles, labels = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, columns + 1), frameon=False)
-    return figure
-
-
-def plot_orbit(
-    posterior: "bayesinv.posterior.InvariancePosterior",
-    x: Any,
-    symmetry: str | None = None,
-    num_copies: int = 7,
-    reweighted: bool = False,
-) -> "matplotlib.figure.Figure":
-    """Copies of one image under the 5, 50 and 95 % posterior quantiles of the extents, a row each.
-
-    Args:
-        posterior: the posterior.
-        x: one image, (channels, height, width) or with a batch dimension of 1; 1 or 3 channels.
-        symmetry: vary this one alone, evenly from one end of its extent to the other. None shows
-            all of them together, at the model's own base draws, which are the same in each row.
-        num_copies: how many copies in a row.
-        reweighted: whether to use the importance weights.
-
-    Raises:
-        DataError: x does not look like the training inputs.
-        TypeError: a name in the place of the image.
-        ValueError: x is not one image of 1 or 3 channels, or fewer than one copy.
-        KeyError: no such symmetry.
-    """
-    image = _one_image(posterior, x)  # (1, channels, height, width)
-    if num_copies < 1:
-        raise ValueError(f"num_copies must be at least 1; got {num_copies}")
-    if symmetry is None and posterior.model.transform is not posterior.model.orbit.transform:
-        raise ValueError(
-            "every output or group of this model has an orbit of its own; choose one symmetry of one of them, such as "
-            f"plot_orbit(x, {posterior.symmetries[-1]!r})"
-        )
-    extents = posterior.quantile([0.05, 0.5, 0.95], reweighted=reweighted)  # (3, K)
-    names = ("5 %", "median", "95 %")
-    pictures = []  # per row: title and picture of each copy
-    for eta in extents:
-        t, titles = _coordinates(posterior, eta, symmetry, num_copies)
-        with torch.no_grad():
-            copies = posterior.model.transform.orbit(image, t.to(image))[:, 0]  # (copies, C, H, W)
-        row = list(zip(titles, copies, strict=True))
-        pictures.append(row if symmetry is not None else [("original", image[0]), *row])
-    low, high = float(image.min()), float(image.max())
-    with _style():
-        columns = len(pictures[0])
-        height, width = image.shape[-2:]
-        figure = _figure(1.25 * columns + 1.1, 3 * 1.25 * height / width + 1.3)
-        panels = figure.subplots(3, columns, squeeze=False)
-        for i, row in enumerate(pictures):
-            for panel, (title, picture) in zip(panels[i], row, strict=True):
-                _show(panel, picture, low, high)
-                if title and (i == 0 or symmetry is not None):
-                    panel.set_title(title, fontsize=12)
-            label = names[i]
-            if symmetry is not None:
-                k = posterior.index(symmetry)
-                label += f"\n{posterior.model.coordinates[k].words(float(extents[i, k]))}"
-            panels[i, 0].set_ylabel(label)
-        which = "all symmetries" if symmetry is None else _title(symmetry)
-        figure.suptitle(f"{which}: copies at the 5, 50 and 95 % quantiles of the extents", fontsize=13)
     return figure
 
 
@@ -210,10 +165,10 @@ def plot_evidence(
         figure = _figure(10.0, 4.2)
         whole, near = figure.subplots(1, 2)
         for panel in (whole, near):
-            panel.axvspan(lower, upper, color=_PRIOR, alpha=0.35, lw=0, label="posterior, 90 %")
+            panel.axvspan(lower, upper, color=PRIOR, alpha=0.35, lw=0, label="posterior, 90 %")
             panel.axvline(median, color="#8A5F00", ls="--", lw=1.5, label="posterior median")
-            panel.plot(extents, values, "o-", color=_POSTERIOR, ms=4, label="evidence")
-            panel.set_xlabel(f"half-width of {_title(symmetry)} ({coordinate.unit})")
+            panel.plot(extents, values, "o-", color=POSTERIOR, ms=4, label="evidence")
+            panel.set_xlabel(axis_label(posterior, posterior.index(symmetry), _title(symmetry)))
         whole.set_ylabel("log evidence − maximum (nats)")
         whole.set_xlim(0, float(extents.max()))
         # Over the whole range the evidence falls by hundreds of nats; what makes the posterior are the last few.
@@ -244,7 +199,7 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
         figure = _figure(6.0, 4.2)
         panel = figure.subplots()
         panel.plot(steps, trace, color="#8CC3E6", lw=1, label="each step")
-        panel.plot(steps, _running_median(trace), color=_POSTERIOR, label="running median")
+        panel.plot(steps, _running_median(trace), color=POSTERIOR, label="running median")
         settled = trace[len(trace) // 2 :]
         spread = float(trace.max() - settled.min()) or 1.0
         low = max(float(trace.min()), float(settled.min()) - spread) - 0.05 * spread
@@ -258,6 +213,24 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
         panel.ticklabel_format(axis="y", style="plain", useOffset=False)
         panel.legend(loc="lower right", frameon=False)
     return figure
+
+
+def axis_label(posterior: "bayesinv.posterior.InvariancePosterior", k: int, symmetry: str = "") -> str:
+    """What the k-th extent is, of which symmetry, and its unit: "half-width of rotation (°)"."""
+    model = posterior.model
+    coordinate = model.coordinates[k]
+    spreads = () if model.pooling is None else [spread_name(name) for name in model.pooling.inner.names]
+    if coordinate.name in spreads:
+        return f"{symmetry or 'spread of the groups'} ({coordinate.unit})"
+    what = f"{coordinate.extent_is} of {symmetry}" if symmetry else coordinate.extent_is
+    return f"{what} ({coordinate.unit})"
+
+
+def _wrapped(name: str, numbers: str) -> str:
+    """A title for a panel of 3.9 inches, in lines that fit above it."""
+    if len(name) + len(numbers) < TITLE_WIDTH:
+        return f"{name} {numbers}"
+    return "\n".join([*textwrap.wrap(name, TITLE_WIDTH), numbers])
 
 
 def _is_point(posterior: "bayesinv.posterior.InvariancePosterior") -> bool:
@@ -313,50 +286,6 @@ def _histogram(
     bins = int(np.clip(np.ceil(6.2 / 3.5 * effective ** (1 / 3)), 5, 40))
     heights, edges = np.histogram(draws, bins=bins, range=(low, high), weights=weights)
     return edges, heights / heights.max()
-
-
-def _one_image(posterior: "bayesinv.posterior.InvariancePosterior", x: Any) -> Tensor:
-    event = posterior.data.event_shape
-    if len(event) != 3 or event[0] not in (1, 3):
-        raise ValueError(f"plot_orbit draws images of 1 or 3 channels; this model's inputs have shape {event}")
-    if isinstance(x, str):
-        raise TypeError(f"plot_orbit takes an image first: plot_orbit(x, {x!r})")
-    image = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-    image = posterior.check_inputs(image[None] if image.ndim == 3 else image)
-    if len(image) != 1:
-        raise ValueError(f"plot_orbit draws one image; got {len(image)}: pass x[0]")
-    return image
-
-
-def _coordinates(
-    posterior: "bayesinv.posterior.InvariancePosterior",
-    eta: Float[Tensor, " K"],
-    symmetry: str | None,
-    num_copies: int,
-) -> tuple[Float[Tensor, "copies K"], list[str]]:
-    """Coordinates t of the copies and a title for each."""
-    if symmetry is None:
-        t = posterior.model.orbit.coordinates(eta)[:num_copies]  # (copies, K)
-        return t, [f"copy {i + 1}" for i in range(len(t))]
-    k = posterior.index(symmetry)
-    t = torch.zeros(num_copies, len(eta), dtype=torch.float64)
-    t[:, k] = torch.linspace(-1.0, 1.0, num_copies, dtype=torch.float64) * eta[k]
-    coordinate = posterior.model.coordinates[k]
-    sign = "°" if coordinate.unit == "°" else ""
-    values = [float(coordinate.to_people(float(v))) for v in t[:, k]]
-    return t, [f"{v:+.1f}{sign}".replace("-", "−") if abs(v) >= 0.05 else f"0{sign}" for v in values]
-
-
-def _show(panel: "matplotlib.axes.Axes", picture: Tensor, low: float, high: float) -> None:
-    values = picture.detach().cpu().movedim(0, -1).numpy()  # (height, width, channels)
-    if values.shape[-1] == 1:
-        panel.imshow(values[..., 0], cmap="gray", vmin=low, vmax=high)
-    else:
-        panel.imshow(np.clip((values - low) / max(high - low, 1e-12), 0, 1))
-    panel.set_xticks([])
-    panel.set_yticks([])
-    for spine in panel.spines.values():
-        spine.set_visible(False)
 
 
 def _running_median(values: np.ndarray) -> np.ndarray:

@@ -418,10 +418,10 @@ class InvariancePosterior:
     def plot_orbit(
         self, x: Any, symmetry: str | None = None, num_copies: int = 7, reweighted: bool = False
     ) -> "matplotlib.figure.Figure":
-        """Copies of an image at the 5, 50 and 95 % extents; see `plots.plot_orbit`."""
-        from bayesinv import plots
+        """Copies of an image at the 5, 50 and 95 % extents; see `orbit_plot.plot_orbit`."""
+        from bayesinv.orbit_plot import plot_orbit
 
-        return plots.plot_orbit(self, x, symmetry=symmetry, num_copies=num_copies, reweighted=reweighted)
+        return plot_orbit(self, x, symmetry=symmetry, num_copies=num_copies, reweighted=reweighted)
 
     def plot_evidence(self, symmetry: str, num_points: int = 25) -> "matplotlib.figure.Figure":
         """The evidence along one symmetry, others at their medians; see `plots.plot_evidence`."""

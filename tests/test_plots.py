@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from bayesinv import Affine2d, Data, GaussianProcess, Truncated
+from bayesinv import Affine2d, Compose, Data, GaussianProcess, InvarianceModel, Truncated
 from bayesinv.errors import DataError
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.transforms import CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise
 from tests.fakes import KnownModel, make_data, make_posterior, make_result
 
 
@@ -44,6 +45,93 @@ def test_axes_have_units():
     )
     panel = posterior.plot_trace().axes[0]
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("step", "ELBO (nats)")
+
+
+def posterior_over(transform, data=None, num_draws=60, **options):
+    """Draws between a tenth and a half of what each extent can be."""
+    model = InvarianceModel(GaussianProcess(num_inducing=3), transform, **options)
+    largest = torch.tensor([c.largest for c in model.transform.coordinates], dtype=torch.float64)
+    share = 0.1 + 0.4 * torch.rand(num_draws, len(largest), dtype=torch.float64)
+    for k, name in enumerate(model.symmetries):
+        if name in model.extents.fixed:
+            share[:, k] = model.extents.fixed[name] / largest[k]
+    return InvariancePosterior(model, data or make_data(), make_result(extents=(share * largest)[None]))
+
+
+def test_axes_say_what_an_extent_is():
+    posterior = posterior_over(
+        Compose([Affine2d(["rotation", "translate_x", "shear"]), Flip(), GaussianBlur()]),
+        augmentation={"rotation": "von_mises", "translate_x": "gaussian", "shear": "one_sided"},
+    )
+    expected = [
+        "scale (°)",
+        "scale (% of width)",
+        "upper end (%)",
+        "probability (% of copies)",
+        "upper end (% of width)",
+    ]
+    assert [panel.get_xlabel() for panel in posterior.plot_extents().axes if panel.get_visible()] == expected
+    grouped = posterior_over("rotation", groups=["a", "b"])
+    labels = [panel.get_xlabel() for panel in grouped.plot_extents().axes if panel.get_visible()]
+    assert labels == ["half-width (°)", "spread of the groups (sd)", "half-width (°)", "half-width (°)"]
+
+
+def boxes(figure, texts):
+    """Where texts lie on the page, after it has been laid out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [text.get_window_extent(canvas.get_renderer()) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"outputs": [f"a class with a name of its own, {i}" for i in range(2)]},
+        {"outputs": [str(i) for i in range(10)]},
+        {"groups": [f"site {i}" for i in range(12)]},
+        {"groups": ["University hospital north", "University hospital south", "c"]},
+    ],
+    ids=["two long outputs", "ten outputs", "twelve groups", "long groups"],
+)
+def test_titles_and_names_keep_apart(options):
+    posterior = posterior_over(["rotation", "translate_x"], **options)
+    figure = posterior.plot_extents()
+    panels = [panel for panel in figure.axes if panel.get_visible()]
+    titles = boxes(figure, [panel.title if panel.get_title() else panel._left_title for panel in panels])
+    page = figure.bbox
+    for i, box in enumerate(titles):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        assert not any(box.overlaps(other) for other in titles[:i])
+    sides = boxes(figure, [label for label in panels[0].get_yticklabels() if label.get_text()])
+    assert not any(a.overlaps(b) for i, a in enumerate(sides) for b in sides[:i])
+
+
+def test_many_outputs_or_groups_are_rows():
+    groups = [f"site {i}" for i in range(12)]
+    posterior = posterior_over(["rotation", "translate_x"], groups=groups, priors={"translate_x": 0.1})
+    (panel,) = posterior.plot_extents().axes  # nothing is learned about the translation
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["population", *groups]
+    row = posterior.summary().loc["rotation[site 4]"]
+    (low, _), (high, _) = panel.containers[2 * 5 + 1].lines[2][0].get_segments()[0]
+    assert (low, high) == pytest.approx((row["lower"], row["upper"]))
+    spread = posterior.summary().loc["rotation spread"]
+    assert (
+        panel.get_title("left")
+        == f"rotation\nspread {spread['median']:.3g} [{spread['lower']:.3g}, {spread['upper']:.3g}] sd"
+    )
+    some = posterior_over(["rotation", "shear"], outputs=[str(i) for i in range(10)], priors={"shear[3]": 0.1})
+    rotation, shear = some.plot_extents().axes
+    assert (rotation.get_title("left"), shear.get_title("left")) == ("rotation", "shear")
+    assert len(rotation.patches) == 10 and len(shear.patches) == 9  # no prior where an extent is fixed
+
+
+def test_rows_of_small_extents_are_not_lost_in_their_priors():
+    posterior = posterior_over("rotation", outputs=[str(i) for i in range(10)])
+    small = make_result(extents=0.01 * posterior.result.extents)
+    (panel,) = InvariancePosterior(posterior.model, posterior.data, small).plot_extents().axes
+    assert panel.get_xlim()[1] < 5 and "prior to 171 →" in panel.get_title("left")
 
 
 def test_text_is_large_enough_at_half_size(tmp_path):
@@ -95,6 +183,43 @@ def test_orbit_goes_from_end_to_end():
         assert titles[3 * row : 3 * row + 3] == [f"−{eta:.1f}°", "0°", f"+{eta:.1f}°"]
     shown = figure.axes[1].images[0].get_array()
     np.testing.assert_allclose(shown, posterior.data.x[0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [GaussianNoise(), Elastic(), Compose([GaussianNoise(), Affine2d(["rotation"])])])
+def test_orbit_of_transforms_with_randomness_of_their_own(transform):
+    posterior = posterior_over(transform)
+    for name in posterior.symmetries:
+        figure = posterior.plot_orbit(posterior.data.x[0], name, num_copies=3)
+        shown = [panel.images[0].get_array() for panel in figure.axes]
+        still = 1 if name == "rotation" else 0  # an amount starts at nothing
+        np.testing.assert_allclose(shown[still], posterior.data.x[0, 0], atol=1e-6)
+        assert not np.allclose(shown[2], posterior.data.x[0, 0], atol=1e-3)
+
+
+def test_orbit_of_an_amount_starts_at_zero():
+    posterior = posterior_over(GaussianBlur())
+    figure = posterior.plot_orbit(posterior.data.x[0], "blur", num_copies=3)
+    end = float(posterior.summary()["median"].iloc[0])
+    assert [panel.get_title() for panel in figure.axes[3:6]] == ["0", f"{end / 2:.1f}", f"{end:.1f}"]
+
+
+def test_orbit_of_a_finite_group_shows_its_elements():
+    posterior = posterior_over(CyclicRotation(4))
+    figure = posterior.plot_orbit(posterior.data.x[0], "turns_4")
+    eta = float(posterior.quantile(0.5)[0])
+    assert [panel.get_title() for panel in figure.axes[4:8]] == [f"{100 * p:.0f} %" for p in (1 - eta, *[eta / 3] * 3)]
+    for turns, panel in enumerate(figure.axes[4:8]):
+        turned = torch.rot90(posterior.data.x[0, 0], turns)
+        assert np.allclose(panel.images[0].get_array(), turned) or np.allclose(
+            panel.images[0].get_array(), torch.rot90(posterior.data.x[0, 0], -turns)
+        )
+    assert len(posterior.plot_orbit(posterior.data.x[0], "turns_4", num_copies=2).axes) == 6
+
+
+def test_orbit_of_a_spread_moves_nothing():
+    posterior = posterior_over("rotation", groups=["a", "b"])
+    with pytest.raises(ValueError, match=r"moves no image; choose .* 'rotation\[b\]'"):
+        posterior.plot_orbit(posterior.data.x[0], "rotation spread")
 
 
 def test_orbit_shows_the_models_own_copies():

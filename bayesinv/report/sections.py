@@ -112,7 +112,7 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
         body += figure(
             posterior.plot_extents(reweighted=reweighted),
             f"{what} for {', '.join(posterior.model.active)}; the numbers are in the table above",
-            f"{what.capitalize()}, each relative to its own peak, a panel for each symmetry that was learned.",
+            f"{what.capitalize()}, for each symmetry that was learned; densities are relative to their own peak.",
         )
     return Section("extents", "How far each symmetry reaches", body)
 
@@ -242,11 +242,12 @@ def quality(comparison: Comparison | None, how: str) -> Section:
         body += paragraph(
             "A difference below two standard errors says nothing. Log evidences rank fits of the same letter only."
         )
-    body += figure(
-        comparison.plot(),
-        "extents and test scores of each fit; the numbers are in the table above",
-        "Extents with their intervals, then test scores. Filled: posterior; open: point estimate or fixed extent.",
-    )
+    if len(shown) > 1:  # one fit's extents are drawn further up
+        body += figure(
+            comparison.plot(),
+            "extents and test scores of each fit; the numbers are in the table above",
+            "Extents with their intervals, then test scores. Filled: posterior; open: point estimate or fixed extent.",
+        )
     return Section("quality", "Predictive quality", body)
 
 

@@ -116,6 +116,17 @@ class Coordinate:
         """What people read before an extent: ``"±"``, ``"up to "`` for amounts without a sign, nothing for a group."""
         return "" if self.is_discrete else "up to " if self.distribution == "one_sided" else "±"
 
+    @property
+    def extent_is(self) -> str:
+        """What an extent is: ``"half-width"``, ``"upper end"`` for amounts without a sign, ``"probability"`` of any
+        element but the identity, or ``"scale"`` of a distribution without ends.
+        """
+        if self.is_discrete:
+            return "probability"
+        return {"one_sided": "upper end", "gaussian": "scale", "von_mises": "scale"}.get(
+            self.distribution, "half-width"
+        )
+
     def words(self, extent: float) -> str:
         """The extent η (internal units) as people say it: ``"±54.0°"``, ``"up to 2.0 px"``,
         ``"50.0 % of copies"``.

@@ -132,6 +132,7 @@ def test_test_data_bring_scores_and_a_verdict(tmp_path):
     for column in ("accuracy, %", "log loss, nat", "calibration error"):
         assert column in text and scores[column] in text
     assert posterior.check(test=test).named("predictive")[0].message in text
+    assert len(page.all("img")) == len(read(tmp_path / "without.html").all("img"))  # its extents are not drawn twice
     comparison = bayesinv.compare({"a": posterior}, test)
     with pytest.raises(ValueError, match="test, comparison: expected one of the two"):
         posterior.report(tmp_path / "both.html", test=test, comparison=comparison)
