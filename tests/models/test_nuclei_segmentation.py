@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bayesinv
 from models import nuclei_segmentation
 
 
@@ -33,6 +34,17 @@ def test_build(nuclei):
     assert test.y.shape == (5, 16, 16)
     with pytest.raises(ValueError, match="multiple of four"):
         nuclei_segmentation.build(size=2, root=nuclei)
+
+
+def test_permitted_pushes_rotation_and_mirror_images_alone(nuclei):
+    size = dict(num_train=12, num_test=5, size=16, width=3, root=nuclei)
+    model, _, _ = nuclei_segmentation.build(question="permitted", strength=3.0, **size)
+    outward = {name for name, prior in model.extents.priors.items() if isinstance(prior, bayesinv.Outward)}
+    assert model.evidence_name == "plugin"
+    assert outward == {"flip_x", "rotation"}
+    assert model.extents.priors["rotation"].strength == 3.0
+    with pytest.raises(ValueError, match="permitted, needed"):
+        nuclei_segmentation.build(question="allowed", **size)
 
 
 @pytest.mark.parametrize("inference", ["vi", "fixed", "none"])
