@@ -56,12 +56,12 @@ def plot_comparison(comparison: Comparison) -> matplotlib.figure.Figure:
             panel.set_xlabel(f"{symmetry.replace('_', ' ')} ({unit})")
         quality, loss = panels[-2:]
         for i, (_, row) in enumerate(table.iterrows()):
-            if comparison.likelihood == "categorical":
+            if comparison.likelihood != "gaussian":
                 _mark(quality, i, 100 * row["accuracy"], [[100 * row["accuracy_se"]]] * 2, False)
             else:
                 _mark(quality, i, row["rmse"], [[row["rmse_se"]]] * 2, False)
             _mark(loss, i, row["log_loss"], [[row["log_loss_se"]]] * 2, False)
-        quality.set_xlabel("accuracy (%)" if comparison.likelihood == "categorical" else "RMSE (units of y)")
+        quality.set_xlabel("accuracy (%)" if comparison.likelihood != "gaussian" else "RMSE (units of y)")
         loss.set_xlabel("log loss (nat)")
         for panel in panels:
             panel.set_yticks(range(len(methods)), [str(name) for name in methods])

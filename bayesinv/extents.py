@@ -376,8 +376,12 @@ def _checked_number(value: Any, coordinate: Coordinate) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, (int, float)):
+        hint = (
+            f": bayesinv.UniformExtent{tuple(value)!r}" if isinstance(value, tuple | list) and len(value) == 2 else ""
+        )
         raise ExtentError(
-            f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got {type(value).__name__}"
+            f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got "
+            f"{type(value).__name__}{hint}"
         )
     if not (math.isfinite(value) and 0.0 <= value <= coordinate.largest * (1 + 1e-9)):
         hint = ". Angles are in radians: math.radians(45)" if coordinate.unit == "°" else ""

@@ -106,9 +106,11 @@ def check_network(model: InvarianceModel, num_outputs: int, data: Data) -> None:
             'its last layer one wide, or use likelihood="categorical"'
         )
     if model.likelihood == "categorical" and num_outputs < max(2, wanted):
+        lowest = int(data.y.min())
+        start = f"; or, if labels are to start at 0 and not at {lowest}, take y - {lowest}" if lowest > 0 else ""
         raise DataError(
             f"the network has {num_outputs} outputs for {wanted} classes; make its last layer {wanted} wide "
-            "(logits, without a softmax)"
+            f"(logits, without a softmax){start}"
         )
 
 

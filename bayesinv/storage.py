@@ -142,7 +142,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
         model = copy.deepcopy(model)  # the caller's is left as it is, also where the file does not fit it
         # Priors that depend on how many examples there are learn it in a fit.
         model.extents.resolve(int(result.settings.get("num_train", len(data))))
-        _check_same(path, config, model)
+        _check_same(path, config, model, "method" in result.settings)
     if tuple(model.symmetries) != symmetries:
         raise SavedFileError(
             f"{path} holds the symmetries {', '.join(symmetries)}; the model has {', '.join(model.symmetries)}"
@@ -325,7 +325,7 @@ def _check_outputs(path: Path, stored: np.ndarray | None, model: InvarianceModel
     )
 
 
-def _check_same(path: Path, config: Any, model: InvarianceModel) -> None:
+def _check_same(path: Path, config: Any, model: InvarianceModel, is_point: bool) -> None:
     if config is None:
         return
     if not isinstance(config, dict):
@@ -337,4 +337,5 @@ def _check_same(path: Path, config: Any, model: InvarianceModel) -> None:
         raise SavedFileError(
             f"{path} was saved from another model, which differs in {', '.join(different)}: saved "
             f"{config[different[0]]!r}, given {given.get(different[0])!r}"
+            + ("; a point method fits a copy of its own: load(path, model=method.prepare(model))" if is_point else "")
         )

@@ -14,7 +14,7 @@ from bayesinv.errors import ComparisonWarning, DataError, ImportanceWarning, Not
 from bayesinv.inference.result import InferenceResult
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
-from tests.fakes import NAMES, KnownModel, make_data
+from tests.fakes import NAMES, KnownModel, make_data, make_result
 
 
 def make_fit(
@@ -83,6 +83,17 @@ def test_a_regression_has_errors_and_coverage():
     assert row["coverage"] == pytest.approx(float(((test.y - mean).abs() < 1.6449 * 0.2).double().mean()))
     assert "RMSE" in repr(comparison) and "nan" not in repr(comparison)
     assert "RMSE (units of y)" in [panel.get_xlabel() for panel in comparison.plot().axes]
+
+
+def test_bernoulli_fits_are_drawn_with_their_accuracy():
+    data = make_data()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
+    model = bayesinv.InvarianceModel(net, "rotation", likelihood="bernoulli", evidence="plugin", num_orbit_samples=2)
+    model.initialise(data)
+    fit = InvariancePosterior(model, data, make_result(extents=torch.full((1, 20, 1), 0.3, dtype=torch.float64)))
+    comparison = bayesinv.compare({"a": fit}, data)
+    panel = next(panel for panel in comparison.plot().axes if panel.get_xlabel() == "accuracy (%)")
+    assert panel.containers[0].lines[0].get_xdata()[0] == pytest.approx(100 * comparison.table.loc["a", "accuracy"])
 
 
 def test_the_level_is_that_of_all_intervals_and_is_said():

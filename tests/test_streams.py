@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch.utils.data import (
@@ -287,9 +288,24 @@ class Empty(Iterated):
         return iter(())
 
 
+class Given(Counted):
+    """Images with targets, or pictures, as they come in data sets of one's own."""
+
+    def __init__(self, y, x=None):
+        super().__init__()
+        self.y, self.x = y, torch.zeros(1, 4, 4) if x is None else x
+
+    def __getitem__(self, i):
+        return self.x, self.y
+
+
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
+        (Given(torch.eye(3)[0]), DataError, r"y\.argmax\(-1\)"),
+        (Given(torch.tensor([1])), DataError, "drop the axis"),
+        (Given(1.0), DataError, r"use int\(y\)"),
+        (Given(1, PIL.Image.new("L", (4, 4))), DataError, r"example 0: .*torchvision\.transforms\.ToTensor\(\)"),
         (Ragged(), DataError, "do not form a batch"),
         (NoLength(), DataError, "give NoLength a __len__"),
         (Triples(), DataError, r"expected pairs \(x, y\)"),

@@ -48,6 +48,9 @@ def diagnose(
     Returns:
         Verdicts, in the order: convergence, importance, draws, bound, prior, orbit, classes, sensitivity,
             predictive, guides; those with nothing to say are left out.
+
+    Raises:
+        TypeError: ``other`` is no fit. ValueError: a fit of other symmetries.
     """
     checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [_convergence, _importance, _draws, _bounds, _prior]
     found = [verdict for check in checks for verdict in check(posterior)]
@@ -58,6 +61,12 @@ def diagnose(
     if test is not None:
         found.append(_predictive(posterior, test))
     if other is not None:
+        for fit in other.values() if isinstance(other, Mapping) else [other]:
+            if not hasattr(fit, "result"):
+                raise TypeError(
+                    f"other: expected another fit of the same model and data, got a {type(fit).__name__}; test data go "
+                    "by name: check(test=(x, y))"
+                )
         others = other if isinstance(other, Mapping) else {_label(other): other}
         found += [verdict for name, fit in others.items() for verdict in _guides(posterior, name, fit)]
     return Verdicts(found)

@@ -116,6 +116,11 @@ def fit(
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
     with seeded(seed):  # refuses what is no seed before anything is computed
         seed = int(seed)
+    if training is not None and not isinstance(training, Training):
+        raise TypeError(
+            f"training: expected a bayesinv.Training, got a {type(training).__name__}: "
+            "training=bayesinv.Training(epochs=5)"
+        )
     place = choose_device(device)
     if isinstance(data, Data) and data.groups is not None:
         _warn_of_groups(model, data.groups)

@@ -188,9 +188,12 @@ def checked_size(size: int, num_total: int) -> int:
 def _check_labels(y: Tensor, num_classes: int | None) -> int:
     """C, or one more than the largest label where it is not known."""
     if y.ndim in (0, 2) or y.is_floating_point():
+        cure = "use int(y) in the data set, or likelihood='gaussian' if they are real targets"
+        if y.ndim == 2:
+            cure = "one-hot rows become labels with y.argmax(-1) in the data set" if y.shape[1] > 1 else "drop the axis"
         raise DataError(
             f"y has shape {tuple(y.shape)} and dtype {y.dtype}; expected integer labels of shape (n,), or "
-            "(n, height, width)"
+            f"(n, height, width): {cure}"
         )
     low, high = (int(bound) for bound in torch.aminmax(y.to(torch.int64)))
     if low < 0 or (num_classes is not None and high >= num_classes):

@@ -116,7 +116,16 @@ class DatasetStream(IndexedStream):
         self._pools: dict[tuple[int, str, int], tuple[int, Iterator[Any]]] = {}
         first = 0 if rows is None else int(rows[0])
         with drawing(0):
-            self._event_shape = self.checked(self._fetch[0, [first]], f"example {first}", [first]).event_shape
+            try:
+                item = self._fetch[0, [first]]
+            except TypeError as error:
+                if "default_collate" not in str(error):
+                    raise  # from the data set's own code
+                raise DataError(
+                    f"example {first}: what the data set gave is no tensor, array or number ({error}); pictures become "
+                    "tensors with torchvision.transforms.ToTensor() as the transform of the data set"
+                ) from error
+            self._event_shape = self.checked(item, f"example {first}", [first]).event_shape
 
     @property
     def event_shape(self) -> tuple[int, ...]:

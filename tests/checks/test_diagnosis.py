@@ -163,6 +163,13 @@ def test_guides_that_agree_and_that_do_not():
     assert levels(one, "guides", other=make_posterior(extents=narrow)) == ["serious"]
 
 
+def test_test_data_in_the_place_of_another_fit():
+    data = make_data()
+    for given in ((data.x, data.y), data, {"nuts": "a name"}):
+        with pytest.raises(TypeError, match=r"other: expected another fit.*check\(test=\(x, y\)\)"):
+            make_posterior().check(given)
+
+
 def test_guides_of_other_symmetries_are_refused():
     model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(["rotation"]))
     other = InvariancePosterior(model, make_data(), make_result(extents=draws_of(grid(0.8, 1.0))))

@@ -1,6 +1,7 @@
 """``fit`` on networks: what it returns, that it can be repeated, saved and resumed, and what it refuses."""
 
 import dataclasses
+import inspect
 import math
 import warnings
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import bayesinv
 from bayesinv import InvarianceModel, Outward, Training
 from bayesinv.data import Data
-from bayesinv.errors import NotConvergedWarning
+from bayesinv.errors import DataError, NotConvergedWarning
 
 QUICK = Training(epochs=6, batch_size=20, extent_batch_size=16, extent_every=2)
 
@@ -205,3 +206,21 @@ def test_double_inputs_are_taken_and_data_in_place_of_inputs_are_named(posterior
     assert fitted.predict(train.x.double()).probs.shape == (60, 2)
     with pytest.raises(bayesinv.errors.DataError, match=r"pass test\.x"):
         posterior.predict(train)
+
+
+def test_settings_that_are_no_training_say_what_to_write(train):
+    plain_fit = inspect.unwrap(bayesinv.fit)  # without the types that only the tests check
+    with pytest.raises(TypeError, match=r"got a dict: training=bayesinv\.Training\(epochs=5\)"):
+        plain_fit(model(), train, training={"epochs": 5})
+
+
+def test_labels_that_start_at_one_are_told_of(train):
+    class FromOne(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(train)
+
+        def __getitem__(self, i):
+            return train.x[i], int(train.y[i]) + 1
+
+    with pytest.raises(DataError, match="if labels are to start at 0 and not at 1, take y - 1"):
+        bayesinv.fit(model(), FromOne(), training=Training(epochs=1))

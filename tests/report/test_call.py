@@ -9,6 +9,7 @@ from torch import nn
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, NeuralNetwork, Outward, Training
 from bayesinv.data import Data
+from bayesinv.errors import SavedFileError
 from bayesinv.inference import Augerino, AugNet, Fixed, Policy
 from bayesinv.report.call import fit_call, load_call, needs_model
 from bayesinv.report.sections import reproduce
@@ -116,6 +117,9 @@ def test_the_file_of_a_network_is_read_with_its_model(method, expected, tmp_path
     exec(load_call(posterior), scope)
     same(scope["posterior"], posterior)
     assert "which no file holds" in reproduce(posterior, None).body
+    if method != "vi":
+        with pytest.raises(SavedFileError, match=r"load\(path, model=method\.prepare\(model\)\)"):
+            bayesinv.load("posterior.npz", model=network())
 
 
 def test_who_needs_a_model():
