@@ -75,7 +75,7 @@ def test_pre_commit_runs_the_same_versions():
 
 
 def test_importing_opens_no_connection_and_stays_light():
-    heavy = ("matplotlib", "sklearn", "arviz", "torchvision", "IPython", "beartype")
+    heavy = ("matplotlib", "sklearn", "arviz", "torchvision", "IPython", "beartype", "scipy.stats")
     loaded = run_python(
         "import socket\n"
         "def refuse(*args, **kwargs): raise OSError('no network at import')\n"

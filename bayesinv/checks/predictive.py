@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy.stats import kstest, norm
 from torch import Tensor
 
 from bayesinv.checks.verdicts import Verdict
@@ -34,6 +33,8 @@ def probability_integral_transform(
     Raises:
         ValueError: a classification; use `reliability`.
     """
+    from scipy.stats import norm  # a second of the package's import, which few need
+
     if posterior.model.likelihood != "gaussian":
         raise ValueError("probability_integral_transform is for real targets; for classes use reliability")
     test = as_data(data, "gaussian", posterior.model.transform)
@@ -95,6 +96,8 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
         num_samples, seed: of ``predict``.
     """
     if posterior.model.likelihood == "gaussian":
+        from scipy.stats import kstest
+
         u = probability_integral_transform(posterior, data, num_samples, seed)
         p = min(1.0, min(float(kstest(u[:, c], "uniform").pvalue) for c in range(u.shape[1])) * u.shape[1])
         spread = float(12 * np.mean((u - 0.5) ** 2))

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
-from scipy.stats import binom
 
 NUM_UNIFORM = 4000  # simulated sets of ranks: a p-value of 0.05 has a standard error of 0.003
 
 
 def smallest_tail(ranks: Int[np.ndarray, "sets N"], num_ranks: int) -> Float[np.ndarray, " sets"]:
     """min_z of the two-sided pointwise p-value of F̂(z), for every set of ranks."""
+    from scipy.stats import binom  # a second of the package's import, which few need
+
     N = ranks.shape[1]
     counts = np.stack([np.bincount(row, minlength=num_ranks + 1) for row in ranks]).cumsum(1)[:, :-1]  # (sets, L)
     share = np.arange(1, num_ranks + 1) / (num_ranks + 1)
@@ -45,6 +46,8 @@ def simultaneous_band(
         >>> bool((low < z).all() and (z < high).all())
         True
     """
+    from scipy.stats import binom
+
     if not 0 < level < 1:
         raise ValueError(f"level: expected a probability between 0 and 1, got {level}")
     gamma = float(np.quantile(_uniform_tails(N, num_ranks), 1 - level))
