@@ -1,6 +1,7 @@
 """Extents of groups: the prior that pools them, what an example sees of them, and new groups."""
 
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -310,6 +311,14 @@ def test_a_group_without_an_example_is_named():
 def test_selection_is_refused(posterior):
     with pytest.raises(ValueError, match="hang together"):
         bayesinv.select(posterior)
+
+
+def test_selection_is_refused_before_the_model_is_fitted(monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["bayesinv.selection.select"], "fit", lambda *a, **k: pytest.fail("fitted what it refuses")
+    )
+    with pytest.raises(ValueError, match="hang together"):
+        bayesinv.select(make(symmetries=["rotation"]), images())
 
 
 @pytest.mark.slow

@@ -114,38 +114,14 @@ def select(
     if method not in METHODS:
         raise ValueError(f"method: expected one of {list(METHODS)}, got {method!r}")
     _check(draws_per_round, max_rounds, tolerance, refit_steps)
+    model = fitted.model if isinstance(fitted, InvariancePosterior) else fitted
+    if isinstance(model, InvarianceModel):  # before it is fitted, which may take long
+        method = _checked_method(model, method)
+        inclusion_probabilities(prior_inclusion, model.active)  # refuses what is none
     posterior = _as_posterior(fitted, data, training, seed)
     model = posterior.model
-    if not model.active:
-        raise ValueError("select: every extent of this model is fixed, so there is nothing to select")
-    if model.groups is not None:
-        raise ValueError(
-            "select: the extents of groups hang together through their population, which a spike for each would cut; "
-            "select with a model without groups"
-        )
-    outward = [name for name in model.active if isinstance(model.extents.priors[name], Outward)]
-    if outward or model.evidence_name == "plugin":
-        raise ValueError(
-            f"select: the {model.evidence_name} evidence with the priors of {outward or list(model.active)} is a "
-            "trade-off without an Occam factor, which has no Bayes factors; use an evidence that integrates the "
-            'function out (evidence="auto") and a slab such as the default prior'
-        )
-    inclusion_probabilities(prior_inclusion, model.active)  # refuses what is none
-    exact = not model.evidence.minibatch
-    if method == "auto":
-        method = "subsets" if exact and len(model.active) <= MOST_SYMMETRIES else "relaxed"
     if method == "relaxed":
         return _relaxed(posterior, data, prior_inclusion, spike, training, num_paired, seed, began)
-    if not exact:
-        raise ValueError(
-            f'method="subsets" integrates the evidence, and the {model.evidence_name} evidence is an estimate from '
-            'minibatches; use method="relaxed"'
-        )
-    if len(model.active) > MOST_SYMMETRIES:
-        raise ValueError(
-            f'method="subsets" takes up to {MOST_SYMMETRIES} symmetries, and this model has {len(model.active)}; use '
-            'method="relaxed", or fix those that are not in question'
-        )
     masses = log_masses(list(slabs_of(model).values()), slab_scales)
     budget = Budget(draws_per_round, max_rounds, tolerance)
     return _subsets(posterior, prior_inclusion, budget, refit_steps, masses, seed, began, on_round)
@@ -164,6 +140,40 @@ def _check(draws_per_round: int, max_rounds: int, tolerance: float, refit_steps:
             raise ValueError(f"{name}: expected an integer of at least {lowest}, got {value!r}")
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ValueError(f"tolerance: expected a positive number, got {tolerance!r}")
+
+
+def _checked_method(model: InvarianceModel, method: str) -> str:
+    """ "subsets" or "relaxed"; raises where the model has nothing that could be selected, or not in this way."""
+    if not model.active:
+        raise ValueError("select: every extent of this model is fixed, so there is nothing to select")
+    if model.groups is not None:
+        raise ValueError(
+            "select: the extents of groups hang together through their population, which a spike for each would cut; "
+            "select with a model without groups"
+        )
+    outward = [name for name in model.active if isinstance(model.extents.priors[name], Outward)]
+    if outward or model.evidence_name == "plugin":
+        raise ValueError(
+            f"select: the {model.evidence_name} evidence with the priors of {outward or list(model.active)} is a "
+            "trade-off without an Occam factor, which has no Bayes factors; use an evidence that integrates the "
+            'function out (evidence="auto") and a slab such as the default prior'
+        )
+    exact = not model.evidence.minibatch
+    if method == "auto":
+        method = "subsets" if exact and len(model.active) <= MOST_SYMMETRIES else "relaxed"
+    if method == "relaxed":
+        return method
+    if not exact:
+        raise ValueError(
+            f'method="subsets" integrates the evidence, and the {model.evidence_name} evidence is an estimate from '
+            'minibatches; use method="relaxed"'
+        )
+    if len(model.active) > MOST_SYMMETRIES:
+        raise ValueError(
+            f'method="subsets" takes up to {MOST_SYMMETRIES} symmetries, and this model has {len(model.active)}; use '
+            'method="relaxed", or fix those that are not in question'
+        )
+    return method
 
 
 def _as_posterior(fitted: Any, data: Any, training: Training | None, seed: int) -> InvariancePosterior:
