@@ -1,7 +1,6 @@
 """Extents of groups: the prior that pools them, what an example sees of them, and new groups."""
 
 import math
-import sys
 import warnings
 
 import numpy as np
@@ -314,9 +313,8 @@ def test_selection_is_refused(posterior):
 
 
 def test_selection_is_refused_before_the_model_is_fitted(monkeypatch):
-    monkeypatch.setattr(
-        sys.modules["bayesinv.selection.select"], "fit", lambda *a, **k: pytest.fail("fitted what it refuses")
-    )
+    module = importlib.import_module("bayesinv.selection.select")
+    monkeypatch.setattr(module, "fit", lambda *a, **k: pytest.fail("fitted what it refuses"))
     with pytest.raises(ValueError, match="hang together"):
         bayesinv.select(make(symmetries=["rotation"]), images())
 
