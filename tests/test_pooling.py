@@ -1,5 +1,6 @@
 """Extents of groups: the prior that pools them, what an example sees of them, and new groups."""
 
+import importlib
 import math
 import warnings
 
