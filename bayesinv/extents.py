@@ -376,13 +376,12 @@ def _checked_number(value: Any, coordinate: Coordinate) -> float:
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        hint = (
-            f": bayesinv.UniformExtent{tuple(value)!r}" if isinstance(value, tuple | list) and len(value) == 2 else ""
-        )
-        raise ExtentError(
-            f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got "
-            f"{type(value).__name__}{hint}"
-        )
+        came = type(value).__name__
+        if isinstance(value, tuple | list) and len(value) == 2:
+            came += f": bayesinv.UniformExtent{tuple(value)!r}"
+        elif isinstance(value, type):
+            came = f"the class {value.__name__}: write {value.__name__}(...)"
+        raise ExtentError(f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got {came}")
     if not (math.isfinite(value) and 0.0 <= value <= coordinate.largest * (1 + 1e-9)):
         hint = ". Angles are in radians: math.radians(45)" if coordinate.unit == "°" else ""
         raise ExtentError(

@@ -121,6 +121,7 @@ def test_log_prior_is_minus_infinity_outside():
         (float("nan"), "fixed extent from 0"),
         ("0.3", "expected a Pyro distribution, a number or None, got str"),
         ((0, 1), r"got tuple: bayesinv\.UniformExtent\(0, 1\)"),
+        (UniformExtent, r"got the class UniformExtent: write UniformExtent\(\.\.\.\)"),
         (True, "got bool"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bayesinv.backbones.invariant_network import InvariantNetwork, average_copies
 from bayesinv.backbones.per_example import dense_gram, example_gram
@@ -103,7 +104,8 @@ class LaplaceEvidence(NetworkEvidence):
         above, below = log_likelihood.clone(), log_likelihood.clone()
         for start in range(0, len(data), size):
             block = data.subset(slice(start, start + size))
-            f, K = self._kernel(prior.of_groups(block.groups), weights, block)
+            with sdpa_kernel(SDPBackend.MATH):  # PyTorch's faster ways to attend have no second derivatives
+                f, K = self._kernel(prior.of_groups(block.groups), weights, block)
             log_likelihood = log_likelihood + self.log_likelihood(f, block.y).sum().to(torch.float64)
             # How many times the rows of this block go into those of all the data: per row of outputs, and at all.
             scale, rows = num_total / len(block), 1

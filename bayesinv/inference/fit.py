@@ -116,6 +116,8 @@ def fit(
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
     with seeded(seed):  # refuses what is no seed before anything is computed
         seed = int(seed)
+    if callable(callbacks):
+        raise TypeError("callbacks: expected a list of functions, got one: callbacks=[function]")
     if training is not None and not isinstance(training, Training):
         raise TypeError(
             f"training: expected a bayesinv.Training, got a {type(training).__name__}: "

@@ -82,6 +82,43 @@ def test_the_exact_form_is_the_determinant_in_weight_space(likelihood, average):
     )
 
 
+class Attention(nn.Module):
+    """The rows of an image attend to each other, with two heads."""
+
+    def __init__(self, outputs: int = 3, by_hand: bool = False):
+        super().__init__()
+        self.qkv, self.head, self.by_hand = nn.Linear(6, 12), nn.Linear(4, outputs), by_hand
+
+    def forward(self, x):
+        q, k, v = self.qkv(x[:, 0]).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)  # (n, heads, rows, 2) each
+        if self.by_hand:
+            mixed = (q @ k.mT / math.sqrt(2)).softmax(-1) @ v
+        else:
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.head(mixed.transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize("num_outputs", [None, 1])
+def test_attention_has_the_evidence_and_gradient_of_its_formula(num_outputs):
+    """PyTorch's fused attention has no second derivative, which the gradient of the evidence asks for."""
+    found = []
+    for by_hand in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = Attention(by_hand=by_hand).double()
+        evidence = LaplaceEvidence(num_outputs=num_outputs)
+        model = InvarianceModel(NeuralNetwork(net), Affine2d(["rotation", "translate_x"]), evidence=evidence)
+        model.initialise(images())
+        eta = ETA.clone().requires_grad_()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            value = model.log_evidence(eta, images())
+        value.backward()
+        found.append(torch.stack([value.detach(), *eta.grad, *model.backbone.log_scales.grad]))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    assert found[0][1:].abs().min() > 0
+
+
 def test_a_linear_network_at_its_posterior_mode_gives_the_marginal_likelihood_of_the_linear_model():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(12, 1, 3, 3, generator=generator, dtype=torch.float64)

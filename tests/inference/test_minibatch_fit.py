@@ -212,6 +212,8 @@ def test_settings_that_are_no_training_say_what_to_write(train):
     plain_fit = inspect.unwrap(bayesinv.fit)  # without the types that only the tests check
     with pytest.raises(TypeError, match=r"got a dict: training=bayesinv\.Training\(epochs=5\)"):
         plain_fit(model(), train, training={"epochs": 5})
+    with pytest.raises(TypeError, match=r"callbacks=\[function\]"):
+        plain_fit(model(), train, callbacks=print)
 
 
 def test_labels_that_start_at_one_are_told_of(train):
