@@ -4,8 +4,9 @@
 
 Data, network, extents by hand and training as in `models/sleep_staging.py`: 1,000 epochs of eight people to train on,
 2,000 of four others to test on. "all by hand" applies all nine operations at once. The same training for every row;
-copies are two for every element of the groups, in training and in prediction. "learned, longer" learns for as many passes
-as "learned", and then trains on the likelihood alone for as many as the others have (twice the passes, ``finish=0.5``).
+copies are two for every element of the groups, in training and in prediction. "learned, longer" learns for as many
+passes as "learned", and then trains on the likelihood alone for as many as the others have (twice the passes,
+``finish=0.5``).
 """
 
 import argparse
@@ -31,10 +32,10 @@ def job(argument):
     from models import sleep_staging as sleep
 
     torch.set_num_threads(1)
-    by_hand = {"learned": None, "learned, longer": None, "none": None, "all by hand": list(sleep.BY_HAND)}.get(method, [method])
-    model, train, test = sleep.build(by_hand, num_train=num_train, seed=seed)
     inference = {"learned": "vi", "learned, longer": "vi", "none": "none"}.get(method)
-    if inference is None:
+    by_hand = None if inference else list(sleep.BY_HAND) if method == "all by hand" else [method]
+    model, train, test = sleep.build(by_hand, num_train=num_train, seed=seed)
+    if by_hand:
         inference = bayesinv.inference.Fixed({name: sleep.BY_HAND[name] for name in by_hand})
     began = time.perf_counter()
     longer = {"epochs": 2 * epochs, "finish": 0.5} if method == "learned, longer" else {"epochs": epochs}
