@@ -224,7 +224,9 @@ def _concatenate(items: Any, join: Any) -> tuple[Tensor, Tensor]:
     with torch.random.fork_rng(devices=[]):
         for i, item in enumerate(items):
             if not isinstance(item, tuple | list) or len(item) != 2:
-                raise DataError(f"item {i} of the data is {_kind(item)}; expected a pair (x, y)")
+                many = isinstance(item, tuple | list) and len(item) == 3
+                hint = "; groups of the examples go into bayesinv.Data(x, y, groups=numbers)" if many else ""
+                raise DataError(f"item {i} of the data is {_kind(item)}; expected a pair (x, y){hint}")
             xs.append(_tensor(item[0], f"x of item {i}"))
             ys.append(_tensor(item[1], f"y of item {i}"))
     if not xs:

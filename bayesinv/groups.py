@@ -219,7 +219,8 @@ def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool
         return torch.full((num_inputs,), NEW_GROUP)
     if isinstance(groups, str | int):
         raise DataError(f"groups: expected an entry for each of {num_inputs} inputs, got {groups!r}; known are {known}")
-    entries = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    listed = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    entries = [entry.item() if hasattr(entry, "item") else entry for entry in listed]  # numpy.int64(1) in a list
     if len(entries) != num_inputs:
         raise DataError(f"groups holds {len(entries)} entries for {num_inputs} inputs; expected one for each")
     if entries and all(isinstance(entry, str) for entry in entries):
@@ -236,7 +237,8 @@ def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool
         entries = [names.index(entry) if entry in names else NEW_GROUP for entry in entries]
     wrong = [entry for entry in entries if isinstance(entry, bool) or not isinstance(entry, int)]
     if wrong:
-        raise DataError(f"groups: expected whole numbers or names, got {wrong[0]!r}; known are {known}")
+        both = ", not both" if any(isinstance(entry, int) for entry in entries) else ""
+        raise DataError(f"groups: expected whole numbers or names{both}, got {wrong[0]!r}; known are {known}")
     lowest = 0 if training else NEW_GROUP
     outside = sorted({entry for entry in entries if not lowest <= entry < len(names)})
     if outside:

@@ -197,7 +197,7 @@ class InvarianceModel(nn.Module):
 
     @property
     def likelihood(self) -> str:
-        """ "categorical" or "gaussian"."""
+        """ "categorical", "bernoulli" or "gaussian"."""
         return self.evidence.likelihood
 
     @property

@@ -16,6 +16,7 @@ from bayesinv.evidence import LaplaceEvidence
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit
 from bayesinv.inference import Fixed, Training
 from bayesinv.orbits import Orbit
+from bayesinv.report.sections import priors
 from bayesinv.streams import Stream
 from bayesinv.transforms import Affine2d, Flip, Rotation3d
 
@@ -465,6 +466,8 @@ def test_hand_fixed_extents(method):
     torch.testing.assert_close(a, new)
     h = posterior.model.network(data.x).softmax(-1).detach()
     torch.testing.assert_close(b, h)
+    written = priors(posterior.model)["prior of rotation in each group"]
+    assert written == ("as rotation itself" if method == "none" else "fixed at 0.4 (a), 0 (b), 0.4 (c); internal units")
 
 
 def test_hand_fixed_extents_are_trained_with_the_groups_of_the_batch():
@@ -492,6 +495,10 @@ def test_what_does_not_work_is_refused(posterior):
         make(outputs=GROUPS)
     with pytest.raises(ValueError, match="hang together"):
         bayesinv.select(posterior)
+    with pytest.raises(ValueError, match="fit one without groups"):
+        bayesinv.checks.refitted_extents(posterior)
+    with pytest.raises(DataError, match=r"pair \(x, y\); groups of the examples go into bayesinv\.Data"):
+        bayesinv.compare({"one": posterior}, Items(images()))
     with pytest.warns(UserWarning, match="no training example is of 'd'"):
         bayesinv.fit(make(groups=[*GROUPS, "d"]), images(n=30), "none", max_steps=2, training=QUICK)
     plain = make(groups=None, transforms="rotation")

@@ -150,6 +150,7 @@ def test_groups_by_number_and_by_name():
     with pytest.warns(UserWarning, match="'nobody' not among a, b, c"):
         assert as_groups(["c", "nobody", "a"], GROUPS, 3).tolist() == [2, NEW_GROUP, 0]
     assert as_groups(np.array([0, 2, -1]), GROUPS, 3).tolist() == [0, 2, -1]
+    assert as_groups([np.int64(2), torch.tensor(1), 0], GROUPS, 3).tolist() == [2, 1, 0]
     assert as_groups(None, GROUPS, 2).tolist() == [-1, -1]
     with pytest.raises(DataError, match=r"3 is no group of this model; expected 0 \(a\)"):
         as_groups([0, 3], GROUPS, 2)
@@ -157,6 +158,8 @@ def test_groups_by_number_and_by_name():
         as_groups([0, 1], GROUPS, 3)
     with pytest.raises(DataError, match="whole numbers or names"):
         as_groups([0.5], GROUPS, 1)
+    with pytest.raises(DataError, match="whole numbers or names, not both, got 'a'"):
+        as_groups([0, "a"], GROUPS, 2)
     with pytest.raises(DataError, match="an entry for each of 3 inputs, got 'a'"):
         as_groups("a", GROUPS, 3)
 

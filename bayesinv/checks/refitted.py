@@ -96,6 +96,11 @@ def refitted_extents(
         raise EvidenceError(
             f"expected a classification with the Laplace evidence, got {model.likelihood!r}, {model.evidence_name!r}"
         )
+    if model.groups is not None:
+        raise ValueError(
+            "groups: expected a model with the same extents for everyone, since those of groups come several at a "
+            "time; fit one without groups"
+        )
     if len(model.active) != 1:
         raise ValueError(
             f"expected one latent extent, got {len(model.active)} ({', '.join(model.active)}); fix the others at their "

@@ -216,8 +216,8 @@ def _warn_of_groups(model: InvarianceModel, groups: Tensor) -> None:
             return
         text = (
             f"no training example is of {', '.join(map(repr, empty))}, so that the extents there are the population's "
-            "and its spread, as for any new group; leave such names out of groups=, and predict with groups=-1 for "
-            f"them, or look whether the numbers are in the order {list(model.groups)}"
+            "and its spread, as for any new group; leave such names out of groups=, and predict with -1 as the number "
+            f"of such a group, or look whether the numbers are in the order {list(model.groups)}"
         )
     warnings.warn(text, UserWarning, stacklevel=3)  # the line that called fit
 
