@@ -37,7 +37,7 @@ def what_was_fitted(posterior: InvariancePosterior, classes: Sequence[str] = ())
         "training examples": f"{n:,}" + (f" ({len(data):,} kept in the file)" if len(data) != n else ""),
         "one input": " × ".join(map(str, data.event_shape)) + f", {str(data.x.dtype).removeprefix('torch.')}",
     }
-    if model.likelihood == "categorical":
+    if model.likelihood != "gaussian":
         names = f": {', '.join(classes)}" if classes else ""
         values["targets"] = f"labels of {data.num_outputs} classes{names}"
     else:
@@ -268,14 +268,18 @@ def settings(posterior: InvariancePosterior, given: Mapping[str, str]) -> Sectio
 
 def priors(model: InvarianceModel) -> dict[str, str]:
     """What stands before each extent; for groups how they are pooled, in place of an entry for each."""
-    pooling, found = model.pooling, {}
+    pooling, fixed, found = model.pooling, model.extents.fixed, {}
     given = model.symmetries if pooling is None else model.symmetries[: 2 * pooling.inner.num_coordinates]
     for name in given:
-        fixed = model.extents.fixed.get(name)
-        words = f"fixed at {fixed:.4g}" if fixed is not None else prior_words(name, model.extents.priors[name])
+        words = f"fixed at {fixed[name]:.4g}" if name in fixed else prior_words(name, model.extents.priors[name])
         found[f"prior of {name}"] = f"{words}; internal units"
-    for c in () if pooling is None else pooling.inner.coordinates:
+    if pooling is None:
+        return found
+    for c in pooling.inner.coordinates:
         words = f"as {c.name} itself"
+        own = {g: fixed[f"{c.name}[{g}]"] for g in pooling.groups if f"{c.name}[{g}]" in fixed}
+        if any(value != fixed.get(c.name) for value in own.values()):  # by hand
+            words = f"fixed at {', '.join(f'{value:.4g} ({g})' for g, value in own.items())}; internal units"
         if c.name in model.active:
             words = (
                 f"pooled around the population: L Φ(Φ⁻¹({c.name} / L) + ({spread_name(c.name)}) z) with z ~ N(0, 1) "

@@ -11,8 +11,8 @@ import bayesinv
 from bayesinv.errors import DataError
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.report.page import STYLE
-from bayesinv.report.sections import priors
-from tests.fakes import make_data, make_posterior
+from bayesinv.report.sections import priors, what_was_fitted
+from tests.fakes import make_data, make_posterior, make_result
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -175,6 +175,19 @@ def test_priors_are_written_as_they_are_given():
     }
     slab = bayesinv.SpikeAndSlab(bayesinv.UniformExtent(0.0, 1.0))
     assert "SpikeAndSlab(slab=UniformExtent(low=0, high=1)" in rows(priors={"rotation": slab})["prior of rotation"]
+
+
+def test_targets_are_named():
+    def targets(posterior, *names):
+        return what_was_fitted(posterior, *names).body
+
+    assert ": a, b, c" in targets(make_posterior(), ["a", "b", "c"])
+    assert "real number" in targets(make_posterior("gaussian"))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 1))
+    model = bayesinv.InvarianceModel(net, "rotation", likelihood="bernoulli", num_orbit_samples=2)
+    data = bayesinv.Data(torch.rand(4, 1, 6, 6), torch.tensor([0, 1, 1, 0]), 2)
+    result = make_result(extents=torch.full((1, 1, 1), 0.3, dtype=torch.float64))
+    assert "labels of 2 classes" in targets(bayesinv.InvariancePosterior(model, data, result))
 
 
 def test_point_estimates_and_real_targets(tmp_path):
