@@ -10,7 +10,7 @@ import torch
 from bayesinv import Affine2d, Compose, Data, GaussianProcess, InvarianceModel, Truncated
 from bayesinv.errors import DataError
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.transforms import CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise
+from bayesinv.transforms import SO3, CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise
 from tests.fakes import KnownModel, make_data, make_posterior, make_result
 
 
@@ -71,6 +71,9 @@ def test_axes_say_what_an_extent_is():
         "upper end (% of width)",
     ]
     assert [panel.get_xlabel() for panel in posterior.plot_extents().axes if panel.get_visible()] == expected
+    points = Data(torch.rand(6, 5, 3), torch.arange(6) % 2, 2)
+    (panel,) = posterior_over(SO3(), points).plot_extents().axes
+    assert panel.get_xlabel() == "largest angle (°)"
     grouped = posterior_over("rotation", groups=["a", "b"])
     labels = [panel.get_xlabel() for panel in grouped.plot_extents().axes if panel.get_visible()]
     assert labels == ["half-width (°)", "spread of the groups (sd)", "half-width (°)", "half-width (°)"]

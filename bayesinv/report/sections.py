@@ -96,8 +96,14 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
         "with “up to” goes one way only, and a percentage of copies is the probability of moving at all. P(inactive) "
         "is the probability that it is too small to see in an input of this size."
     )
+    scales = [c.name.replace("_", " ") for c in posterior.model.coordinates if c.extent_is == "scale"]
+    if scales:
+        body += paragraph(
+            f"Of {', '.join(scales)}, drawn from a distribution without ends, it is the half-width of the uniform "
+            "distribution that spreads as far."
+        )
     pooling = posterior.model.pooling
-    if pooling is not None:
+    if pooling is not None and posterior.model.active:
         first, group = pooling.inner.names[0], pooling.groups[0]
         body += paragraph(
             f"“{first}” is the extent of a typical group, the population's median, and moves no example itself; "

@@ -119,13 +119,13 @@ class Coordinate:
     @property
     def extent_is(self) -> str:
         """What an extent is: ``"half-width"``, ``"upper end"`` for amounts without a sign, ``"probability"`` of any
-        element but the identity, or ``"scale"`` of a distribution without ends.
+        element but the identity, ``"largest angle"`` of a ball of rotations in space, or ``"scale"`` of a distribution
+        without ends.
         """
         if self.is_discrete:
             return "probability"
-        return {"one_sided": "upper end", "gaussian": "scale", "von_mises": "scale"}.get(
-            self.distribution, "half-width"
-        )
+        known = {"one_sided": "upper end", "gaussian": "scale", "von_mises": "scale", "haar": "largest angle"}
+        return known.get(self.distribution, "half-width")
 
     def words(self, extent: float) -> str:
         """The extent η (internal units) as people say it: ``"±54.0°"``, ``"up to 2.0 px"``,

@@ -11,7 +11,7 @@ import bayesinv
 from bayesinv.errors import DataError
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.report.page import STYLE
-from bayesinv.report.sections import priors, what_was_fitted
+from bayesinv.report.sections import extents, priors, what_was_fitted
 from tests.fakes import make_data, make_posterior, make_result
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -188,6 +188,17 @@ def test_targets_are_named():
     data = bayesinv.Data(torch.rand(4, 1, 6, 6), torch.tensor([0, 1, 1, 0]), 2)
     result = make_result(extents=torch.full((1, 1, 1), 0.3, dtype=torch.float64))
     assert "labels of 2 classes" in targets(bayesinv.InvariancePosterior(model, data, result))
+
+
+def test_what_an_extent_is_of_distributions_without_ends():
+    def said(**options):
+        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=3), ["rotation", "scale_x"], **options)
+        result = make_result(extents=torch.full((1, 5, 2), 0.3, dtype=torch.float64))
+        return extents(bayesinv.InvariancePosterior(model, make_data(), result), 0.9, False).body
+
+    assert "without ends" not in said()
+    text = said(augmentation={"rotation": "von_mises", "scale_x": "gaussian"})
+    assert "Of rotation, scale x, drawn from a distribution without ends" in text
 
 
 def test_point_estimates_and_real_targets(tmp_path):
