@@ -212,10 +212,11 @@ def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data
     first = next(iter(posteriors.values()))
     if first.model.likelihood == "categorical":
         # The examples that a fit over minibatches keeps may lack a class, so the largest number is the best guess.
-        return as_data(data, "categorical", first.model.transform, num_classes=max(outputs.values()))
+        most = max(outputs.values())
+        return as_data(data, "categorical", first.model.transform, num_classes=most, one_class=True)
     if len(set(outputs.values())) > 1:
         raise ValueError(f"posteriors: expected one number of outputs, got {outputs}")
-    test = as_data(data, first.model.likelihood, first.model.transform)
+    test = as_data(data, first.model.likelihood, first.model.transform, one_class=True)
     if test.num_outputs != first.data.num_outputs:
         raise DataError(f"y has {test.num_outputs} columns and the models {first.data.num_outputs} outputs")
     return test

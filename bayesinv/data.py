@@ -98,6 +98,7 @@ def as_data(
     transform: Transform | None = None,
     require_y: bool = True,
     num_classes: int | None = None,
+    one_class: bool = False,
 ) -> Data:
     """Turn `data` into a checked `Data`.
 
@@ -112,6 +113,7 @@ def as_data(
         require_y: False for inputs to predict at; `data` may then be x alone, and the result has
             targets of shape (n, 0).
         num_classes: C, where some classes may be missing from y.
+        one_class: whether all labels may be alike: enough to score predictions on, and not to learn from.
 
     Returns:
         The data, on the device of x; labels as int64, real targets as (n, outputs).
@@ -153,7 +155,7 @@ def as_data(
         )
     if likelihood == "gaussian":
         return Data(x, _real_targets(y), groups=groups)
-    labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes)
+    labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
     return Data(x, labels, num_classes, groups)
 
 
@@ -273,7 +275,7 @@ def _tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n *cells"], int]:
+def _labels(y: Tensor, num_classes: int | None, one_class: bool) -> tuple[Int64[Tensor, "n *cells"], int]:
     """Class labels 0..C−1, one an example or a map of them, and C."""
     if y.ndim in (0, 2) or y.numel() == 0:  # two axes are one-hot rows or a column more often than labels along a line
         cure = ""
@@ -312,7 +314,7 @@ def _labels(y: Tensor, num_classes: int | None) -> tuple[Int64[Tensor, "n *cells
             f"label {int(y[where])} at index {where[0]} is out of range; expected "
             f"0..{num_classes - 1} for {num_classes} classes"
         )
-    if len(present) < 2:
+    if len(present) < 2 and not one_class:
         raise DataError(
             f"every label is {present[0]}; expected at least 2 classes, since one class says "
             "nothing about symmetries. Check how the examples were selected."

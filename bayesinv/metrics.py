@@ -7,6 +7,7 @@ differences between two methods, can be taken; the others are one number.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -267,7 +268,17 @@ def _overlaps(probs: Tensor, y: Tensor, label: int) -> tuple[Float[Tensor, " n"]
     return (found & true).sum(1).double(), (found | true).sum(1).double()
 
 
-def _check_labels(probs: Tensor, y: Tensor) -> None:
+def _check_tensors(prediction: str, field: str, values: Any, y: Any) -> None:
+    """Raise where something else than tensors came, such as a prediction as a whole."""
+    if not isinstance(values, Tensor):
+        cure = f"pass prediction.{field}" if hasattr(values, field) else "torch.as_tensor(...) makes one"
+        raise TypeError(f"{prediction}: expected a tensor, got a {type(values).__name__}; {cure}")
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y: expected a tensor, got a {type(y).__name__}; torch.as_tensor(y) makes one")
+
+
+def _check_labels(probs: Any, y: Any) -> None:  # kinds are checked below, in words
+    _check_tensors("probs", "probs", probs, y)
     if y.shape != probs.shape[:-1] or y.numel() == 0:
         which = (
             f"{len(probs)} predictions (n >= 1)" if probs.ndim == 2 else f"the predictions {tuple(probs.shape[:-1])}"
@@ -278,6 +289,7 @@ def _check_labels(probs: Tensor, y: Tensor) -> None:
         raise ValueError(f"y: expected labels 0..{probs.shape[-1] - 1} as in probs, got {low}..{high}")
 
 
-def _check_targets(mean: Tensor, y: Tensor) -> None:
+def _check_targets(mean: Any, y: Any) -> None:
+    _check_tensors("mean", "mean", mean, y)
     if y.shape != mean.shape or y.numel() == 0:
         raise ValueError(f"y: expected the shape of the predictions, {tuple(mean.shape)}, n >= 1, got {tuple(y.shape)}")

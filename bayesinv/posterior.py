@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from bayesinv.checks.verdicts import Verdicts
 
 
+# Images of 8 bits that were scaled and others that were not are 255 apart; one bright pixel is not 20 times as bright.
+LARGEST_RATIO = 20.0
+
+
 class InvariancePosterior:
     """The posterior p(η | D) over the extents of the symmetries, and what follows from it.
 
@@ -262,6 +266,9 @@ class InvariancePosterior:
 
         Raises:
             DataError: x is of another shape or type than the training inputs, empty, or not finite.
+
+        Warns:
+            UserWarning: images that reach far beyond those of the training data, as where one of the two is not scaled.
         """
         if isinstance(x, Data | tuple | Dataset | DataLoader):
             raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: pass test.x")
@@ -276,6 +283,14 @@ class InvariancePosterior:
             raise DataError(
                 f"x has shape {tuple(inputs.shape)}; expected {wanted}, as the training "
                 "inputs: resize or crop it as they were"
+            )
+        largest, seen = float(inputs.abs().max()), float(self.data.x.abs().max())
+        if inputs.ndim == 4 and float(inputs.min()) >= 0 and seen > 0 and largest > LARGEST_RATIO * seen:
+            warnings.warn(
+                f"x holds images with values up to {largest:.3g}, and those trained on reach {seen:.3g}; scale them in "
+                "the same way, such as x / 255",
+                UserWarning,
+                stacklevel=3,  # the line that called predict or plot_orbit
             )
         return inputs.to(self.data.x.device, self.data.x.dtype)
 

@@ -96,6 +96,17 @@ def test_bernoulli_fits_are_drawn_with_their_accuracy():
     assert panel.containers[0].lines[0].get_xdata()[0] == pytest.approx(100 * comparison.table.loc["a", "accuracy"])
 
 
+def test_one_class_is_enough_to_score_on():
+    data = make_data()
+    zeros = data.subset(data.y == 0)
+    posterior = make_fit(1.0)
+    table = bayesinv.compare({"a": posterior}, (zeros.x, zeros.y)).table
+    assert table.loc["a", "accuracy"] == pytest.approx(float((posterior.predict(zeros.x).labels == 0).double().mean()))
+    assert posterior.check(test=(zeros.x, zeros.y)).named("predictive")
+    with pytest.raises(DataError, match="at least 2 classes"):
+        bayesinv.fit(posterior.model, (zeros.x, zeros.y))
+
+
 def test_the_level_is_that_of_all_intervals_and_is_said():
     fit = make_fit(1.0, likelihood="gaussian")
     comparison = bayesinv.compare({"a": fit}, make_data("gaussian"), level=0.5)
@@ -305,14 +316,13 @@ def test_names_are_escaped():
 
 
 def test_one_test_example(tmp_path):
-    one = Data(make_data().x[:1], torch.tensor([1]), 2)
-    with pytest.raises(DataError, match="every label is 1"):
-        bayesinv.compare({"a": make_fit(1.0)}, one)
-    single = Data(make_data("gaussian").x[:1], torch.zeros(1, 1, dtype=torch.float64))
-    comparison = bayesinv.compare({"a": make_fit(1.0, likelihood="gaussian")}, single)
-    assert math.isnan(comparison.table.loc["a", "log_loss_se"])
-    assert "nan" not in comparison.to_markdown()
-    comparison.plot().savefig(tmp_path / "comparison.png")
+    label = Data(make_data().x[:1], torch.tensor([1]), 2)
+    number = Data(make_data("gaussian").x[:1], torch.zeros(1, 1, dtype=torch.float64))
+    for likelihood, single in {"categorical": label, "gaussian": number}.items():
+        comparison = bayesinv.compare({"a": make_fit(1.0, likelihood=likelihood)}, single)
+        assert math.isnan(comparison.table.loc["a", "log_loss_se"])
+        assert "nan" not in comparison.to_markdown()
+        comparison.plot().savefig(tmp_path / "comparison.png")
 
 
 def test_real_fits_of_gaussian_processes_and_networks(tmp_path):

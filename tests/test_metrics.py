@@ -1,6 +1,7 @@
 """Scores of predictions, against numbers worked out by hand and against other libraries."""
 
 import math
+from inspect import unwrap
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from bayesinv import metrics
+from bayesinv.prediction import Prediction
 
 PROBS = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9], [0.3, 0.7]])
 LABELS = torch.tensor([0, 1, 1, 0])
@@ -147,3 +149,17 @@ def test_intersection_over_union():
     assert metrics.pooled_intersection_over_union(probs, y, label=0) == pytest.approx(5 / 7)
     with pytest.raises(ValueError, match="expected one label for each of the predictions"):
         metrics.intersection_over_union(probs, y[:, :3])
+
+
+def test_what_is_no_tensor_is_told_what_to_pass():
+    prediction = Prediction(torch.zeros(2, 2), probs=torch.full((2, 2), 0.5))
+    accuracy, rmse = unwrap(metrics.accuracy), unwrap(metrics.rmse)  # without the types that only the tests check
+    y = torch.tensor([0, 1])
+    with pytest.raises(TypeError, match=r"probs: expected a tensor, got a Prediction; pass prediction\.probs"):
+        accuracy(prediction, y)
+    with pytest.raises(TypeError, match=r"got a list; torch\.as_tensor\(y\)"):
+        accuracy(prediction.probs, [0, 1])
+    with pytest.raises(TypeError, match=r"mean: expected a tensor.*pass prediction\.mean"):
+        rmse(Prediction(torch.ones(2, 1), mean=torch.zeros(2, 1)), torch.zeros(2, 1))
+    with pytest.raises(TypeError, match=r"got a ndarray; torch\.as_tensor\(\.\.\.\)"):
+        accuracy(prediction.probs.numpy(), y)

@@ -77,6 +77,16 @@ def test_reweighting_follows_the_weights():
     assert counts == {0.2: 4, 0.4: 90, 0.6: 6}
 
 
+def test_images_on_another_scale_than_those_trained_on_are_told_of():
+    posterior = make_posterior()
+    x = posterior.data.x
+    with pytest.warns(UserWarning, match=r"up to 25\d, and those trained on reach 1; .*x / 255") as caught:
+        posterior.predict(255 * x)
+    assert len(caught) == 1
+    for usual in (x, 5 * x, 0 * x, 255 * x - 128):  # warnings are errors
+        posterior.predict(usual)
+
+
 def test_reweighted_is_no_name():
     posterior = make_posterior(weighted=True)
     log_weights = inspect.unwrap(InvariancePosterior.log_weights)  # without the types that only the tests check

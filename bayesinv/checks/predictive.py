@@ -107,7 +107,7 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
             return Verdict("predictive", "ok", message)
         return Verdict("predictive", "note", message, f"Predictive intervals are too {how} or shifted: plot residuals.")
     classes = posterior.data.num_outputs
-    test = as_data(data, "categorical", posterior.model.transform, num_classes=classes)
+    test = as_data(data, "categorical", posterior.model.transform, num_classes=classes, one_class=True)
     probs = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test)).probs
     if probs is None:
         raise ValueError("a prediction came without class probabilities")

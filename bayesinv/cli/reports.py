@@ -98,8 +98,9 @@ def _test_data(path: Path, posterior: InvariancePosterior, run: dict[str, Any], 
     targets = labels_in(examples, tuple(run.get("classes", ())))
     if targets is None:
         raise DataError(f"{path} has no targets; expected test data with an array {reading.y_key!r} to score against")
-    model = posterior.model
-    return as_data((examples.x, targets), model.likelihood, model.transform, num_classes=posterior.data.num_classes)
+    model, classes = posterior.model, posterior.data.num_classes
+    given = (examples.x, targets)
+    return as_data(given, model.likelihood, model.transform, num_classes=classes, one_class=True)
 
 
 def _baselines(posterior: InvariancePosterior) -> dict[str, InvariancePosterior]:

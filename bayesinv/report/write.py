@@ -156,7 +156,8 @@ def write_comparison_report(
 def _read(posterior: InvariancePosterior, test: Any) -> Data:
     """The test data, read once, since scores and verdict both want them, and told of once where they lack groups."""
     model = posterior.model
-    data = as_data(test, model.likelihood, model.transform, num_classes=posterior.data.num_classes)
+    classes = posterior.data.num_classes
+    data = as_data(test, model.likelihood, model.transform, num_classes=classes, one_class=True)
     if posterior.groups_of(data, stacklevel=5) is None and model.groups is not None:
         return dataclasses.replace(data, groups=torch.full((len(data),), NEW_GROUP))
     return data
