@@ -5,7 +5,7 @@
 T' = 1 for an invariant function;
 
 with h, a Gaussian process or a network with a Gaussian prior over its weights, integrated out by the evidence, so that
-η is what is left to sample.
+η is what is left to sample. Past 400 lines because a third of them say what its one class takes, gives and raises.
 """
 
 from __future__ import annotations

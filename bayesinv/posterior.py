@@ -1,4 +1,7 @@
-"""InvariancePosterior: what a fit returns, and what one can ask of it."""
+"""InvariancePosterior: what a fit returns, and what one can ask of it.
+
+Past 400 lines because two fifths of them say what its methods take, give and raise; the work is done elsewhere.
+"""
 
 import os
 import warnings

@@ -98,7 +98,7 @@ def simulation_based_calibration(
         from the dataset, and counted and named in ``attrs``.
 
     Raises:
-        ValueError: bad counts, nothing latent, or a folder of other simulations.
+        ValueError: bad counts, nothing latent, a model with groups, or a folder of other simulations.
 
     References:
         S. Talts, M. Betancourt, D. Simpson, A. Vehtari, A. Gelman (2018). Validating Bayesian inference algorithms with
@@ -121,6 +121,11 @@ def simulation_based_calibration(
         raise ValueError('hyperparameters="known" is for Gaussian processes; the gains of a network are learned')
     if not model.active:
         raise ValueError("every symmetry of this model is fixed, so there is nothing to rank")
+    if model.groups is not None:
+        raise ValueError(
+            "groups: expected a model with the same extents for everyone, since simulated examples are of no group; "
+            "check one without groups, or simulate with model.simulate(x, groups=numbers) and fit"
+        )
     options = dict(fit_options or {})
     if fit is not None and options:
         raise ValueError("fit_options belong to bayesinv.fit; give them to your own fit with functools.partial")

@@ -214,6 +214,7 @@ def test_a_truth_that_equals_draws_is_no_bias():
         ({"hyperparameters": "guessed"}, "hyperparameters: expected one of"),
         ({"fit": exact, "fit_options": {"max_steps": 3}}, "fit_options belong to"),
         ({"model": make(priors={"rotation": 0.3})}, "every symmetry of this model is fixed"),
+        ({"model": make(groups=["a", "b"])}, "simulated examples are of no group"),
     ],
 )
 def test_bad_arguments(options, message):
