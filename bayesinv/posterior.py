@@ -287,15 +287,20 @@ class InvariancePosterior:
                 f"x has shape {tuple(inputs.shape)}; expected {wanted}, as the training "
                 "inputs: resize or crop it as they were"
             )
-        largest, seen = float(inputs.abs().max()), float(self.data.x.abs().max())
-        if inputs.ndim == 4 and float(inputs.min()) >= 0 and seen > 0 and largest > LARGEST_RATIO * seen:
+        if inputs.ndim == 4 and float(inputs.min()) >= 0:
+            self._warn_of_scale(float(inputs.max()))
+        return inputs.to(self.data.x.device, self.data.x.dtype)
+
+    def _warn_of_scale(self, largest: float) -> None:
+        """Warn where images reach far beyond those of training."""
+        seen = max(abs(float(end)) for end in torch.aminmax(self.data.x))  # without a copy of them
+        if 0 < seen * LARGEST_RATIO < largest:
             warnings.warn(
                 f"x holds images with values up to {largest:.3g}, and those trained on reach {seen:.3g}; scale them in "
                 "the same way, such as x / 255",
                 UserWarning,
-                stacklevel=3,  # the line that called predict or plot_orbit
+                stacklevel=4,  # the line that called predict or plot_orbit
             )
-        return inputs.to(self.data.x.device, self.data.x.dtype)
 
     def to_datatree(
         self,
