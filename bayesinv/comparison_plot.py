@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from bayesinv.plots import STYLE
@@ -20,6 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "<", ">")
 GREY = "#595959"
 # Two rows of panels hold six symmetries and the two scores; with more, those that no fit sees move are left out.
 MOST_SYMMETRIES = 6
+LABEL_WIDTH = 28  # characters under a panel of 3.1 inches
 
 
 def plot_comparison(comparison: Comparison) -> matplotlib.figure.Figure:
@@ -53,7 +55,7 @@ def plot_comparison(comparison: Comparison) -> matplotlib.figure.Figure:
             left.set_visible(False)
         for panel, (symmetry, unit, of_methods) in zip(panels, symmetries, strict=False):
             _extents(panel, methods, dict(of_methods.iterrows()))
-            panel.set_xlabel(f"{symmetry.replace('_', ' ')} ({unit})")
+            panel.set_xlabel(textwrap.fill(f"{symmetry.replace('_', ' ')} ({unit})", LABEL_WIDTH))
         quality, loss = panels[-2:]
         for i, (_, row) in enumerate(table.iterrows()):
             if comparison.likelihood != "gaussian":

@@ -6,6 +6,7 @@ import warnings
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import bayesinv
 from bayesinv import comparison as comparison_module
@@ -305,6 +306,23 @@ def test_of_many_symmetries_the_active_ones_are_drawn(fits, monkeypatch):
         words = name.replace("_", " ")
         assert (words in labels) != left_out
         assert (words in figure._supxlabel.get_text()) == left_out
+
+
+def test_names_of_outputs_keep_apart_under_the_panels():
+    outputs = ["a class with a very long name", "another class with a longer name"]
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_inducing=4), ["rotation", "translate_x"], outputs=outputs, num_orbit_samples=2
+    )
+    model.initialise(make_data())
+    draws = torch.rand(1, 20, 4, dtype=torch.float64) * 0.2 + 0.1
+    fit = InvariancePosterior(model, make_data(), make_result(extents=draws))
+    figure = bayesinv.compare({"a": fit}, make_data(), num_samples=2).plot()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    labels = [panel.xaxis.label for panel in figure.axes if panel.get_xlabel()]
+    boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_names_are_escaped():
