@@ -171,6 +171,16 @@ class NeuralNetwork(nn.Module):
                     f"{where} draws another network at every call, which the {evidence} evidence cannot integrate "
                     'over; set p=0 (the evidence already regularises), or fit with evidence="plugin"'
                 )
+            if isinstance(module, nn.RReLU) and module.training:
+                raise ValueError(
+                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate over; "
+                    'use LeakyReLU, call .eval() on the layer, or fit with evidence="plugin"'
+                )
+            if isinstance(module, nn.Hardsigmoid):
+                raise ValueError(
+                    f"{where} has no second derivative in PyTorch, which the gradient of the {evidence} evidence takes; "
+                    'use Sigmoid, or fit with evidence="plugin"'
+                )
 
     @staticmethod
     def _is_frozen(module: nn.Module) -> bool:

@@ -62,7 +62,14 @@ def test_the_callers_network_is_not_touched():
 
 
 @pytest.mark.parametrize(
-    ("layer", "cure"), [(nn.BatchNorm2d(2), "GroupNorm"), (nn.Dropout(0.5), "p=0"), (nn.InstanceNorm2d(2), "GroupNorm")]
+    ("layer", "cure"),
+    [
+        (nn.BatchNorm2d(2), "GroupNorm"),
+        (nn.Dropout(0.5), "p=0"),
+        (nn.InstanceNorm2d(2), "GroupNorm"),
+        (nn.RReLU(), "LeakyReLU"),
+        (nn.Hardsigmoid(), "use Sigmoid"),
+    ],
 )
 def test_layers_under_which_the_evidence_has_no_meaning_are_refused_with_a_cure(layer, cure):
     net = nn.Sequential(nn.Conv2d(1, 2, 3), layer, nn.Flatten(), nn.Linear(32, 3))
@@ -72,7 +79,9 @@ def test_layers_under_which_the_evidence_has_no_meaning_are_refused_with_a_cure(
 
 
 def test_frozen_batch_statistics_and_dropout_of_zero_are_accepted():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(32, 3))
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.RReLU().eval(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(32, 3)
+    )
     InvarianceModel(net, "rotation").initialise(data())
 
 
