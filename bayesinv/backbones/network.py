@@ -173,13 +173,13 @@ class NeuralNetwork(nn.Module):
                 )
             if isinstance(module, nn.RReLU) and module.training:
                 raise ValueError(
-                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate over; "
-                    'use LeakyReLU, call .eval() on the layer, or fit with evidence="plugin"'
+                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate "
+                    'over; use LeakyReLU, call .eval() on the layer, or fit with evidence="plugin"'
                 )
             if isinstance(module, nn.Hardsigmoid):
                 raise ValueError(
-                    f"{where} has no second derivative in PyTorch, which the gradient of the {evidence} evidence takes; "
-                    'use Sigmoid, or fit with evidence="plugin"'
+                    f"{where} has no second derivative in PyTorch, which the gradient of the {evidence} evidence "
+                    'takes; use Sigmoid, or fit with evidence="plugin"'
                 )
 
     @staticmethod
