@@ -99,6 +99,12 @@ def add_fit_options(
     parser.add_argument(
         "--epochs", type=positive(float), default=default, help=f"passes over the data (default: {said})"
     )
+    parser.add_argument(
+        "--finish",
+        type=in_range(0.0, 0.5),
+        default=0.25,
+        help="share of vi's passes, at the end, that train on the likelihood alone (default: %(default)s)",
+    )
     parser.add_argument("--batch-size", type=positive(int), default=batch_size, help="of a step (default: %(default)s)")
     add_run_options(parser)
 
@@ -141,7 +147,12 @@ def fit_options(
         inference=inference,
         seed=options.seed,
         device=options.device,
-        training=bayesinv.Training(epochs=options.epochs, batch_size=min(options.batch_size, len(train)), **training),
+        training=bayesinv.Training(
+            epochs=options.epochs,
+            finish=options.finish,
+            batch_size=min(options.batch_size, len(train)),
+            **training,
+        ),
         progress=not options.quiet,
     )
 
