@@ -76,8 +76,8 @@ def fit_minibatches(
         if isinstance(method, PointMethod):
             method.check(kept)
         fitted.initialise(kept, seed, stream.num_total)
+        warn_of_usual_mistakes(fitted, kept, stream.num_classes is not None)
         if fitted.is_network:
-            warn_of_usual_mistakes(fitted, kept, stream.num_classes is not None)
             fitted.network.mixed_precision = training.mixed_precision
             if stream.num_classes is None and fitted.likelihood == "categorical":
                 stream.num_classes = fitted.network.initialise(kept.x, 1.0, seed)

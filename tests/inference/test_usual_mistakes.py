@@ -58,10 +58,12 @@ def test_images_that_are_not_scaled():
 
 
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning", "ignore::bayesinv.errors.ImportanceWarning")
+@pytest.mark.parametrize("evidence", ["dirichlet", "stochastic"])
 @pytest.mark.parametrize(("factor", "said"), [(1.0, 0), (255.0, 1)])
-def test_a_gaussian_process_is_told_of_images_that_are_not_scaled(factor, said):
+def test_a_gaussian_process_is_told_of_images_that_are_not_scaled(factor, said, evidence):
     """Its extents are lost too: at a length scale of hundreds softplus is straight, and steps of 0.05 move nothing."""
-    model = InvarianceModel(bayesinv.GaussianProcess(num_inducing=5), "rotation", num_orbit_samples=2)
+    gp = bayesinv.GaussianProcess(num_inducing=5)
+    model = InvarianceModel(gp, "rotation", evidence=evidence, num_orbit_samples=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         bayesinv.fit(model, (factor * X, Y), max_steps=2, num_draws=5)
