@@ -153,8 +153,11 @@ def compare(
         >>> comparison.differences.index[0], comparison.table["evidence_group"].tolist()
         ('turned', ['A', 'A'])
     """
-    if not isinstance(posteriors, Mapping) or not all(isinstance(p, InvariancePosterior) for p in posteriors.values()):
+    if not isinstance(posteriors, Mapping):
         raise TypeError('posteriors: expected a dict of fits by name, such as {"bayesian": posterior}')
+    for name, posterior in posteriors.items():
+        if not isinstance(posterior, InvariancePosterior):
+            raise TypeError(f"posteriors[{name!r}]: expected what bayesinv.fit returns, got {type(posterior).__name__}")
     if not posteriors:
         raise ValueError("posteriors: expected at least one fit, got none")
     if not 0 < level < 1:

@@ -234,7 +234,7 @@ def test_what_cannot_be_compared_is_refused(fits):
         bayesinv.compare(list(fits.values()), make_data())
     with pytest.raises(ValueError, match="one likelihood"):
         bayesinv.compare({**fits, "r": make_fit(1.0, likelihood="gaussian")}, make_data())
-    with pytest.raises(TypeError, match="dict of fits by name"):
+    with pytest.raises(TypeError, match=r"posteriors\['a'\]: expected what bayesinv.fit returns"):
         bayesinv.compare({"a": fits["point"].result}, make_data())
     with pytest.raises(DataError, match="as the training inputs"):
         bayesinv.compare(fits, (torch.rand(3, 1, 9, 9), torch.tensor([0, 1, 1])))

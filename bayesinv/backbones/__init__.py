@@ -24,6 +24,8 @@ def as_backbone(backbone: Any) -> GaussianProcess | NeuralNetwork:
         return GaussianProcess(backbone)
     if isinstance(backbone, nn.Module):
         return NeuralNetwork(backbone)
+    if isinstance(backbone, type):
+        raise TypeError(f"backbone: got the class {backbone.__name__}; give an object of it, {backbone.__name__}(...)")
     raise TypeError(
         "backbone: expected a bayesinv.GaussianProcess, a GPyTorch kernel, a bayesinv.NeuralNetwork or a "
         f"torch.nn.Module, got {type(backbone).__name__}"

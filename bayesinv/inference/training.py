@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,6 +58,9 @@ def train(
     Returns:
         The objective at every step of the traced phase.
 
+    Warns:
+        UserWarning: the checkpoint holds a finished run, so that nothing was trained.
+
     Raises:
         NonFiniteError: a loss could not be computed; the modules hold an earlier state at which it could, if any.
         CheckpointError: the checkpoint is damaged, or of another fit. DataError: an unusable batch.
@@ -73,6 +77,12 @@ def train(
             file.restore(saved, run.modules, run.optimisers)
             run.go_on(saved)
             if saved.finished:
+                warnings.warn(
+                    f"{training.checkpoint} holds the finished run of this fit, which is returned as it is, whatever "
+                    "weights the network came with; Training(resume=False) trains anew",
+                    UserWarning,
+                    stacklevel=4,  # the line that called fit
+                )
                 return Trace(saved.trace, False)
     last_shown, shown = -math.inf, run.step
     try:

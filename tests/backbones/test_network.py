@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bayesinv import InvarianceModel, NeuralNetwork
+from bayesinv.backbones import as_backbone
 from bayesinv.backbones.invariant_network import average_copies
 from bayesinv.data import Data
 from bayesinv.errors import DataError
@@ -105,6 +106,11 @@ def test_averages_over_copies():
     assert torch.allclose(average_copies(outputs, "probabilities", "categorical").exp(), p.mean(0))
     assert torch.allclose(average_copies(outputs, "log_likelihood", "categorical"), p.log().mean(0))
     assert torch.equal(average_copies(outputs, "probabilities", "gaussian"), outputs.mean(0))
+
+
+def test_a_class_without_brackets_is_told_so():
+    with pytest.raises(TypeError, match=r"class Linear; give an object of it, Linear\(...\)"):
+        as_backbone(nn.Linear)
 
 
 def test_an_evidence_of_the_other_kind_of_backbone_is_refused():

@@ -181,7 +181,8 @@ def test_a_finished_run_returns_at_once(tmp_path):
     objective, trace = run(path)
     before = path.read_bytes()
     again = Regression(start=8)
-    _, same = run(path, objective=again, callbacks=[stop_at(1)])
+    with pytest.warns(UserWarning, match=r"finished run of this fit.*resume=False"):
+        _, same = run(path, objective=again, callbacks=[stop_at(1)])
     assert again.calls == []
     assert same == trace
     assert torch.equal(again.state(), objective.state())
@@ -191,7 +192,8 @@ def test_a_finished_run_returns_at_once(tmp_path):
 def test_a_run_that_a_callback_ended_is_finished(tmp_path):
     path = tmp_path / "run.checkpoint"
     objective, trace = run(path, callbacks=[lambda step: step.step == 13])
-    again, same = run(path)
+    with pytest.warns(UserWarning, match="finished run"):
+        again, same = run(path)
     assert again.calls == []
     assert same == trace
     assert torch.equal(again.state(), objective.state())
