@@ -174,9 +174,9 @@ def figure(posterior: InvariancePosterior, test: Data, title: str) -> "matplotli
     fig = matplotlib.figure.Figure(figsize=(12.0, 5.4), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=[1.3, 1])
     axis = left.subplots()
-    draw_extents(axis, posterior, true_extents())
+    draw_extents(axis, posterior, true_extents(), "given by hand")
     axis.set_title(title, loc="left")
-    axis.legend(frameon=False, loc="lower right")
+    fig.legend(*axis.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
     shown = test.y.flatten(1).double().mean(1).argsort(descending=True)[:3]  # those with most nuclei
     probs = posterior.predict(test.x[shown], num_samples=4).probs
     if probs is None:

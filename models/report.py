@@ -71,7 +71,10 @@ def _in_people(posterior: InvariancePosterior, values: Mapping[str, float]) -> l
 
 
 def draw_extents(
-    panel: "matplotlib.axes.Axes", posterior: InvariancePosterior, truth: Mapping[str, float] | None = None
+    panel: "matplotlib.axes.Axes",
+    posterior: InvariancePosterior,
+    truth: Mapping[str, float] | None = None,
+    truth_label: str = "how the data were made",
 ) -> None:
     """A line a symmetry: median and 90 % interval of the extent as a share of the largest sensible one."""
     quantiles = posterior.quantile([0.05, 0.5, 0.95]).numpy()  # (3, K)
@@ -80,7 +83,7 @@ def draw_extents(
     rows = range(len(coordinates))
     if truth is not None:
         true = [truth.get(c.name, 0.0) / end for c, end in zip(coordinates, largest, strict=True)]
-        panel.plot(true, rows, "|", color=TRUTH_COLOUR, ms=26, mew=3, label="how the data were made")
+        panel.plot(true, rows, "|", color=TRUTH_COLOUR, ms=26, mew=3, label=truth_label)
     lower, median, upper = (quantiles[i] / largest for i in range(3))
     point = posterior.result.num_chains * posterior.result.num_draws == 1 or bool((upper == lower).all())
     panel.errorbar(
