@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
 
 from bayesinv.errors import DataError
 from bayesinv.transforms import Transform
@@ -200,8 +200,10 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
 def _inputs_and_targets(data: Any) -> tuple[Any, Any]:
     """Split whatever was given into x and y."""
     if isinstance(data, DataLoader):
-        if isinstance(data.sampler, RandomSampler) and not data.sampler.replacement:
-            data = DataLoader(data.dataset, batch_size=data.batch_size, collate_fn=data.collate_fn)
+        # Where a batch sampler was given, the sampler is inside it, and data.sampler one that nothing uses.
+        batches = data.batch_sampler if type(data.batch_sampler) is BatchSampler else data
+        if isinstance(batches.sampler, RandomSampler) and not batches.sampler.replacement:
+            data = DataLoader(data.dataset, batch_size=batches.batch_size, collate_fn=data.collate_fn)
         return _concatenate(data, torch.cat)
     if isinstance(data, IterableDataset):
         return _concatenate(data, torch.stack)

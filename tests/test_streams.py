@@ -1,15 +1,18 @@
 """Minibatches: a function of (seed, purpose, step), with distinct examples, and all of them in every epoch."""
 
 import random
+from itertools import repeat
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -17,6 +20,7 @@ from torch.utils.data import (
 )
 
 from bayesinv import Affine2d, Data
+from bayesinv.data import as_data
 from bayesinv.errors import DataError
 from bayesinv.streams import Stream, derive_seed
 
@@ -194,6 +198,68 @@ def test_a_subset_sampler_keeps_to_its_examples():
         assert stream.num_total == 5
         assert sorted(rows(stream.batch(0, "weights", 0, 5))) == chosen
         assert rows(stream.subset(9, 0)) == chosen
+
+
+def test_the_sampler_inside_a_batch_sampler_counts():
+    def loader(sampler, data):
+        return DataLoader(data, batch_sampler=BatchSampler(sampler, 4, False))
+
+    chosen = [1, 4, 9, 16, 22]
+    for data in (Counted(), TensorDataset(*images())):
+        stream = Stream.of(loader(SubsetRandomSampler(chosen), data), "categorical")
+        assert stream.exact_resume
+        assert (stream.num_total, stream.batch_size) == (5, 4)
+        assert sorted(rows(stream.batch(0, "weights", 0, 5))) == chosen
+        whole = Stream.of(loader(RandomSampler(data), data), "categorical")
+        assert (whole.exact_resume, whole.num_total, whole.batch_size) == (True, N, 4)
+        assert torch.equal(
+            whole.batch(4, "weights", 3, 5).x, Stream.of(images(), "categorical").batch(4, "weights", 3, 5).x
+        )
+    twice = Stream.of(loader([3, 1, 3, 2], Counted()), "categorical")
+    assert (twice.exact_resume, twice.num_total) == (False, 3)
+    shuffled = as_data(loader(RandomSampler(Counted()), Counted()), "categorical")
+    assert rows(shuffled) == list(range(N))  # read in the order of the data set
+
+
+class Batches:
+    """A batch sampler of one's own: what `draw` gives, pass by pass."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __iter__(self):
+        return iter(self.draw())
+
+
+def of_ten():
+    order = torch.randperm(10)
+    return [order[:6], order[4:].tolist()]  # two of them twice, in another order on every pass
+
+
+def test_a_batch_sampler_of_ones_own_stands_for_the_examples_it_serves():
+    state = torch.random.get_rng_state()
+    for sampler, n in {Batches(of_ten): 10, Batches(lambda: repeat(list(range(N)))): N}.items():
+        stream = Stream.of(DataLoader(Counted(), batch_sampler=sampler), "categorical")
+        assert not stream.exact_resume
+        assert stream.num_total == n
+        assert set(rows(stream.batch(0, "weights", 0, n))) <= set(range(n))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    listed = Stream.of(DataLoader(Counted(), batch_sampler=[[5, 3], [8]]), "categorical")
+    assert listed.num_total == 3
+    assert rows(listed.batch(0, "weights", 0, 3)) == [5, 3, 8]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ((batch for batch in [[1, 2], [3]]), r"generator, which can be read once.* lists of indices"),
+        (Batches(lambda: repeat([0, 1])), r"batch_sampler Batches serves is not known.*Subset\(dataset, indices\)"),
+        (Batches(lambda: [torch.randperm(N)[:5]]), "serves others on every pass"),
+    ],
+)
+def test_batch_samplers_whose_examples_cannot_be_counted(sampler, message):
+    with pytest.raises(DataError, match=message):
+        Stream.of(DataLoader(Counted(), batch_sampler=sampler), "categorical")
 
 
 @pytest.mark.parametrize("data", [Iterated(), DataLoader(Iterated(), batch_size=4)], ids=["dataset", "loader"])

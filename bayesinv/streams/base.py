@@ -109,7 +109,8 @@ class Stream(ABC):
         Args:
             data: (x, y) tensors or arrays; a `Data`; a map-style ``Dataset`` of (x, y) items; a ``DataLoader``, whose
                 data set, ``collate_fn`` and workers are used, its order replaced by that of the stream; an
-                ``IterableDataset``, or a ``DataLoader`` with a sampler of its own, which are iterated as they come.
+                ``IterableDataset``, or a ``DataLoader`` with a sampler or batch sampler of one's own, which are
+                iterated as they come and stand for the different examples that a pass over them meets.
             likelihood: "categorical", "bernoulli" or "gaussian".
             transform: where given, checks that x is what it acts on.
             num_workers: processes that fetch the batches of a data set ahead of time, for every purpose; those of a

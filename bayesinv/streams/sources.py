@@ -23,6 +23,7 @@ from bayesinv.errors import DataError
 from bayesinv.streams.base import Stream
 from bayesinv.streams.indexed import DatasetStream, MemoryStream
 from bayesinv.streams.iterated import IterableStream
+from bayesinv.streams.samplers import num_served, sampler_of
 from bayesinv.transforms import Transform
 
 # Examples that a bare IterableDataset is asked for at once.
@@ -59,15 +60,14 @@ def _of_loader(
             "the DataLoader has batch_size=None, so that its items may be examples or batches; give it a batch_size, "
             "or pass its data set"
         )
-    kind = type(loader.sampler)
-    replaced = kind is RandomSampler and loader.sampler.replacement
+    sampler = sampler_of(loader)
+    kind = type(sampler)
+    replaced = kind is RandomSampler and sampler.replacement
     own_order = type(loader.batch_sampler) is not BatchSampler or replaced
     if isinstance(loader.dataset, IterableDataset):
         stream = IterableStream(loader, length_of(loader.dataset, loader), likelihood, transform, groups)
     elif own_order or kind not in (RandomSampler, SequentialSampler, SubsetRandomSampler):
-        num_total = length_of(loader.dataset, loader)
-        if type(loader.batch_sampler) is BatchSampler and hasattr(loader.sampler, "__len__"):
-            num_total = min(num_total, len(loader.sampler))
+        num_total = num_served(loader, length_of(loader.dataset, loader))
         stream = IterableStream(loader, num_total, likelihood, transform, groups)
     elif (
         type(loader.dataset) is TensorDataset
@@ -77,7 +77,7 @@ def _of_loader(
     ):
         stream = MemoryStream(as_data(loader.dataset.tensors, likelihood, transform), transform)
     else:
-        rows = torch.as_tensor(list(loader.sampler.indices)) if kind is SubsetRandomSampler else None
+        rows = torch.as_tensor(list(sampler.indices)) if kind is SubsetRandomSampler else None
         num_total = length_of(loader.dataset, loader) if rows is None else len(rows)
         options = {
             "num_workers": loader.num_workers or num_workers,
@@ -87,7 +87,8 @@ def _of_loader(
         stream = DatasetStream(
             loader.dataset, num_total, rows, loader.collate_fn, options, likelihood, transform, groups
         )
-    stream.batch_size = loader.batch_size
+    # None on a loader that was given a batch sampler, which has its own.
+    stream.batch_size = loader.batch_sampler.batch_size if type(loader.batch_sampler) is BatchSampler else None
     return stream
 
 
