@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
 from bayesinv.inference.fit import LARGEST_PARETO_K, LARGEST_RHAT
 from bayesinv.inference.minibatch_fit import FEWEST_STEPS
+from bayesinv.transforms import Coordinate, Transform
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
@@ -151,6 +153,35 @@ def _draws(posterior: InvariancePosterior) -> list[Verdict]:
 
 
 def _bounds(posterior: InvariancePosterior) -> list[Verdict]:
+    found = []
+    for coordinate, high, share in _at_their_bound(posterior):
+        name = coordinate.name
+        message = f"{name} lies at the end of its prior, {coordinate.words(high)}, in {share:.0%} of the draws:"
+        owner = _constructor_of(posterior, coordinate)
+        if high < 0.999 * coordinate.largest:
+            message += " it might reach further."
+            advice = f"Give it a prior that reaches up to {coordinate.words(coordinate.largest)}."
+        elif owner is not None:
+            message += " it might reach further."
+            now = f"largest={owner.largest}"
+            advice = f"Raise {now} of {type(owner).__name__} and fit again."
+            if getattr(owner, "sampling_rate", None) == 1.0:
+                advice = (
+                    f"Give {type(owner).__name__} the sampling_rate= of the recording, without which {now} is counted "
+                    "at one sample a second, or raise largest=; then fit again."
+                )
+        elif _is_whole(coordinate):
+            message += " all that this symmetry can do."
+            advice = "Read it as at least the lower end of its interval."
+        else:
+            message += " the largest that is considered."
+            advice = "Read it as at least the lower end of its interval."
+        found.append(Verdict("bound", "note", message, advice))
+    return found
+
+
+def _at_their_bound(posterior: InvariancePosterior) -> list[tuple[Coordinate, float, float]]:
+    """The latent extents that lie at the end of their priors: coordinate, that end, and the share of draws there."""
     if _is_point(posterior):
         return []
     found = []
@@ -161,19 +192,23 @@ def _bounds(posterior: InvariancePosterior) -> list[Verdict]:
         support = posterior.model.extents.priors[name].support
         high = float(getattr(support, "upper_bound", coordinate.largest))
         share = float((posterior[name] > (1.0 - BOUND_ZONE) * high).double().mean())
-        if share < BOUND_SHARE:
-            continue
-        whole = high >= 0.999 * coordinate.largest
-        message = f"{name} lies at the end of its prior, {coordinate.words(high)}, in {share:.0%} of the draws: " + (
-            "all that this symmetry can do." if whole else "it might reach further."
-        )
-        advice = (
-            "Read it as at least the lower end of its interval."
-            if whole
-            else f"Give it a prior that reaches up to {coordinate.words(coordinate.largest)}."
-        )
-        found.append(Verdict("bound", "note", message, advice))
+        if share >= BOUND_SHARE:
+            found.append((coordinate, high, share))
     return found
+
+
+def _constructor_of(posterior: InvariancePosterior, coordinate: Coordinate) -> Transform | None:
+    """The transform whose argument ``largest`` is the end of the coordinate's range; None where a law is."""
+    name = coordinate.name.split("[")[0]  # of an output or a group
+    for stage in posterior.model.orbit.transform.stages:
+        if name in stage.names and "largest" in inspect.signature(type(stage)).parameters:
+            return stage if hasattr(stage, "largest") else None
+    return None
+
+
+def _is_whole(coordinate: Coordinate) -> bool:
+    """Whether nothing lies beyond the largest extent: elements equally likely, or angles all round."""
+    return coordinate.is_discrete or (coordinate.unit == "°" and math.isclose(coordinate.largest, math.pi))
 
 
 def _prior(posterior: InvariancePosterior) -> list[Verdict]:
@@ -199,6 +234,11 @@ def _prior(posterior: InvariancePosterior) -> list[Verdict]:
         return [Verdict("prior", "note", message, "Quote the strength along with it.")]
     if not posterior.model.active or any(verdict.level == "serious" for verdict in _convergence(posterior)):
         return []  # a fit that has not settled is where it started, which no data have placed
+    ended = [coordinate.name for coordinate, _, _ in _at_their_bound(posterior)]
+    if ended:
+        others = "The data place the other extents; " if len(ended) < len(posterior.model.active) else ""
+        message = f"{others}the upper end of {', '.join(ended)} is that of the prior, and not of the data."
+        return [Verdict("prior", "note", message[0].upper() + message[1:], "See what is said of its bound.")]
     return [Verdict("prior", "ok", "The data, and not the prior, place every extent.")]
 
 

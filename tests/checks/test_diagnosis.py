@@ -9,8 +9,9 @@ from torch import nn
 from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.checks import Verdict, Verdicts
 from bayesinv.data import Data
+from bayesinv.extents import UniformExtent
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.transforms import Affine2d
+from bayesinv.transforms import Affine2d, AmplitudeScale, SignFlip, TimeShift
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 
 
@@ -90,6 +91,43 @@ def test_an_extent_at_the_end_of_its_prior():
     assert len(found) == 1 and "rotation" in found[0].message and "all that this symmetry can do" in found[0].message
     spread = draws_of(grid(0.0, math.pi), grid(0.05, 0.1), grid(0.01, 0.02))  # as the prior: a twentieth at the end
     assert levels(make_posterior(extents=spread), "bound") == []
+
+
+def signal_posterior(transform, *columns):
+    x = torch.randn(12, 1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = KnownModel(GaussianProcess(num_inducing=3), transform)
+    result = make_result(extents=draws_of(*columns))
+    return InvariancePosterior(model, Data(x, torch.arange(12) % 2, num_classes=2), result)
+
+
+def test_an_extent_at_the_end_that_its_constructor_set():
+    verdict = signal_posterior(TimeShift(100.0, 0.25), grid(0.24, 0.25)).check().named("bound")[0]
+    assert "±0.2 s" in verdict.message and "might reach further" in verdict.message
+    assert "all that" not in verdict.message
+    assert verdict.advice == "Raise largest=0.25 of TimeShift and fit again."
+    unset = signal_posterior(TimeShift(), grid(0.97, 1.0)).check().named("bound")[0]
+    assert "±1.0 samples" in unset.message and "sampling_rate=" in unset.advice and "raise largest=" in unset.advice
+    capped = [TimeShift(100.0, 0.25), AmplitudeScale()]
+    model = InvarianceModel(GaussianProcess(num_inducing=3), capped, priors={"time_shift": UniformExtent(0.0, 0.1)})
+    result = make_result(extents=draws_of(grid(0.099, 0.1), grid(0.1, 0.2)))
+    data = Data(torch.zeros(12, 1, 64), torch.arange(12) % 2, num_classes=2)
+    narrow = InvariancePosterior(model, data, result).check().named("bound")[0]
+    assert narrow.advice == "Give it a prior that reaches up to ±0.2 s."
+
+
+def test_an_extent_at_the_end_of_a_group_is_all_there_is():
+    at_end = signal_posterior(SignFlip(), grid(0.49, 0.5)).check().named("bound")[0]
+    assert "all that this symmetry can do" in at_end.message
+
+
+def test_an_extent_at_the_end_of_its_prior_was_not_placed_by_the_data():
+    """One verdict must not say that the data placed what another says the prior stopped."""
+    at_end = draws_of(grid(3.05, 3.14), grid(0.05, 0.1), grid(0.01, 0.02))
+    (verdict,) = make_posterior(extents=at_end).check().named("prior")
+    assert verdict.level == "note" and "upper end of rotation is that of the prior" in verdict.message
+    assert verdict.message.startswith("The data place the other extents")
+    (alone,) = signal_posterior(TimeShift(), grid(0.97, 1.0)).check().named("prior")
+    assert alone.message.startswith("The upper end of time_shift")
 
 
 def test_a_posterior_that_repeats_its_prior():

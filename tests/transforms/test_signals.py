@@ -207,3 +207,9 @@ def test_with_zeros_nothing_comes_round_again():
     later = shift(x, torch.full((4, 1), 5.0, dtype=torch.float64))
     assert torch.allclose(later[..., 5:], x[..., :-5], atol=1e-12)
     assert later[..., :5].abs().max() < 1e-12
+
+
+def test_times_without_a_sampling_rate_are_counted_in_samples():
+    assert TimeShift(largest=3.0).coordinates[0].words(2.0) == "±2.0 samples"
+    assert TimeMask().coordinates[0].unit == "samples"
+    assert TimeShift(RATE).coordinates[0].unit == TimeMask(RATE).coordinates[0].unit == "s"

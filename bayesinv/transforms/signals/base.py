@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bayesinv.transforms.base import Coordinate, Transform, wrong_kind
 
-__all__ = ["SignalTransform", "positive", "soft_window"]
+__all__ = ["SignalTransform", "positive", "soft_window", "time_unit"]
 
 
 class SignalTransform(Transform):
@@ -37,6 +37,11 @@ def positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
     return float(value)
+
+
+def time_unit(sampling_rate: float) -> str:
+    """What times are in: seconds, or samples where one comes a second, as without a sampling rate."""
+    return "s" if sampling_rate != 1.0 else "samples"
 
 
 def soft_window(places: Tensor, centre: Tensor, width: Tensor, edge: float) -> Tensor:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.base import Coordinate, register
-from bayesinv.transforms.signals.base import SignalTransform, positive, soft_window
+from bayesinv.transforms.signals.base import SignalTransform, positive, soft_window, time_unit
 from bayesinv.transforms.white_noise import white_noise
 
 __all__ = ["BandStop", "ChannelDropout", "TimeMask"]
@@ -20,7 +20,7 @@ class TimeMask(SignalTransform):
     t is drawn from [0, η]; one auxiliary column says where the middle lies.
 
     Arguments:
-        sampling_rate: samples a second.
+        sampling_rate: samples a second; at 1, the default, times are counted in samples.
         largest: the longest sensible stretch, seconds.
         edge: of the mask, seconds; a twentieth of ``largest`` if None.
 
@@ -40,7 +40,11 @@ class TimeMask(SignalTransform):
         self.sampling_rate, self.largest = positive("sampling_rate", sampling_rate), positive("largest", largest)
         self.edge = 0.05 * self.largest if edge is None else positive("edge", edge)
         meaning = "Silences a stretch of this length."
-        super().__init__(Coordinate.linear("time_mask", "s", self.largest, 1.0, meaning, distribution="one_sided"))
+        super().__init__(
+            Coordinate.linear(
+                "time_mask", time_unit(self.sampling_rate), self.largest, 1.0, meaning, distribution="one_sided"
+            )
+        )
 
     def transform(
         self, x: Float[Tensor, "batch channels time"], t: Float[Tensor, "batch K"]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.base import Coordinate, register
-from bayesinv.transforms.signals.base import SignalTransform, positive
+from bayesinv.transforms.signals.base import SignalTransform, positive, time_unit
 
 __all__ = ["TimeShift", "TimeWarp"]
 
@@ -26,8 +26,8 @@ class TimeShift(SignalTransform):
     zeros what has left the signal does not come back.
 
     Arguments:
-        sampling_rate: samples a second.
-        largest: the largest sensible shift, seconds.
+        sampling_rate: samples a second; at 1, the default, times are counted in samples.
+        largest: the largest sensible shift, seconds; within half of a circular recording.
         padding: ``"circular"``, or ``"zeros"`` for silence before and after.
 
     Raises:
@@ -48,7 +48,11 @@ class TimeShift(SignalTransform):
         if padding not in PADDINGS:
             raise ValueError(f"padding: expected one of {list(PADDINGS)}, got {padding!r}")
         self.padding = padding
-        super().__init__(Coordinate.linear("time_shift", "s", self.largest, 1.0, "Moves the signal to later times."))
+        super().__init__(
+            Coordinate.linear(
+                "time_shift", time_unit(self.sampling_rate), self.largest, 1.0, "Moves the signal to later times."
+            )
+        )
 
     def transform(
         self, x: Float[Tensor, "batch channels time"], t: Float[Tensor, "batch K"]
