@@ -12,6 +12,7 @@ from torch import Tensor
 from bayesinv.data import Data
 from bayesinv.model import InvarianceModel
 from bayesinv.randomness import seeded
+from bayesinv.transforms.signals.mistakes import signal_mistakes
 
 # That all of this many rows of logits sum to one, to float32's accuracy, does not happen by chance.
 FIRST_EXAMPLES = 16
@@ -26,7 +27,8 @@ WEIGHT_DRAWS = 5
 def warn_of_usual_mistakes(
     model: InvarianceModel, data: Data, all_classes_known: bool = True, stacklevel: int = 4
 ) -> None:
-    """Warn of images that are not scaled; of a network's probabilities in place of logits, and outputs without a class.
+    """Warn of images that are not scaled; of signals with axes or clocks mixed up; of a network's probabilities in
+    place of logits, and outputs without a class.
 
     Args:
         model: initialised.
@@ -52,6 +54,8 @@ def warn_of_usual_mistakes(
             f"x holds images with values from {float(x.min()):.3g} to {float(x.max()):.3g}, and {why}; divide by the "
             "largest grey level: x / 255 for 8 bits, here and where you predict"
         )
+    for text in signal_mistakes(model.orbit.transform.stages, data.event_shape, _reach(model)):
+        warn(text)
     if not model.is_network or model.likelihood == "gaussian":
         return
     bounded = _is_bounded(model, x[:FIRST_EXAMPLES])
@@ -83,6 +87,20 @@ def warn_of_usual_mistakes(
             f"likelihood takes logits and applies a softmax of its own, so that no class of {num_outputs} could be "
             f"more probable than {math.e / (math.e + num_outputs - 1):.2f}: remove that layer"
         )
+
+
+def _reach(model: InvarianceModel) -> dict[str, float]:
+    """The largest extent that the priors allow, of any output or group; by symmetry, internal units."""
+    reach: dict[str, float] = {}
+    for coordinate in model.coordinates:
+        name = coordinate.name.split("[")[0]
+        if coordinate.name in model.extents.fixed:
+            far = model.extents.fixed[coordinate.name]
+        else:
+            support = model.extents.priors[coordinate.name].support
+            far = float(getattr(support, "upper_bound", coordinate.largest))
+        reach[name] = max(far, reach.get(name, 0.0))
+    return reach
 
 
 def _outputs(model: InvarianceModel, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What is rarely meant is said once, and nothing is said of what is usual."""
 
+import re
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ import bayesinv
 from bayesinv import InvarianceModel, Training
 from bayesinv.data import Data
 from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
+from bayesinv.transforms import AmplitudeScale, FrequencyShift, TimeMask, TimeShift
 
 X = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(20) % 2
@@ -110,6 +112,64 @@ def test_nothing_is_said_of_regressions_signals_tables_and_other_ends():
         assert texts(network(end)) == []
     assert texts(network(inputs=80), 255 * torch.rand(20, 2, 40), transform=bayesinv.transforms.TimeShift()) == []
     assert texts(network(inputs=4), 255 * torch.rand(20, 4), transform=bayesinv.transforms.ColumnScale([0])) == []
+
+
+def signals(*shape):
+    return torch.randn(20, *shape, generator=torch.Generator().manual_seed(2))
+
+
+def test_signals_with_their_channels_last():
+    (text,) = texts(network(inputs=192), signals(64, 3), transform=AmplitudeScale())
+    assert "64 channels of 3 samples" in text and "x.swapaxes(1, 2)" in text
+    assert texts(network(inputs=192), signals(3, 64), transform=AmplitudeScale()) == []
+    assert texts(network(inputs=60), signals(20, 3), transform=bayesinv.transforms.Jitter3d()) == []  # 20 atoms
+
+
+def test_signals_with_two_clocks():
+    (text,) = texts(network(inputs=64), signals(1, 64), transform=[TimeShift(100.0, 0.2), FrequencyShift()])
+    assert "TimeShift(sampling_rate=100) and FrequencyShift(sampling_rate=1)" in text
+    alike = [TimeShift(100.0, 0.2), AmplitudeScale(), FrequencyShift(100.0)]
+    assert texts(network(inputs=64), signals(1, 64), transform=alike) == []
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (
+            TimeShift(100.0),
+            r"time_shift reaches up to 1 s, beyond half of the recording \(0.32 of 0.64 s\).*at most 0.32",
+        ),
+        (TimeShift(100.0, 0.33), "come round again"),
+        (
+            TimeShift(100.0, 0.7, "zeros"),
+            r"beyond the whole recording \(0.64 s\).*TimeShift a largest= of at most 0.64",
+        ),
+        (TimeMask(100.0), "TimeMask a largest= of at most 0.64"),
+        (TimeShift(largest=40.0), r"up to 40 samples.*32 of 64 samples"),
+    ],
+)
+def test_shifts_and_masks_beyond_the_recording(transform, message):
+    (text,) = texts(network(inputs=64), signals(1, 64), transform=transform)
+    assert re.search(message, text)
+
+
+def test_shifts_within_the_recording():
+    for transform in (TimeShift(100.0, 0.32), TimeShift(100.0, 0.64, "zeros"), TimeMask(100.0, 0.64)):
+        assert texts(network(inputs=64), signals(1, 64), transform=transform) == []
+    model = InvarianceModel(
+        network(inputs=64), TimeShift(100.0), priors={"time_shift": 0.1}, evidence="plugin", num_orbit_samples=2
+    )
+    with warnings.catch_warnings():  # the prior keeps it inside
+        warnings.simplefilter("error")
+        warn_of_usual_mistakes(model, Data(signals(1, 64), Y, 2))
+
+
+def test_fit_warns_of_signals():
+    model = InvarianceModel(bayesinv.GaussianProcess(num_inducing=4), AmplitudeScale(), num_orbit_samples=2)
+    with pytest.warns(UserWarning, match="channels of 3 samples"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=bayesinv.errors.NotConvergedWarning)
+        warnings.filterwarnings("ignore", category=bayesinv.errors.ImportanceWarning)
+        bayesinv.fit(model, (signals(8, 3), Y), max_steps=2, num_draws=30, seed=0)
 
 
 def test_the_statistics_of_a_batch_are_left_alone():
