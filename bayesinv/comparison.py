@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
 import warnings
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # What has to be the same for two log evidences to be ranked, in the order of the key, and how a message calls it.
 _EVIDENCE_FACTS = ("kind of evidence", "average", "num_orbit_samples", "number of training examples", "training data")
 
+# Relative; extents that agree so far were copied, since intervals are hundreds of times as wide.
+MEDIAN_TOLERANCE = 1e-4
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -35,13 +39,15 @@ class Comparison:
         table: one row a fit, in the order given. ``accuracy`` (share) and ``calibration_error``, or ``rmse`` and
             ``coverage`` (share of the targets inside their intervals); ``log_loss`` (nats an example) and, for
             accuracy, RMSE and log loss, ``_se`` over the test examples; ``elpd``, the summed log predictive density;
-            ``log_evidence``, its ``_se`` and ``evidence_group``: only evidences of one group may be ranked; seconds,
-            copies in training and prediction, training examples, number of warnings.
+            ``log_evidence``, its ``_se`` and ``evidence_group``: only evidences of one group may be ranked, and one
+            without a group with none (extents fixed at the medians of another fit to the same data); seconds, copies in
+            training and prediction, training examples, number of warnings.
         extents: one row a fit and symmetry: median, lower, upper in people's units, unit, point, fixed, p_inactive. A
             fit has no row for a symmetry that its model does not consider.
         differences: elpd less that of the best, paired over test examples, with its standard error; the best first.
         likelihood: "categorical", "bernoulli" or "gaussian".
         level: the mass of the intervals, of extents and of predictions.
+        notes: what has to be known to read the table, a sentence or two each; printed under it.
     """
 
     table: pd.DataFrame
@@ -49,6 +55,7 @@ class Comparison:
     differences: pd.DataFrame
     likelihood: str
     level: float = 0.9
+    notes: tuple[str, ...] = ()
 
     def by_symmetry(self) -> Iterator[tuple[str, str, pd.DataFrame]]:
         """Name, unit and the extents of the fits that consider it, for each symmetry some fit reaches beyond zero."""
@@ -63,17 +70,18 @@ class Comparison:
         return plot_comparison(self)
 
     def to_markdown(self) -> str:
-        """The main columns as a Markdown table."""
+        """The main columns as a Markdown table, and the notes."""
         shown = self.text_table()
         lines = [[shown.index.name, *shown.columns], ["---"] * (len(shown.columns) + 1)]
         lines += [[str(name), *row] for name, row in zip(shown.index, shown.values, strict=True)]
-        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        return "\n".join([*rows, *(f"\n{note}" for note in self.notes)])
 
     def __repr__(self) -> str:
-        return self.text_table().to_string()
+        return "\n".join([self.text_table().to_string(), *self.notes])
 
     def _repr_html_(self) -> str:
-        return self.text_table().to_html()
+        return self.text_table().to_html() + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
 
     def text_table(self) -> pd.DataFrame:
         """People's view: a number with its error in one cell."""
@@ -200,7 +208,7 @@ def compare(
         extents.append(summary.assign(method=name).reset_index().set_index(["method", "symmetry"]))
     table = pd.DataFrame(rows).set_index("method")
     likelihood = next(iter(posteriors.values())).model.likelihood
-    return Comparison(table, pd.concat(extents), _differences(densities), likelihood, level)
+    return Comparison(table, pd.concat(extents), _differences(densities), likelihood, level, _notes(posteriors))
 
 
 def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data:
@@ -273,7 +281,12 @@ def _differences(densities: Mapping[str, Tensor]) -> pd.DataFrame:
 
 def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
     """A letter for each set of evidences that may be ranked; warns where there is more than one."""
-    keys = {name: _evidence_key(p) for name, p in posteriors.items() if p.result.log_evidence is not None}
+    twice = _fixed_at_medians(posteriors)
+    keys = {
+        name: _evidence_key(p)
+        for name, p in posteriors.items()
+        if p.result.log_evidence is not None and name not in twice
+    }
     letters = {key: _letters(i) for i, key in enumerate(dict.fromkeys(keys.values()))}
     if len(letters) > 1:
         differing = [
@@ -291,6 +304,35 @@ def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str,
             stacklevel=3,
         )
     return {name: letters[keys[name]] if name in keys else "" for name in posteriors}
+
+
+def _fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
+    """Which fits have all extents fixed at the posterior medians of which other fit to the same data."""
+    found = {}
+    for name, p in posteriors.items():
+        if p.model.active or p.result.log_evidence is None:
+            continue
+        for other_name, other in posteriors.items():
+            # Of groups what moves examples, and not the population and the spread.
+            learned = [each for each in other.model.active if "[" in each] or list(other.model.active)
+            if not learned or not set(learned) <= set(p.model.extents.fixed):
+                continue
+            medians = dict(zip(other.symmetries, other.quantile(0.5).tolist(), strict=True))
+            alike = all(
+                math.isclose(p.model.extents.fixed[each], medians[each], rel_tol=MEDIAN_TOLERANCE) for each in learned
+            )
+            if alike and _evidence_key(p)[-2:] == _evidence_key(other)[-2:]:
+                found[name] = other_name
+                break
+    return found
+
+
+def _notes(posteriors: Mapping[str, InvariancePosterior]) -> tuple[str, ...]:
+    return tuple(
+        f"The log evidence of {name!r} is left out: its extents are the posterior medians of {other!r}, so that the "
+        "same data would choose them and judge them."
+        for name, other in _fixed_at_medians(posteriors).items()
+    )
 
 
 def evidence_facts(posterior: InvariancePosterior) -> dict[str, Any]:

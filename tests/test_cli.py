@@ -353,7 +353,8 @@ def test_report_and_comparison(run, train, tmp_path, capsys):
     assert main(["report", str(run), "--out", str(page), "--test", str(train)]) == 0
     assert "report written to" in capsys.readouterr().out
     text = page.read_text(encoding="utf-8")
-    for words in ("bayesinv fit", "no invariance", "medians held fixed", "rotation", "±10"):
+    left_out = "The log evidence of &#x27;medians held fixed&#x27; is left out"
+    for words in ("bayesinv fit", "no invariance", "medians held fixed", "rotation", "±10", left_out):
         assert words in text
     refused(capsys, ["report", run, "--out", page], "exists", "--overwrite")
     copy = tmp_path / "saved.npz"  # a file without its folder

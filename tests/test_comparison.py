@@ -217,6 +217,28 @@ def test_order_and_precision_of_the_data_keep_nothing_apart():
         bayesinv.compare({"a": fits["a"], "b": with_data(x=x, y=data.y[turned])}, data)
 
 
+def test_extents_fixed_at_the_medians_of_a_fit_to_the_same_data_have_no_evidence_to_rank():
+    posterior = evidence()
+    medians = dict(zip(NAMES, posterior.quantile(0.5).tolist(), strict=True))
+    held = make_fit(medians["rotation"], 1, "fixed", options={"priors": medians}, log_evidence=-5.0)
+    by_hand = {**medians, "rotation": 1.01 * medians["rotation"]}
+    chosen = make_fit(by_hand["rotation"], 1, "fixed", options={"priors": by_hand}, log_evidence=-6.0)
+    fits = {"posterior": posterior, "held": held, "by hand": chosen}
+    comparison = bayesinv.compare(fits, make_data())
+    assert comparison.table["evidence_group"].tolist() == ["A", "", "A"]
+    assert comparison.text_table()["log evidence, nat"].tolist()[1] == ""
+    assert comparison.table.loc["held", "log_evidence"] == -5.0
+    (note,) = comparison.notes
+    assert note.startswith("The log evidence of 'held' is left out") and "medians of 'posterior'" in note
+    for text in (repr(comparison), comparison.to_markdown(), comparison._repr_html_().replace("&#x27;", "'")):
+        assert note in text
+    # Medians of a fit to other data are as good as any numbers.
+    held.data = Data(held.data.x + 0.5, held.data.y, 2)
+    with pytest.warns(ComparisonWarning):
+        assert bayesinv.compare(fits, make_data()).table["evidence_group"].tolist() == ["A", "B", "A"]
+    assert bayesinv.compare({"held": make_fit(1.0), "by hand": chosen}, make_data()).notes == ()
+
+
 def test_many_groups_have_letters():
     names = [comparison_module._letters(i) for i in (0, 25, 26, 27, 52)]
     assert names == ["A", "Z", "AA", "AB", "BA"]

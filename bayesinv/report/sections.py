@@ -248,6 +248,7 @@ def quality(comparison: Comparison | None, how: str) -> Section:
         body += paragraph(
             "A difference below two standard errors says nothing. Log evidences rank fits of the same letter only."
         )
+    body += "".join(paragraph(note) for note in comparison.notes)
     if len(shown) > 1:  # one fit's extents are drawn further up
         body += figure(
             comparison.plot(),
