@@ -26,6 +26,8 @@ from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
+from bayesinv.inference.checkpoints import is_checkpoint
+from bayesinv.inference.differences import differences
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -54,6 +56,9 @@ _SCALARS = (
 # the largest: float32 on another machine stays below a thousandth, and reduced precision on a GPU near it.
 _FIRST_INPUTS = 2
 _OUTPUT_TOLERANCE = 1e-2
+# What else in a model's description follows from, and how many differences are worth reading.
+_STRUCTURE = ("groups", "outputs", "output_action")
+_DIFFERENCES_SHOWN = 4
 _PACKAGES = ("bayesinv", "torch", "pyro-ppl", "gpytorch", "numpy")
 
 
@@ -118,6 +123,11 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if is_checkpoint(path):
+        raise SavedFileError(
+            f"{path} is the checkpoint of a training that may not have ended, and no posterior; run the same fit again "
+            f"with Training(checkpoint={str(path)!r}), which goes on from there, and save what it returns"
+        )
     arrays = _read(path)
     header = _header(path, arrays)
     try:
@@ -332,10 +342,15 @@ def _check_same(path: Path, config: Any, model: InvarianceModel, is_point: bool)
         raise SavedFileError(f"{path} is damaged: its model is described by {config!r}")
     given = json.loads(json.dumps(model.config()))
     # Where memory goes is the business of the machine that reads the file.
-    different = [k for k in config if k != "memory_budget" and config[k] != given.get(k)]
+    compared = dict.fromkeys([*_STRUCTURE, *config])
+    different = [k for k in compared if k != "memory_budget" and config.get(k) != given.get(k)]
     if different:
+        # Groups and outputs come with priors of their own: what follows from another difference is no news.
+        first = [k for k in different if k in _STRUCTURE] or different
+        texts = differences({k: config.get(k) for k in first}, {k: given.get(k) for k in first})
+        more = f", and {len(texts) - _DIFFERENCES_SHOWN} more" if len(texts) > _DIFFERENCES_SHOWN else ""
         raise SavedFileError(
-            f"{path} was saved from another model, which differs in {', '.join(different)}: saved "
-            f"{config[different[0]]!r}, given {given.get(different[0])!r}"
+            f"{path} was saved from another model, which differs in {', '.join(first)}: "
+            f"{', '.join(texts[:_DIFFERENCES_SHOWN])}{more}"
             + ("; a point method fits a copy of its own: load(path, model=method.prepare(model))" if is_point else "")
         )

@@ -14,7 +14,9 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Outward, storage
+from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
+from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from tests.fakes import make_data, make_result
@@ -78,6 +80,40 @@ def test_a_prior_that_counts_the_examples_comes_back(tmp_path):
     for other in (fresh(0.2), fresh(0.1, num_total=12)):
         with pytest.raises(SavedFileError, match="differs in priors"):
             bayesinv.load(path, model=other)
+
+
+def test_a_checkpoint_of_a_training_is_called_one(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    CheckpointFile(path, {}).write(Checkpoint(3, False, [], [], (), 0.0))
+    with pytest.raises(SavedFileError, match=r"is the checkpoint of a training.*run the same fit again") as caught:
+        bayesinv.load(path)
+    assert f"Training(checkpoint={str(path)!r})" in str(caught.value) and "pickle" not in str(caught.value)
+    path.write_bytes(b"")
+    with pytest.raises(SavedFileError, match="not a posterior"):
+        bayesinv.load(path)
+
+
+def test_what_another_model_differs_in_is_short_and_begins_with_its_structure(tmp_path):
+    def network(width=2, groups=None):
+        with seeded(0):
+            net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, width))
+        return InvarianceModel(net, ["rotation", "shear"], num_orbit_samples=2, groups=groups)
+
+    names = [f"site {i}" for i in range(12)]
+    model = network(groups=names)
+    data = make_data()
+    data = Data(data.x.float(), data.y, 2, groups=torch.arange(len(data)) % 12)
+    model.initialise(data)
+    extents = torch.full((1, 20, len(model.symmetries)), 0.1, dtype=torch.float64)
+    path = InvariancePosterior(model, data, make_result(extents=extents)).save(tmp_path / "groups.npz")
+    with pytest.raises(SavedFileError) as caught:
+        bayesinv.load(path, model=network())
+    assert "differs in groups: groups is ['site 0', " in str(caught.value) and "None here" in str(caught.value)
+    assert "prior" not in str(caught.value) and len(str(caught.value)) < 400
+    with pytest.raises(SavedFileError) as caught:
+        bayesinv.load(path, model=network(3, names))
+    assert "backbone.net, in its line 5, is '(3): Linear(in_features=8, out_features=2, " in str(caught.value)
+    assert "Flatten" not in str(caught.value)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesinv.errors import CheckpointError
+from bayesinv.inference.differences import differences
 
 FORMAT = "bayesinv.checkpoint"
 FORMAT_VERSION = 1
@@ -56,7 +57,8 @@ class CheckpointFile:
         fingerprint: JSON-able; what makes a fit the same one.
 
     Raises:
-        FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder.
+        FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder. CheckpointError: the
+            path is a file of something else, which is never replaced.
         TypeError: the fingerprint cannot be written as JSON.
 
     Example:
@@ -74,6 +76,7 @@ class CheckpointFile:
             raise IsADirectoryError(f"checkpoint: {self.path} is a folder; give the name of a file")
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"checkpoint: the folder {self.path.parent} does not exist; create it first")
+        self._refuse_foreign()
         try:
             # As it will be read back, so that the two can be compared: tuples become lists, keys text.
             self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
@@ -114,6 +117,7 @@ class CheckpointFile:
         """
         if not self.path.is_file():
             return None
+        self._refuse_foreign()
         try:
             content = _unpack(self.path.read_bytes())
             fingerprint = json.loads(content["fingerprint"])
@@ -134,10 +138,10 @@ class CheckpointFile:
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{self.path} is not a checkpoint of bayesinv, or it is damaged ({first_line}); delete {self.path} to "
-                "start anew"
+                f"{self.path} is a checkpoint of bayesinv that is damaged ({first_line}); delete {self.path} to start "
+                "anew"
             ) from error
-        different = _differences(fingerprint, self.fingerprint)
+        different = differences(fingerprint, self.fingerprint)
         if different:
             more = f", and {len(different) - DIFFERENCES_SHOWN} more" if len(different) > DIFFERENCES_SHOWN else ""
             raise CheckpointError(
@@ -165,6 +169,20 @@ class CheckpointFile:
                 f"{self.path} does not fit this model: {first_lines[:300]}. Give this fit a checkpoint of its own, or "
                 "replace that one with Training(resume=False)"
             ) from error
+
+    def _refuse_foreign(self) -> None:
+        """Raise if the file is somebody's own, which must neither be deleted nor replaced."""
+        if self.path.is_file() and not (is_checkpoint(self.path) or self.path.stat().st_size == 0):
+            raise CheckpointError(
+                f"{self.path} is not a checkpoint of bayesinv but some other file; leave it and choose another path: "
+                f"Training(checkpoint={str(self.path.with_name(self.path.stem + '.checkpoint'))!r})"
+            )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file begins as a checkpoint does; it may be damaged further on."""
+    with open(path, "rb") as file:
+        return file.read(len(FORMAT)) == FORMAT.encode()
 
 
 class _LaterVersionError(ValueError):
@@ -200,23 +218,6 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise TypeError(f"only tensors can be saved; the state has a {type(value).__name__} at {name!r}")
     return dict(state)
-
-
-def _differences(saved: Any, given: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(saved, dict) and isinstance(given, dict):
-        found = []
-        for key in [*saved, *(key for key in given if key not in saved)]:
-            name = f"{where}.{key}" if where else str(key)
-            if key not in given or key not in saved:
-                found.append(f"{name} is only {'there' if key in saved else 'here'}")
-            else:
-                found += _differences(saved[key], given[key], name)
-        return found
-    # As text, since NaN differs from itself.
-    if json.dumps(saved, sort_keys=True) == json.dumps(given, sort_keys=True):
-        return []
-    return [f"{where or 'the fingerprint'} is {reprlib.repr(saved)} there and {reprlib.repr(given)} here"]
 
 
 def _escaped(name: str) -> str:
