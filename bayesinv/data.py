@@ -36,8 +36,8 @@ class Data:
         y: class labels (n,), or maps of them (n, *cells), int64; or real targets (n, outputs), floating point.
             Inputs without targets have ``outputs = 0``.
         num_classes: C for labels, None for real targets. State it where some class may not occur.
-        groups: number of the group (subject, sensor, site) that each example belongs to, (n,) int64, for models with
-            ``groups=``; None where there are none. ``numpy.unique(names, return_inverse=True)`` numbers names.
+        groups: the group (subject, sensor, site) that each example belongs to, (n,), for models with ``groups=``: its
+            name there, or its number, the position of that name. None where there are none.
 
     Raises:
         DataError: x, y and groups hold different numbers of examples.
@@ -88,7 +88,10 @@ class Data:
         """The examples at `index`: integers, a slice or a boolean mask."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index, device=self.x.device)
-        groups = None if self.groups is None else self.groups[index if isinstance(index, slice) else index.cpu()]
+        which = index if isinstance(index, slice) else index.cpu()
+        if not isinstance(which, slice) and isinstance(self.groups, np.ndarray):
+            which = which.numpy()
+        groups = None if self.groups is None else self.groups[which]
         return Data(self.x[index], self.y[index], self.num_classes, groups)
 
 
@@ -213,7 +216,7 @@ def _inputs_and_targets(data: Any) -> tuple[Any, Any]:
     if not isinstance(data, tuple | list):
         raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
     if len(data) != 2:
-        groups = "; groups of the examples go into bayesinv.Data(x, y, groups=numbers)" if len(data) == 3 else ""
+        groups = "; groups of the examples go into bayesinv.Data(x, y, groups=names)" if len(data) == 3 else ""
         raise DataError(f"data holds {len(data)} parts; expected two, (x, y){groups}")
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
@@ -229,7 +232,7 @@ def _concatenate(items: Any, join: Any) -> tuple[Tensor, Tensor]:
         for i, item in enumerate(items):
             if not isinstance(item, tuple | list) or len(item) != 2:
                 many = isinstance(item, tuple | list) and len(item) == 3
-                hint = "; groups of the examples go into bayesinv.Data(x, y, groups=numbers)" if many else ""
+                hint = "; groups of the examples go into bayesinv.Data(x, y, groups=names)" if many else ""
                 raise DataError(f"item {i} of the data is {_kind(item)}; expected a pair (x, y){hint}")
             xs.append(_tensor(item[0], f"x of item {i}"))
             ys.append(_tensor(item[1], f"y of item {i}"))
@@ -324,22 +327,40 @@ def _labels(y: Tensor, num_classes: int | None, one_class: bool) -> tuple[Int64[
     return y, num_classes
 
 
-def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"]:
-    """Numbers of groups, on the CPU."""
-    if not isinstance(groups, Tensor) and np.asarray(groups).dtype.kind in "USO":
+def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"] | np.ndarray:
+    """Numbers of groups, on the CPU, or their names as an array of text."""
+    found: Any = None if isinstance(groups, Tensor) else _names(groups)
+    if found is None:
+        found = _tensor(groups, "groups")
+        if found.is_floating_point() or found.dtype == torch.bool:
+            raise DataError(
+                f"groups has shape {tuple(found.shape)} and dtype {_name(found.dtype)}; expected the name of a group "
+                "for each example, or its number as an integer, names.index(name) in the model's groups=names"
+            )
+        found = found.cpu().long()
+    if found.ndim != 1:
+        cure = "; drop the axis with groups[:, 0]" if found.ndim == 2 and found.shape[1] == 1 else ""
         raise DataError(
-            "groups holds names; expected whole numbers, in the order of the model's groups=. "
-            "names, numbers = numpy.unique(groups, return_inverse=True) gives both."
+            f"groups has shape {tuple(found.shape)}; expected (n,), a name or whole number for each example{cure}"
         )
-    numbers = _tensor(groups, "groups")
-    if numbers.ndim != 1 or numbers.is_floating_point() or numbers.dtype == torch.bool:
+    if len(found) != num_examples:
+        raise DataError(f"x holds {num_examples} examples and groups {len(found)}; expected one group for each input")
+    return found
+
+
+def _names(groups: Any) -> np.ndarray | None:
+    """Groups as an array of text, where that is what they are."""
+    entries = np.asarray(groups)
+    if entries.dtype.kind not in "USO":
+        return None
+    if not isinstance(groups, np.ndarray):
+        entries = np.asarray(groups, dtype=object)  # the other way, numbers and NaN among names became text
+    odd = [entry for entry in entries.ravel().tolist() if not isinstance(entry, str)]
+    if odd:
         raise DataError(
-            f"groups has shape {tuple(numbers.shape)} and dtype {_name(numbers.dtype)}; expected one whole number for "
-            "each example. Names become numbers with numpy.unique(names, return_inverse=True)[1]."
+            f"groups holds {odd[0]!r}; expected the name of a group for each example, as text, or its number"
         )
-    if len(numbers) != num_examples:
-        raise DataError(f"x holds {num_examples} examples and groups {len(numbers)}; expected one group for each input")
-    return numbers.cpu().long()
+    return entries.astype(np.str_)
 
 
 def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from bayesinv.data import Data
 from bayesinv.errors import DataError
 from bayesinv.orbits import Orbit
 from bayesinv.structure import Blocks
 from bayesinv.transforms import Coordinate, Transform
 
-__all__ = ["LARGEST_SPREAD", "NEW_GROUP", "Grouped", "GroupedOrbit", "as_groups", "spread_name"]
+__all__ = ["LARGEST_SPREAD", "NEW_GROUP", "Grouped", "GroupedOrbit", "as_groups", "numbered", "spread_name"]
 
 NEW_GROUP = -1  # the number of a group that training has not seen
 LARGEST_SPREAD = 2.0  # of τ, in standard deviations of the population; groups then lie at both ends
@@ -30,7 +32,8 @@ class Grouped(Blocks):
         groups: what the G groups are called, in the order of their numbers in the data.
 
     Raises:
-        ValueError: fewer than two groups, or two of one name.
+        ValueError: fewer than two groups, two of one name, or numbers for names that are not 0..G-1 in order.
+        TypeError: no names.
 
     Example:
         >>> from bayesinv.transforms import Affine2d
@@ -38,7 +41,7 @@ class Grouped(Blocks):
         ('rotation', 'rotation spread', 'rotation[site A]', 'rotation[site B]')
     """
 
-    def __init__(self, inner: Transform, groups: Sequence[str]):
+    def __init__(self, inner: Transform, groups: Any):
         super().__init__(inner, "group", groups, ("site A", "site B"))
 
     @property
@@ -214,7 +217,7 @@ def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool
         if training:
             raise DataError(
                 f"the model has extents for {len(names)} groups, and the data do not say which example is of which; "
-                f"fit bayesinv.Data(x, y, groups=numbers), with the numbers {known}"
+                f"fit bayesinv.Data(x, y, groups=names), one for each example, or with the numbers {known}"
             )
         return torch.full((num_inputs,), NEW_GROUP)
     if isinstance(groups, str | int):
@@ -245,3 +248,18 @@ def as_groups(groups: Any, names: Sequence[str], num_inputs: int, training: bool
         unseen = "" if training else f", or {NEW_GROUP} for a group that training has not seen"
         raise DataError(f"groups: {outside[0]} is no group of this model; expected {known}{unseen}")
     return torch.tensor(entries, dtype=torch.int64)
+
+
+def numbered(data: Data, names: Sequence[str] | None) -> Data:
+    """Training data whose groups are numbers, where they came with names.
+
+    Args:
+        data: of a fit.
+        names: of the groups of the model; None where it has none, and then names in the data are left out.
+
+    Raises:
+        DataError: a name that the model does not have.
+    """
+    if data.groups is None or isinstance(data.groups, Tensor):
+        return data
+    return replace(data, groups=None if names is None else as_groups(data.groups, names, len(data), training=True))

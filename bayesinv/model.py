@@ -30,7 +30,7 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, sample_extents
-from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups
+from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
 from bayesinv.model_checks import (
     check_average,
     check_cells,
@@ -85,9 +85,9 @@ class InvarianceModel(nn.Module):
             "rotation[6]"; None for extents in common. With a Gaussian process and a collapsed evidence ("dirichlet",
             "polya_gamma", "gaussian"), or a network with one output for each name and average="function"; either
             costs C times the copies. ``priors`` take a symmetry's name for all outputs, or a full one.
-        groups: names of the groups in the data (subjects, sensors, sites), in the order of their numbers in
-            ``Data.groups``, each of which then has extents of its own around the population's, such as
-            "rotation[site A]"; None for extents in common. With a network, or a Gaussian process and a collapsed
+        groups: names of the groups in the data (subjects, sensors, sites), by which ``Data.groups`` calls them, or by
+            their positions here; each then has extents of its own around the population's, such as
+            "rotation[site A]". None for extents in common. With a network, or a Gaussian process and a collapsed
             evidence. ``priors`` take a symmetry's name for the population, or "<symmetry> spread"; see
             :mod:`bayesinv.pooling`.
 
@@ -116,7 +116,7 @@ class InvarianceModel(nn.Module):
         augmentation: Mapping[str, str] | None = None,
         output_action: Any = None,
         outputs: Sequence[str] | None = None,
-        groups: Sequence[str] | None = None,
+        groups: Any = None,
     ):
         super().__init__()
         self.backbone = as_backbone(backbone)
@@ -230,6 +230,7 @@ class InvarianceModel(nn.Module):
         check_data(self, data)
         if self._held:
             return
+        data = numbered(data, self.groups)
         output_variance = self.evidence.initialise(data)
         self.extents.resolve(len(data) if num_total is None else num_total)
         if isinstance(self.backbone, GaussianProcess):
@@ -337,7 +338,7 @@ class InvarianceModel(nn.Module):
             num_total: the number of examples that a minibatch stands for; its orbit is then a fresh one.
         """
         prior = self.at(eta, fresh=num_total is not None)
-        return self.evidence.log_evidence(prior, data, num_total).to("cpu", torch.float64)
+        return self.evidence.log_evidence(prior, numbered(data, self.groups), num_total).to("cpu", torch.float64)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """Log density of the priors on kernel hyperparameters and noise; zero without any."""
@@ -365,7 +366,7 @@ class InvarianceModel(nn.Module):
             return self.evidence.function_posterior(self.at(eta), x, data)
         numbers = as_groups(groups, self.groups, len(x))
         prior = self.at(eta, new_group=bool((numbers == NEW_GROUP).any()))
-        return self.evidence.function_posterior(prior, x, data, numbers)
+        return self.evidence.function_posterior(prior, x, numbered(data, self.groups), numbers)
 
     @torch.no_grad()
     def predict(

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from bayesinv import arviz_export, posterior_summary
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
+from bayesinv.groups import as_groups
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.prediction import Prediction
@@ -250,19 +251,24 @@ class InvariancePosterior:
 
         Warns:
             UserWarning: the model has groups and the data do not say which example is of which, so that all count as
-                one group that training has not seen.
+                one group that training has not seen; or they name some that it has not seen.
+
+        Raises:
+            DataError: numbers of groups that are not there.
         """
         if self.model.groups is None:
             return None
         if data.groups is None:
             warnings.warn(
                 f"the model has extents for {len(self.model.groups)} groups and the test data do not say which example "
-                "is of which, so that all are predicted with the population's, as a new group is; give them as "
-                f"bayesinv.Data(x, y, groups=numbers), with -1 for a new group, in the order {list(self.model.groups)}",
+                "is of which, so that all are predicted with the population's, as a new group is; give them "
+                f"as bayesinv.Data(x, y, groups=names), or as numbers, -1 for a new group, in the order "
+                f"{list(self.model.groups)}",
                 UserWarning,
                 stacklevel=stacklevel,
             )
-        return data.groups
+            return None
+        return as_groups(data.groups, self.model.groups, len(data))
 
     def check_inputs(self, x: Any) -> Float[Tensor, "n *event"]:
         """New inputs as a tensor on the device and in the dtype of the training inputs.

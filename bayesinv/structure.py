@@ -7,7 +7,8 @@ treat them as they treat any others; only the prior over functions knows which b
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -37,18 +38,15 @@ class Blocks(Transform):
         example: such names, for messages.
 
     Raises:
-        ValueError: fewer than two names, or two alike.
+        ValueError: fewer than two names, two alike, or groups called by numbers that are not their positions.
+        TypeError: no names.
     """
 
     inner: Transform
 
-    def __init__(self, inner: Transform, kind: str, names: Sequence[str], example: Sequence[str]):
+    def __init__(self, inner: Transform, kind: str, names: Any, example: Sequence[str]):
         super().__init__()
-        if isinstance(names, str):
-            raise ValueError(f"{kind}s: expected a sequence of names such as {list(example)}, got the text {names!r}")
-        self.kind, self.blocks = kind, tuple(str(name) for name in names)
-        if len(self.blocks) < 2 or len(set(self.blocks)) < len(self.blocks):
-            raise ValueError(f"{kind}s: expected at least two names, no two of them equal, got {list(self.blocks)}")
+        self.kind, self.blocks = kind, _checked_names(kind, names, example)
         # Not a submodule: the orbit owns it, and a state with its arrays twice would be another file format.
         object.__setattr__(self, "inner", inner)
 
@@ -86,6 +84,39 @@ class Blocks(Transform):
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
         return {"type": type(self).__name__, "inner": self.inner.config(), f"{self.kind}s": list(self.blocks)}
+
+
+def _checked_names(kind: str, names: Any, example: Sequence[str]) -> tuple[str, ...]:
+    """What the blocks are called, as text."""
+    wanted = f"{kind}s: expected a sequence of names such as {list(example)}"
+    if isinstance(names, str):
+        raise ValueError(f"{wanted}, got the text {names!r}")
+    if isinstance(names, int):
+        raise TypeError(f"{wanted}, got {names!r}; {kind}s that are called 0, 1, ... are {kind}s=range({names})")
+    if isinstance(names, Set | Mapping):
+        raise TypeError(f"{wanted}, got a {type(names).__name__}, and their order counts: write a list")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"{wanted}, got a {type(names).__name__}")
+    listed = list(names)
+    per_example = "; which group an example is of goes into bayesinv.Data(x, y, groups=...)" if kind == "group" else ""
+    if any(isinstance(name, Tensor) for name in listed):
+        raise TypeError(f"{wanted}, got tensors{per_example}")
+    blocks = tuple(str(name) for name in listed)
+    if len(blocks) < 2 or len(set(blocks)) < len(blocks):
+        more = f" and {len(blocks) - 8} more" if len(blocks) > 8 else ""
+        raise ValueError(
+            f"{kind}s: expected at least two names, no two of them equal, got {list(blocks[:8])}{more}"
+            f"{per_example if len(blocks) > 1 else ''}"
+        )
+    numbers = [int(name) for name in listed if isinstance(name, Integral)]
+    if kind == "group" and numbers and listed != list(range(len(listed))):
+        raise ValueError(
+            f"groups: a number in the data is a position in this list, so that groups called {list(blocks[:8])} would "
+            f"be taken for others; expected text, or the numbers 0 to {len(blocks) - 1} in order. Text that goes "
+            f'with the numbers you have: groups=["group {numbers[0]}", ...] here, and '
+            'bayesinv.Data(x, y, groups=[f"group {i}" for i in ids])'
+        )
+    return blocks
 
 
 class PerOutput(Blocks):

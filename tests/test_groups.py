@@ -342,6 +342,21 @@ def test_data_sets_that_do_not_say_which_example_is_of_which_group():
         bayesinv.fit(make(transforms="rotation", groups=("a", "b")), data, max_steps=2)
 
 
+def test_named_data_give_the_fit_of_numbered_data():
+    data = marked()
+    order = ("c", "a", "b")
+    named = Data(data.x, data.y, 3, [order[g] for g in data.groups.tolist()])
+    options = {"max_steps": 3, "training": QUICK, "seed": 0}
+    one, other = (bayesinv.fit(make(groups=order), d, "none", **options) for d in (named, data))
+    assert one.data.groups.tolist() == other.data.groups.tolist() == data.groups.tolist()
+    torch.testing.assert_close(one.predict(data.x).probs, other.predict(data.x).probs)
+    scores = [bayesinv.compare({"fit": one}, d).table["elpd"].item() for d in (named, data)]
+    assert scores[0] == scores[1]
+    with pytest.warns(UserWarning, match="gives each its own"):
+        plain = bayesinv.fit(make(groups=None, transforms="rotation"), named, "none", **options)
+    assert plain.data.groups is None
+
+
 def test_a_checksum_tells_other_groups_apart():
     data = marked()
     other = Data(data.x, data.y, 3, data.groups.flip(0))

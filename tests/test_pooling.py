@@ -170,16 +170,57 @@ def test_data_carry_their_groups():
     assert part.groups.tolist() == [1, 1, 2]
     assert data.to(dtype=torch.float32).groups.tolist() == data.groups.tolist()
     assert as_data(data, "gaussian").groups.tolist() == data.groups.tolist()
-    with pytest.raises(DataError, match="one whole number for each example"):
+    with pytest.raises(DataError, match=r"names\.index\(name\) in the model's groups"):
         Data(data.x, data.y, groups=torch.rand(24))
-    with pytest.raises(DataError, match="groups holds names"):
-        Data(data.x, data.y, groups=["a", "b"] * 12)
+    with pytest.raises(DataError, match=r"\(24, 1\).*groups\[:, 0\]"):
+        Data(data.x, data.y, groups=data.groups[:, None])
+    with pytest.raises(DataError, match="groups holds nan; expected the name"):
+        Data(data.x, data.y, groups=["a", float("nan")] * 12)
     with pytest.raises(DataError, match="24 examples and groups 3"):
         Data(data.x, data.y, groups=torch.tensor([0, 1, 2]))
 
 
+def test_data_carry_names_of_their_groups():
+    data = images()
+    order = ("b", "c", "a")  # not that of the alphabet
+    named = Data(data.x, data.y, groups=[order[g] for g in data.groups.tolist()])
+    assert named.subset(torch.tensor([1, 4, 5])).groups.tolist() == ["c", "c", "a"]
+    assert named.subset(data.groups == 2).groups.tolist() == ["a"] * 8
+    assert named.subset(slice(0, 2)).to(dtype=torch.float32).groups.tolist() == ["b", "c"]
+    assert as_data(named, "gaussian").groups.tolist() == named.groups.tolist()
+    model = make(order)
+    model.initialise(named)
+    eta = extents((0.9, 0.2), (0.1, 0.3), (0.4, 0.1))
+    torch.testing.assert_close(model.log_evidence(eta, named), model.log_evidence(eta, data))
+    expected = model.function_posterior(data.x[:4], data, eta, data.groups[:4])
+    torch.testing.assert_close(model.function_posterior(data.x[:4], named, eta, named.groups[:4]), expected)
+    with pytest.raises(DataError, match="'b', 'c' not among a, d"):
+        make(("a", "d")).initialise(named)
+
+
+def test_names_that_are_no_names():
+    for numbers in ([2, 0, 1], [1, 2, 3], np.array([1, 0]), [0, "b"]):
+        with pytest.raises(ValueError, match=r'a position in this list.*groups=\[f"group \{i\}" for i in ids\]'):
+            make(numbers)
+    assert make(range(3)).groups == make(np.arange(3)).groups == ("0", "1", "2")
+    with pytest.raises(TypeError, match=r"groups: expected a sequence of names .*, got 3; .* groups=range\(3\)"):
+        make(3)
+    with pytest.raises(TypeError, match=r"got tensors; which group an example is of goes into bayesinv\.Data"):
+        make(images().groups)
+    with pytest.raises(TypeError, match="got a set, and their order counts"):
+        make({"a", "b"})
+    with pytest.raises(TypeError, match="got a float"):
+        make(3.0)
+    with pytest.raises(ValueError, match="and 16 more; which group an example is of"):
+        make(["a", "b"] * 12)
+
+
 def test_what_is_refused():
     data = images()
+    from_one = Data(data.x, data.y, groups=data.groups + 1)
+    with warnings.catch_warnings(), pytest.raises(DataError, match="3 is no group of this model"):
+        warnings.simplefilter("error")
+        bayesinv.fit(make(), from_one, max_steps=2)
     with pytest.raises(DataError, match="do not say which example is of which"):
         bayesinv.fit(make(), Data(data.x, data.y), max_steps=2)
     with pytest.raises(DataError, match="is no group of this model"):
@@ -293,7 +334,7 @@ def test_test_data_without_groups_are_told_of(posterior):
         lambda d: posterior.check(test=d),
         lambda d: bayesinv.checks.probability_integral_transform(posterior, d),
     ):
-        with pytest.warns(UserWarning, match=r"test data do not say .*groups=numbers.*\['a', 'b', 'c'\]") as caught:
+        with pytest.warns(UserWarning, match=r"test data do not say .*groups=names.*\['a', 'b', 'c'\]") as caught:
             call(plain)
         assert len(caught) == 1
         call(data)  # warnings are errors

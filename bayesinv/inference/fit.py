@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
+from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.guides import GuideFactory
 from bayesinv.inference.importance import WeightedDraws, importance_sample
 from bayesinv.inference.loop import Callback, Trace
@@ -125,6 +126,9 @@ def fit(
         )
     place = choose_device(device)
     if isinstance(data, Data) and data.groups is not None:
+        data = numbered(data, model.groups)
+        if model.groups is not None:  # a number that is no group comes before a group without an example
+            as_groups(data.groups, model.groups, len(data), training=True)
         _warn_of_groups(model, data.groups)
     if model.evidence.minibatch or isinstance(method, PointMethod):
         _check_minibatch(model, method, guide)
@@ -202,7 +206,7 @@ def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
     return InvariancePosterior(posterior.model, posterior.data, result)
 
 
-def _warn_of_groups(model: InvarianceModel, groups: Tensor) -> None:
+def _warn_of_groups(model: InvarianceModel, groups: Any) -> None:
     """Warn of groups that the model does not know of, and of those of the model without a single example."""
     if model.groups is None:
         text = (

@@ -20,6 +20,7 @@ from torch.utils.data import (
 
 from bayesinv.data import LIKELIHOODS, as_data
 from bayesinv.errors import DataError
+from bayesinv.groups import numbered
 from bayesinv.streams.base import Stream
 from bayesinv.streams.indexed import DatasetStream, MemoryStream
 from bayesinv.streams.iterated import IterableStream
@@ -47,7 +48,7 @@ def stream_of(
         options = {"num_workers": num_workers}
         total = length_of(data, data)
         return DatasetStream(data, total, None, default_collate, options, likelihood, transform, groups)
-    return MemoryStream(as_data(data, likelihood, transform), transform)
+    return MemoryStream(numbered(as_data(data, likelihood, transform), groups), transform)
 
 
 def _of_loader(
