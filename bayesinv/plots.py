@@ -6,7 +6,7 @@ imported when the first one is drawn.
 """
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ STYLE: Any = {
 }
 
 
-MOST_PANELS = 9  # of outputs or groups; from there on rows say more
+MOST_PANELS = 9  # of outputs; from there on rows say more
 TITLE_WIDTH = 34  # characters of 13 points above a panel of 3.9 inches, whose last letters are those of the next
 
 
@@ -55,7 +55,7 @@ def plot_extents(
     its prior, which would otherwise lie on the axis. The bar above marks the median and the 90 %
     interval, the dotted line the extent below which nothing can be seen to move. A point estimate is a line.
 
-    Outputs or groups with extents of their own, more than nine panels of them, become rows instead: one panel for each
+    Groups with extents of their own become rows instead, and so do outputs of more than nine panels: one panel for each
     symmetry, with the median and the 90 % interval of each output or group, and that of the prior behind them.
 
     The axis says what an extent is. A scale, of a normal or von Mises distribution, is the half-width of the uniform
@@ -72,10 +72,10 @@ def plot_extents(
     active = [name for name in posterior.symmetries if name in model.active]
     if not active:
         raise ValueError("every symmetry of this model is fixed, so there is no posterior to draw")
-    if isinstance(model.transform, Blocks) and len(active) > MOST_PANELS:
+    if drawn_in_rows(posterior):
         from bayesinv.blocks_plot import plot_blocks  # which takes style and labels from here
 
-        return plot_blocks(posterior, model.transform, reweighted)
+        return plot_blocks(posterior, cast(Blocks, model.transform), reweighted)
     columns = min(3, len(active))
     rows = -(-len(active) // columns)
     log_weights = posterior.log_weights(reweighted)
@@ -133,6 +133,12 @@ def plot_extents(
         handles, labels = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, columns + 1), frameon=False)
     return figure
+
+
+def drawn_in_rows(posterior: "bayesinv.posterior.InvariancePosterior") -> bool:
+    """Whether `plot_extents` draws a row for each output or group, and no densities."""
+    model = posterior.model
+    return model.pooling is not None or (isinstance(model.transform, Blocks) and len(model.active) > MOST_PANELS)
 
 
 def plot_evidence(

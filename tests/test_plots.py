@@ -76,7 +76,7 @@ def test_axes_say_what_an_extent_is():
     assert panel.get_xlabel() == "largest angle (°)"
     grouped = posterior_over("rotation", groups=["a", "b"])
     labels = [panel.get_xlabel() for panel in grouped.plot_extents().axes if panel.get_visible()]
-    assert labels == ["half-width (°)", "spread of the groups (sd)", "half-width (°)", "half-width (°)"]
+    assert labels == ["half-width (°)"]
 
 
 def boxes(figure, texts):
@@ -128,6 +128,13 @@ def test_many_outputs_or_groups_are_rows():
     rotation, shear = some.plot_extents().axes
     assert (rotation.get_title("left"), shear.get_title("left")) == ("rotation", "shear")
     assert len(rotation.patches) == 10 and len(shear.patches) == 9  # no prior where an extent is fixed
+
+
+def test_few_groups_are_rows_too():
+    """Four panels of densities for one symmetry and two groups say less than three rows."""
+    (panel,) = posterior_over("rotation", groups=["a", "b"]).plot_extents().axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["population", "a", "b"]
+    assert len(posterior_over("rotation", outputs=["0", "1"]).plot_extents().axes) == 2  # densities
 
 
 def test_rows_of_small_extents_are_not_lost_in_their_priors():
