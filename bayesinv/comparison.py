@@ -17,6 +17,7 @@ from torch import Tensor
 from bayesinv import metrics
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ComparisonWarning, DataError
+from bayesinv.groups import NEW_GROUP
 from bayesinv.inference.result import InferenceResult
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.prediction import Prediction
@@ -208,7 +209,7 @@ def compare(
         extents.append(summary.assign(method=name).reset_index().set_index(["method", "symmetry"]))
     table = pd.DataFrame(rows).set_index("method")
     likelihood = next(iter(posteriors.values())).model.likelihood
-    return Comparison(table, pd.concat(extents), _differences(densities), likelihood, level, _notes(posteriors))
+    return Comparison(table, pd.concat(extents), _differences(densities), likelihood, level, _notes(posteriors, test))
 
 
 def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data:
@@ -327,12 +328,19 @@ def _fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str
     return found
 
 
-def _notes(posteriors: Mapping[str, InvariancePosterior]) -> tuple[str, ...]:
-    return tuple(
+def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[str, ...]:
+    notes = [
         f"The log evidence of {name!r} is left out: its extents are the posterior medians of {other!r}, so that the "
         "same data would choose them and judge them."
         for name, other in _fixed_at_medians(posteriors).items()
-    )
+    ]
+    grouped = [repr(name) for name, p in posteriors.items() if p.model.groups is not None]
+    if grouped and (test.groups is None or bool((test.groups == NEW_GROUP).all())):
+        notes.append(
+            f"All test examples were predicted by {', '.join(grouped)} as of a group that training has not seen, since "
+            "none is said to be of a group it has: bayesinv.Data(x, y, groups=numbers)."
+        )
+    return tuple(notes)
 
 
 def evidence_facts(posterior: InvariancePosterior) -> dict[str, Any]:

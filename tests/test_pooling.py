@@ -275,7 +275,8 @@ def test_tables_and_files(posterior, tmp_path):
     x = posterior.data.x[:4]
     for groups in (None, [0, 1, 2, NEW_GROUP]):
         torch.testing.assert_close(loaded.predict(x, groups=groups).mean, posterior.predict(x, groups=groups).mean)
-    assert len([axis for axis in posterior.plot_extents().axes if axis.get_title("left")]) == 5
+    (panel,) = posterior.plot_extents().axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["population", "a", "b", "c"]
     assert len(posterior.plot_orbit(x[:1], "rotation[b]").axes) == 21
 
 
@@ -294,9 +295,32 @@ def test_checks_and_reports_know_that_groups_have_orbits_of_their_own(posterior)
         "“rotation spread” is by how much groups differ" in text
         and "“rotation[a]” is what moves the examples of a" in text
     )
-    section = orbits(posterior, False)
-    assert section is not None
-    assert widest in section.body
+    assert "density" not in text and "densities" not in text  # rows, which have none
+
+
+def test_the_orbit_of_a_group_is_shown_at_an_example_of_that_group(posterior, monkeypatch):
+    drawn = []
+    plot = type(posterior).plot_orbit
+    monkeypatch.setattr(type(posterior), "plot_orbit", lambda self, x, **o: drawn.append(x) or plot(self, x, **o))
+    for group, name in enumerate("abc"):
+        monkeypatch.setattr("bayesinv.report.sections.furthest", lambda _, name=name: f"rotation[{name}]")
+        section = orbits(posterior, False)
+        assert section is not None
+        assert f"A training image of group {name} under rotation[{name}] alone" in section.body
+        first = posterior.data.groups.tolist().index(group)
+        assert torch.equal(drawn[-1], posterior.data.x[first])
+    assert len({tuple(x.flatten().tolist()) for x in drawn}) == 3
+
+
+def test_a_report_says_how_to_give_test_data_of_groups_and_what_becomes_of_those_without(posterior, tmp_path):
+    data = posterior.data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fit is short
+        text = posterior.report(tmp_path / "without.html").read_text()
+        assert "test=bayesinv.Data(x_test, y_test, groups=groups_test)" in text
+        unseen = "predicted by &#x27;this fit&#x27; as of a group that training has not seen"
+        assert unseen in posterior.report(tmp_path / "unseen.html", test=(data.x, data.y)).read_text()
+        assert unseen not in posterior.report(tmp_path / "seen.html", test=data).read_text()
 
 
 def test_predictions_depend_on_the_group(posterior):

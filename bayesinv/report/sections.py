@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bayesinv.errors import ExtentError
 from bayesinv.extents import prior_config
 from bayesinv.groups import spread_name
+from bayesinv.plots import drawn_in_rows
 from bayesinv.report.call import fit_call, load_call, needs_model
 from bayesinv.report.page import Section, code, facts, figure, paragraph, table
 from bayesinv.report.page import escape as escaped
@@ -118,7 +119,8 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
         body += figure(
             posterior.plot_extents(reweighted=reweighted),
             f"{what} for {', '.join(posterior.model.active)}; the numbers are in the table above",
-            f"{what.capitalize()}, for each symmetry that was learned; densities are relative to their own peak.",
+            f"{what.capitalize()}, for each symmetry that was learned; "
+            + ("a row each." if drawn_in_rows(posterior) else "densities are relative to their own peak."),
         )
     return Section("extents", "How far each symmetry reaches", body)
 
@@ -162,12 +164,28 @@ def orbits(posterior: InvariancePosterior, reweighted: bool) -> Section | None:
     widest = furthest(posterior)
     discrete = {c.name for c in posterior.model.transform.coordinates if c.order}
     if widest not in discrete:
+        example, words = (0, "the same image") if body else _example_of(posterior, widest)
         body += figure(
-            posterior.plot_orbit(posterior.data.x[0], symmetry=widest, reweighted=reweighted),
-            f"the same image under {widest} alone, from one end of its extent to the other, a row for each quantile",
-            f"The same image under {widest.replace('_', ' ')} alone, from one end of its extent to the other.",
+            posterior.plot_orbit(posterior.data.x[example], symmetry=widest, reweighted=reweighted),
+            f"{words} under {widest} alone, from one end of its extent to the other, a row for each quantile",
+            f"{words[0].upper()}{words[1:]} under {widest.replace('_', ' ')} alone, from one end of its extent to the "
+            "other.",
         )
     return Section("orbits", "What the transformations look like", body) if body else None
+
+
+def _example_of(posterior: InvariancePosterior, symmetry: str) -> tuple[int, str]:
+    """A training example of the group, or of the class, that has this extent, and what it is; else the first one."""
+    model, data = posterior.model, posterior.data
+    block = symmetry.partition("[")[2].removesuffix("]")
+    belongs = None
+    if model.groups is not None and data.groups is not None and block in model.groups:
+        belongs, kind = data.groups == model.groups.index(block), "group"
+    elif model.structure is not None and model.likelihood == "categorical" and data.y.ndim == 1:
+        belongs, kind = data.y == model.structure.outputs.index(block), "class"
+    if belongs is None or not bool(belongs.any()):
+        return 0, "the first training image"
+    return int(belongs.nonzero()[0, 0]), f"a training image of {kind} {block}"
 
 
 def furthest(posterior: InvariancePosterior) -> str:

@@ -88,6 +88,8 @@ def write_report(
             raise ValueError("test, comparison: expected one of the two; a comparison has its test data already")
         test = _read(posterior, test)
         comparison = compare({"this fit": posterior}, test, reweighted=reweighted, level=level)
+    grouped = posterior.model.groups is not None
+    test_words = "bayesinv.Data(x_test, y_test, groups=groups_test)" if grouped else "(x_test, y_test)"
     parts = [
         sections.what_was_fitted(posterior, classes),
         sections.verdicts(diagnose(posterior, test=test)),
@@ -99,7 +101,7 @@ def write_report(
             comparison,
             "bayesinv report DIR --test TEST.npz --overwrite"
             if command
-            else f'posterior.report("{Path(path).name}", test=(x_test, y_test), overwrite=True)',
+            else f'posterior.report("{Path(path).name}", test={test_words}, overwrite=True)',
         ),
         sections.settings(posterior, {}),
         sections.reproduce(posterior, command),

@@ -11,7 +11,7 @@ import bayesinv
 from bayesinv.errors import DataError
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.report.page import STYLE
-from bayesinv.report.sections import extents, priors, what_was_fitted
+from bayesinv.report.sections import extents, orbits, priors, what_was_fitted
 from tests.fakes import make_data, make_posterior, make_result
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -107,6 +107,16 @@ def test_text_stands_out(scheme):
     for name in ("text", "soft", "link", "ok", "note", "serious"):
         for background in ("page", "card"):
             assert contrast(colours[name], colours[background]) >= 4.5, (name, background)
+
+
+def test_of_extents_for_outputs_an_example_of_the_class_is_shown():
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=3), "rotation", outputs=["six", "nine"])
+    draws = torch.full((1, 20, 2), 0.3, dtype=torch.float64) + 0.1 * torch.tensor([0.0, 1.0])
+    posterior = bayesinv.InvariancePosterior(model, make_data(), make_result(extents=draws))
+    assert "A training image of class nine under rotation[nine] alone" in orbits(posterior, False).body
+    first = make_posterior()
+    assert "The first training image" in orbits(first, False).body
+    assert "The same image under rotation alone" in orbits(first, False).body
 
 
 def test_several_fits(tmp_path):
