@@ -14,6 +14,7 @@ from PIL import Image
 
 from bayesinv.cli import main
 from bayesinv.datasets import digits
+from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 
 TINY = ["--max-steps", "4", "--num-inducing", "15", "--num-orbit-samples", "4", "--num-draws", "25"]
 QUICK = [*TINY, "--quiet", "--no-figures"]
@@ -88,10 +89,10 @@ def test_predict(run, train, tmp_path, capsys):
     assert "60 predictions written" in output
     accuracy = float(output.split("accuracy ")[1].split(" %")[0])
     table = pd.read_csv(out, index_col="index")
-    assert list(table.columns) == ["label", "p(0)", "p(1)", "p(2)"]
+    assert list(table.columns) == ["predicted", "p(0)", "p(1)", "p(2)"]
     assert np.allclose(table.filter(like="p(").sum(axis=1), 1, atol=1e-6)
     y = np.load(train)["y"]
-    assert 100 * (table["label"] == y).mean() == pytest.approx(accuracy, abs=0.06)
+    assert 100 * (table["predicted"] == y).mean() == pytest.approx(accuracy, abs=0.06)
     assert accuracy > 60
     assert main(["predict", str(run), str(train), "--num-samples", "2", "--y-key", "none"]) == 0
     output = capsys.readouterr().out
@@ -127,7 +128,7 @@ def test_pictures(tmp_path, capsys):
     # pictures without classes, read at the size of the fit
     assert main(["predict", str(out), str(folder / "zero"), "--out", str(csv)]) == 0
     table = pd.read_csv(csv)
-    assert list(table.columns) == ["index", "file", "label", "p(one)", "p(zero)"]
+    assert list(table.columns) == ["index", "file", "predicted", "p(one)", "p(zero)"]
     assert table["file"][0] == "0.png"
     assert len(table) == 12
     # one class of the two: labels go by name, not by position
@@ -137,7 +138,7 @@ def test_pictures(tmp_path, capsys):
     capsys.readouterr()
     assert main(["predict", str(out), str(only), "--num-samples", "4"]) == 0
     output = capsys.readouterr().out
-    share = (table["label"] == "zero").mean()
+    share = (table["predicted"] == "zero").mean()
     assert f"accuracy {100 * share:.1f} %" in output
     (only / "zero").rename(only / "seven")
     refused(capsys, ["predict", out, only], "seven", "one, zero")
@@ -202,6 +203,8 @@ def bad_data(tmp_path, kind):
         x = (255 * x).astype(np.uint8)
     elif kind == "no channels":
         x = x[:, 0]
+    elif kind == "channels last":
+        x = np.repeat(x[:, 0, :, :, None], 3, axis=-1)
     elif kind == "lengths":
         y = y[:-1]
     elif kind == "gap":
@@ -227,6 +230,7 @@ def bad_data(tmp_path, kind):
         ("NaN", ["1 value that is not finite", "(3, 0, 1, 2)"]),
         ("integers", ["uint8", "--divide-by 255"]),
         ("no channels", ["(12, 8, 8)", "--layout nhw"]),
+        ("channels last", ["(12, 8, 8, 3)", "8 channels of 8 × 3 pixels", "--layout nhwc"]),
         ("lengths", ["12 examples and y 11"]),
         ("gap", ["{0, 2, 4}", "0..C-1"]),
         ("negative", ["negative"]),
@@ -289,6 +293,33 @@ def test_bad_folders(run, train, tmp_path, capsys):
     refused(capsys, ["predict", foreign, train], "posterior.npz")
     (foreign / "posterior.npz").write_bytes((run / "posterior.npz").read_bytes()[:300])
     refused(capsys, ["predict", foreign, train], "posterior.npz")
+
+
+def test_a_single_picture_is_no_set_of_data(run, tmp_path, capsys):
+    picture = tmp_path / "one.png"
+    Image.new("L", (16, 16)).save(picture)
+    refused(capsys, ["predict", run, picture], "one.png is a single picture", "the folder it lies in")
+    refused(capsys, ["fit", picture, "--out", tmp_path / "out"], "a single picture", "a sub-folder for each class")
+    upper = picture.rename(tmp_path / "TWO.JPG")
+    assert "pickle" not in refused(capsys, ["predict", run, upper], "a single picture")
+
+
+@pytest.mark.filterwarnings("default:.*holds an array 'groups':UserWarning")
+def test_groups_in_a_file_are_not_passed_over_in_silence(run, tmp_path, capsys):
+    path = tmp_path / "grouped.npz"
+    np.savez(path, x=np.zeros((2, 1, 16, 16)), groups=np.array([0, 1]))
+    assert main(["predict", str(run), str(path), "--num-samples", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "groups" in said and "bayesinv.Data(x, y, groups=...)" in said
+    np.savez(path, x=np.zeros((2, 1, 16, 16)))
+    assert main(["predict", str(run), str(path), "--num-samples", "1"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_checkpoint_is_no_posterior(tmp_path, capsys):
+    path = tmp_path / "run.checkpoint"
+    CheckpointFile(path, {}).write(Checkpoint(3, False, [], [], (), 0.0))
+    refused(capsys, ["show", path], "is the checkpoint of a training", "run the same fit again")
 
 
 def test_bad_predictions(run, train, tmp_path, capsys):

@@ -153,7 +153,7 @@ def _table(prediction: Prediction, classes: tuple[str, ...]) -> pd.DataFrame:
     if prediction.probs is not None:
         probs = prediction.probs.cpu().numpy()
         labels = probs.argmax(1)
-        table["label"] = [classes[label] for label in labels] if classes else labels
+        table["predicted"] = [classes[label] for label in labels] if classes else labels
         names = classes or tuple(str(c) for c in range(probs.shape[1]))
         table |= {f"p({name})": probs[:, c] for c, name in enumerate(names)}
     elif prediction.mean is not None:

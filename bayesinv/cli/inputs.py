@@ -1,5 +1,6 @@
 """From a path on the command line to arrays that `bayesinv.as_data` checks."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayesinv.datasets import Examples, load_image_folder, load_npz
+from bayesinv.datasets.files import IMAGE_SUFFIXES
 from bayesinv.errors import DataError
 
 LAYOUTS = ("nchw", "nhwc", "nhw")
@@ -49,12 +51,21 @@ def read_examples(path: Path, reading: Reading) -> Examples:
 
     Raises:
         DataError: it cannot be read, or its axes are not those of `reading.layout`.
+
+    Warns:
+        UserWarning: the file holds groups, which the commands have no use for.
     """
     if path.is_dir():
         return load_image_folder(path, size=reading.size, channels=reading.channels)
     if not path.exists():
         raise DataError(f"there is no {path}; expected an .npz file or a folder of pictures")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{path} is a single picture; expected a folder of pictures: to predict, the folder it lies in, and to fit "
+            "one with a sub-folder for each class"
+        )
     examples = load_npz(path, reading.x_key, reading.y_key)
+    _warn_of_groups(path, reading)
     x = _channels_first(examples.x, reading.layout)
     if reading.divide_by != 1:
         if not (np.isfinite(reading.divide_by) and reading.divide_by > 0):
@@ -75,7 +86,24 @@ def _channels_first(x: np.ndarray, layout: str) -> np.ndarray:
         raise DataError(f"x has shape {x.shape}; expected the axes {layout} (--layout){cure}")
     if layout == "nhw":
         return x[:, None]
+    if layout == "nchw" and x.shape[-1] in (1, 3) and min(x.shape[1:3]) > x.shape[-1]:
+        raise DataError(
+            f"x has shape {x.shape}, which would be {x.shape[1]} channels of {x.shape[2]} × {x.shape[3]} pixels; its "
+            "channels seem to be last: --layout nhwc"
+        )
     return np.moveaxis(x, -1, 1) if layout == "nhwc" else x
+
+
+def _warn_of_groups(path: Path, reading: Reading) -> None:
+    with np.load(path, allow_pickle=False) as archive:
+        unread = "groups" in archive.files and "groups" not in (reading.x_key, reading.y_key)
+    if unread:
+        warnings.warn(
+            f"{path} holds an array 'groups', which is not read: extents for groups take Python, "
+            "bayesinv.InvarianceModel(..., groups=names) fitted to bayesinv.Data(x, y, groups=...)",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def labels_in(examples: Examples, classes: tuple[str, ...]) -> np.ndarray | None:
