@@ -128,7 +128,7 @@ def compare(
 
     Args:
         posteriors: a dict of fits by name; posteriors and point estimates, of Gaussian processes and of networks.
-        data: test data, whatever ``fit`` takes; read once.
+        data: test data, whatever ``fit`` takes; read once. (x, y, group) where a fit has extents for groups.
         num_samples: extents that each prediction averages over.
         reweighted: whether to use importance weights, where a fit has them.
         seed: of the predictions.
@@ -222,13 +222,15 @@ def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data
         raise ValueError(f"posteriors: expected inputs of one shape, got {shapes}")
     outputs = {name: p.data.num_outputs for name, p in posteriors.items()}
     first = next(iter(posteriors.values()))
-    if first.model.likelihood == "categorical":
+    likelihood, transform = first.model.likelihood, first.model.transform
+    grouped = any(p.model.groups is not None for p in posteriors.values())
+    if likelihood == "categorical":
         # The examples that a fit over minibatches keeps may lack a class, so the largest number is the best guess.
         most = max(outputs.values())
-        return as_data(data, "categorical", first.model.transform, num_classes=most, one_class=True)
+        return as_data(data, likelihood, transform, num_classes=most, one_class=True, with_groups=grouped)
     if len(set(outputs.values())) > 1:
         raise ValueError(f"posteriors: expected one number of outputs, got {outputs}")
-    test = as_data(data, first.model.likelihood, first.model.transform, one_class=True)
+    test = as_data(data, likelihood, transform, one_class=True, with_groups=grouped)
     if test.num_outputs != first.data.num_outputs:
         raise DataError(f"y has {test.num_outputs} columns and the models {first.data.num_outputs} outputs")
     return test

@@ -102,6 +102,7 @@ def as_data(
     require_y: bool = True,
     num_classes: int | None = None,
     one_class: bool = False,
+    with_groups: bool = True,
 ) -> Data:
     """Turn `data` into a checked `Data`.
 
@@ -117,6 +118,7 @@ def as_data(
             targets of shape (n, 0).
         num_classes: C, where some classes may be missing from y.
         one_class: whether all labels may be alike: enough to score predictions on, and not to learn from.
+        with_groups: whether the items of a data set may be (x, y, group), with the name or number of a group.
 
     Returns:
         The data, on the device of x; labels as int64, real targets as (n, outputs).
@@ -146,7 +148,8 @@ def as_data(
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
         x = as_inputs(data, transform)
         return Data(x, x.new_empty(len(x), 0))
-    raw_x, raw_y = _inputs_and_targets(data)
+    raw_x, raw_y, groups_of_items = _parts(data, with_groups)
+    groups = groups if groups_of_items is None else groups_of_items
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
@@ -200,19 +203,19 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
     return x
 
 
-def _inputs_and_targets(data: Any) -> tuple[Any, Any]:
-    """Split whatever was given into x and y."""
+def _parts(data: Any, with_groups: bool) -> tuple[Any, Any, Any]:
+    """Split whatever was given into x, y and, where a data set has them, groups."""
     if isinstance(data, DataLoader):
         # Where a batch sampler was given, the sampler is inside it, and data.sampler one that nothing uses.
         batches = data.batch_sampler if type(data.batch_sampler) is BatchSampler else data
         if isinstance(batches.sampler, RandomSampler) and not batches.sampler.replacement:
             data = DataLoader(data.dataset, batch_size=batches.batch_size, collate_fn=data.collate_fn)
-        return _concatenate(data, torch.cat)
+        return _concatenate(data, torch.cat, with_groups)
     if isinstance(data, IterableDataset):
-        return _concatenate(data, torch.stack)
+        return _concatenate(data, torch.stack, with_groups)
     if isinstance(data, Dataset):
         # A Dataset need not stop iterating by itself; its length is what it promises.
-        return _concatenate((data[i] for i in range(len(data))), torch.stack)  # type: ignore[arg-type]
+        return _concatenate((data[i] for i in range(len(data))), torch.stack, with_groups)  # type: ignore[arg-type]
     if not isinstance(data, tuple | list):
         raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
     if len(data) != 2:
@@ -220,20 +223,27 @@ def _inputs_and_targets(data: Any) -> tuple[Any, Any]:
         raise DataError(f"data holds {len(data)} parts; expected two, (x, y){groups}")
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
-    return data[0], data[1]
+    return data[0], data[1], None
 
 
-def _concatenate(items: Any, join: Any) -> tuple[Tensor, Tensor]:
+def _concatenate(items: Any, join: Any, with_groups: bool) -> tuple[Tensor, Tensor, list[Any] | None]:
     """Read every item (one example, or one batch of a loader) and join them."""
     xs: list[Tensor] = []
     ys: list[Tensor] = []
+    groups: list[Any] = []
+    size = 0
     # Loaders draw a base seed from the global generator even when they do not shuffle.
     with torch.random.fork_rng(devices=[]):
         for i, item in enumerate(items):
-            if not isinstance(item, tuple | list) or len(item) != 2:
-                many = isinstance(item, tuple | list) and len(item) == 3
-                hint = "; groups of the examples go into bayesinv.Data(x, y, groups=names)" if many else ""
+            parts = len(item) if isinstance(item, tuple | list) else 1
+            if parts != 2 and not (parts == 3 and with_groups):
+                hint = "; groups of the examples go into bayesinv.Data(x, y, groups=names)" if parts == 3 else ""
                 raise DataError(f"item {i} of the data is {_kind(item)}; expected a pair (x, y){hint}")
+            size = parts if i == 0 else size
+            if parts != size:
+                raise DataError(f"item {i} of the data has {parts} parts and those before it {size}; expected as many")
+            if parts == 3:
+                groups += _entries(item[2], join is torch.stack, i)
             xs.append(_tensor(item[0], f"x of item {i}"))
             ys.append(_tensor(item[1], f"y of item {i}"))
     if not xs:
@@ -245,9 +255,19 @@ def _concatenate(items: Any, join: Any) -> tuple[Tensor, Tensor]:
             "shape. Resize or crop them in the data set."
         )
     try:
-        return join(xs), join(ys)
+        return join(xs), join(ys), groups if size == 3 else None
     except RuntimeError as error:
         raise DataError(f"the items of the data set do not fit together: {error}") from error
+
+
+def _entries(group: Any, single: bool, i: int) -> list[Any]:
+    """The names or numbers of the groups in one item: of an example, or of a batch of them."""
+    if np.ndim(group) != (0 if single else 1):
+        raise DataError(
+            f"the groups in item {i} have shape {np.shape(group)}; expected the name or number of one group for each "
+            "example: items (x, y, group)"
+        )
+    return [entry.item() if hasattr(entry, "item") else entry for entry in ([group] if single else group)]
 
 
 def _tensor(values: Any, name: str) -> Tensor:

@@ -10,8 +10,8 @@ from torch.func import functional_call, jacrev
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import bayesinv
-from bayesinv.data import Data
-from bayesinv.errors import CheckpointError, DataError, ExtentError
+from bayesinv.data import Data, as_data
+from bayesinv.errors import CheckpointError, DataError, ExtentError, ImportanceWarning, NotConvergedWarning
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit
 from bayesinv.inference import Fixed, Training
@@ -357,6 +357,71 @@ def test_named_data_give_the_fit_of_numbered_data():
     assert plain.data.groups is None
 
 
+def test_a_data_set_is_scored_as_it_was_fitted(posterior, tmp_path):
+    data = marked()
+    names = Items(data, lambda g: GROUPS[g])
+    test = {**sources(), "new": Items(data, lambda g: -1)}
+    score = {name: bayesinv.compare({"fit": posterior}, d).table["elpd"].item() for name, d in test.items()}
+    assert len({value for name, value in score.items() if name != "new"}) == 1
+    assert score["new"] != score["data"]
+    verdicts = [str(posterior.check(test=d)) for d in (names, DataLoader(names, batch_size=4), data)]
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    assert posterior.report(tmp_path / "report.html", test=names).exists()
+    plain = fitted(make(groups=None, transforms="rotation"), (data.x, data.y), "none")
+    for call in (lambda: bayesinv.compare({"one": plain}, names), lambda: plain.check(test=names)):
+        with pytest.raises(DataError, match=r"pair \(x, y\); groups of the examples go into bayesinv\.Data"):
+            call()
+
+
+class Mixed(Items):
+    def __getitem__(self, i):
+        return super().__getitem__(i)[: 2 + i % 2]
+
+
+def test_items_whose_groups_cannot_be_read():
+    data = marked()
+    for items, message in {
+        Items(data, lambda g: [g, g]): r"groups in item 0 have shape \(2,\)",
+        Items(data, float): "dtype float64; expected the name of a group",
+        Mixed(data): "item 1 of the data has 3 parts and those before it 2",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            as_data(items, "categorical")
+
+
+def test_a_collapsed_evidence_reads_groups_from_a_data_set():
+    data = marked()
+    gp = bayesinv.GaussianProcess(num_inducing=5)
+
+    def fit(groups, given):
+        model = bayesinv.InvarianceModel(gp, "rotation", num_orbit_samples=2, groups=groups)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportanceWarning)
+            warnings.simplefilter("ignore", NotConvergedWarning)
+            return bayesinv.fit(model, given, max_steps=2, num_draws=5, seed=0)
+
+    named = fit(GROUPS, Items(data, lambda g: GROUPS[g]))
+    assert named.data.groups.tolist() == data.groups.tolist()
+    with pytest.raises(DataError, match=r"groups of the examples go into bayesinv\.Data"):
+        fit(None, Items(data))
+    with pytest.warns(UserWarning, match="no training example is of 'd'"):
+        fit((*GROUPS, "d"), Items(data))
+
+
+@pytest.mark.parametrize("name", ["data", "numbers", "names", "tensors", "loader", "named loader"])
+def test_groups_without_an_example_are_told_of_whatever_the_source(name, monkeypatch):
+    options = {"max_steps": 2, "training": QUICK, "seed": 0}
+    with pytest.warns(UserWarning, match="no training example is of 'd'") as caught:
+        bayesinv.fit(make(groups=[*GROUPS, "d"]), sources()[name], "none", **options)
+    assert len(caught) == 1
+    # Of a data set that is not read whole only what is in memory is known.
+    monkeypatch.setattr("bayesinv.inference.minibatch_fit.KEPT_EXAMPLES", 7)
+    with warnings.catch_warnings(record=True) as few:
+        warnings.simplefilter("always")
+        bayesinv.fit(make(groups=[*GROUPS, "d"]), sources()[name], "none", **options)
+    assert len(few) == (name in ("data", "tensors", "loader"))
+
+
 def test_a_checksum_tells_other_groups_apart():
     data = marked()
     other = Data(data.x, data.y, 3, data.groups.flip(0))
@@ -512,8 +577,6 @@ def test_what_does_not_work_is_refused(posterior):
         bayesinv.select(posterior)
     with pytest.raises(ValueError, match="fit one without groups"):
         bayesinv.checks.refitted_extents(posterior)
-    with pytest.raises(DataError, match=r"pair \(x, y\); groups of the examples go into bayesinv\.Data"):
-        bayesinv.compare({"one": posterior}, Items(images()))
     with pytest.warns(UserWarning, match="no training example is of 'd'"):
         bayesinv.fit(make(groups=[*GROUPS, "d"]), images(n=30), "none", max_steps=2, training=QUICK)
     plain = make(groups=None, transforms="rotation")

@@ -37,7 +37,8 @@ def probability_integral_transform(
 
     if posterior.model.likelihood != "gaussian":
         raise ValueError("probability_integral_transform is for real targets; for classes use reliability")
-    test = as_data(data, "gaussian", posterior.model.transform)
+    grouped = posterior.model.groups is not None
+    test = as_data(data, "gaussian", posterior.model.transform, with_groups=grouped)
     prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test))
     mean, sd = prediction.mean.cpu().double(), prediction.variance.cpu().double().sqrt()  # type: ignore[union-attr]
     return norm.cdf(((test.y.cpu().double() - mean) / sd).numpy())
@@ -106,8 +107,9 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
         if p >= 0.01:
             return Verdict("predictive", "ok", message)
         return Verdict("predictive", "note", message, f"Predictive intervals are too {how} or shifted: plot residuals.")
-    classes = posterior.data.num_outputs
-    test = as_data(data, "categorical", posterior.model.transform, num_classes=classes, one_class=True)
+    classes, grouped = posterior.data.num_outputs, posterior.model.groups is not None
+    transform = posterior.model.transform
+    test = as_data(data, "categorical", transform, num_classes=classes, one_class=True, with_groups=grouped)
     probs = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test)).probs
     if probs is None:
         raise ValueError("a prediction came without class probabilities")

@@ -25,7 +25,7 @@ from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Training
-from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
+from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
 from bayesinv.inference.vi import Schedule, fit_guide, fit_hyperparameters, local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -126,10 +126,7 @@ def fit(
         )
     place = choose_device(device)
     if isinstance(data, Data) and data.groups is not None:
-        data = numbered(data, model.groups)
-        if model.groups is not None:  # a number that is no group comes before a group without an example
-            as_groups(data.groups, model.groups, len(data), training=True)
-        _warn_of_groups(model, data.groups)
+        data = _with_groups(model, data)
     if model.evidence.minibatch or isinstance(method, PointMethod):
         _check_minibatch(model, method, guide)
         return fit_minibatches(
@@ -151,7 +148,9 @@ def fit(
             "use max_steps and learning_rate, or an evidence that takes minibatches"
         )
     max_steps = MAX_STEPS if max_steps is None else max_steps
-    checked: Data = as_data(data, model.likelihood, model.transform)
+    checked: Data = as_data(data, model.likelihood, model.transform, with_groups=model.groups is not None)
+    if model.groups is not None and not isinstance(data, Data):
+        checked = _with_groups(model, checked)
     schedule = Schedule(max_steps, learning_rate, tolerance)
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
@@ -206,24 +205,22 @@ def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
     return InvariancePosterior(posterior.model, posterior.data, result)
 
 
-def _warn_of_groups(model: InvarianceModel, groups: Any) -> None:
-    """Warn of groups that the model does not know of, and of those of the model without a single example."""
+def _with_groups(model: InvarianceModel, data: Data) -> Data:
+    """Training data with the numbers of the model's groups; warns of groups without a use, or without an example."""
     if model.groups is None:
-        text = (
+        warnings.warn(
             "the data say which group each example is of, and the model has the same extents for all groups; "
-            "InvarianceModel(..., groups=[names]) gives each its own"
+            "InvarianceModel(..., groups=[names]) gives each its own",
+            UserWarning,
+            stacklevel=3,  # the line that called fit
         )
-    else:
-        present = set(groups.tolist())
-        empty = [name for number, name in enumerate(model.groups) if number not in present]
-        if not empty:
-            return
-        text = (
-            f"no training example is of {', '.join(map(repr, empty))}, so that the extents there are the population's "
-            "and its spread, as for any new group; leave such names out of groups=, and predict with -1 as the number "
-            f"of such a group, or look whether the numbers are in the order {list(model.groups)}"
-        )
-    warnings.warn(text, UserWarning, stacklevel=3)  # the line that called fit
+        return numbered(data, None)
+    as_groups(
+        data.groups, model.groups, len(data), training=True
+    )  # a number that is no group comes before a group without an example
+    data = numbered(data, model.groups)
+    warn_of_empty_groups(model, data, stacklevel=3)
+    return data
 
 
 def _as_model(model: Any, data: Any) -> InvarianceModel:

@@ -23,12 +23,13 @@ from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
-from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
+from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
 from bayesinv.inference.vi import local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.streams import Stream
+from bayesinv.streams.indexed import MemoryStream
 
 # What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
 KEPT_EXAMPLES = 1000
@@ -77,6 +78,9 @@ def fit_minibatches(
             method.check(kept)
         fitted.initialise(kept, seed, stream.num_total)
         warn_of_usual_mistakes(fitted, kept, stream.num_classes is not None)
+        whole = _whole(stream, kept)
+        if fitted.groups is not None and whole is not None and not isinstance(data, Data):  # which fit has looked at
+            warn_of_empty_groups(fitted, whole)
         if fitted.is_network:
             fitted.network.mixed_precision = training.mixed_precision
             if stream.num_classes is None and fitted.likelihood == "categorical":
@@ -145,6 +149,13 @@ def fit_minibatches(
 def _times(num_steps: int) -> str:
     """How many times as long a fit has to be for the extents to take enough steps."""
     return f" {math.ceil(FEWEST_STEPS / num_steps)}-fold" if num_steps else ""
+
+
+def _whole(stream: Stream, kept: Data) -> Data | None:
+    """All examples of a stream where they are at hand, else None: a data set is not read for it."""
+    if isinstance(stream, MemoryStream):
+        return stream.data
+    return kept if stream.exact_resume and len(kept) == stream.num_total else None
 
 
 def _point_facts(objective: PointObjective, name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,30 @@ def _reach(model: InvarianceModel) -> dict[str, float]:
     return reach
 
 
+def warn_of_empty_groups(model: InvarianceModel, data: Data, stacklevel: int = 3) -> None:
+    """Warn of groups of the model without a single example.
+
+    Args:
+        model: with groups.
+        data: all training data, with the numbers of their groups.
+        stacklevel: of the warning; 3 is the line that called ``fit`` where a function of its calls this one.
+
+    Warns:
+        UserWarning: names them, with what to do.
+    """
+    present = set(data.groups.tolist())
+    empty = [name for number, name in enumerate(model.groups or ()) if number not in present]
+    if not empty:
+        return
+    warnings.warn(
+        f"no training example is of {', '.join(map(repr, empty))}, so that the extents there are the population's "
+        "and its spread, as for any new group; leave such names out of groups=, and predict with -1 as the number "
+        f"of such a group, or look whether the numbers are in the order {list(model.groups or ())}",
+        UserWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
 def _outputs(model: InvarianceModel, x: Tensor) -> Tensor:
     """h(x), (n, C, *cells), of a copy in evaluation mode: no statistics of a batch move."""
     network = copy.deepcopy(model.network).eval()

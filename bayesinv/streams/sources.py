@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.utils.data import (
 
 from bayesinv.data import LIKELIHOODS, as_data
 from bayesinv.errors import DataError
-from bayesinv.groups import numbered
+from bayesinv.groups import as_groups, numbered
 from bayesinv.streams.base import Stream
 from bayesinv.streams.indexed import DatasetStream, MemoryStream
 from bayesinv.streams.iterated import IterableStream
@@ -42,8 +43,8 @@ def stream_of(
     if isinstance(data, IterableDataset):
         loader: Any = DataLoader(data, batch_size=CHUNK, num_workers=num_workers)
         return IterableStream(loader, length_of(data, data), likelihood, transform, groups)
-    if type(data) is TensorDataset and groups is None:
-        return MemoryStream(as_data(data.tensors, likelihood, transform), transform)
+    if _in_memory(data, groups):
+        return _of_tensors(data, likelihood, transform, groups)
     if isinstance(data, Dataset):
         options = {"num_workers": num_workers}
         total = length_of(data, data)
@@ -71,12 +72,9 @@ def _of_loader(
         num_total = num_served(loader, length_of(loader.dataset, loader))
         stream = IterableStream(loader, num_total, likelihood, transform, groups)
     elif (
-        type(loader.dataset) is TensorDataset
-        and loader.collate_fn is default_collate
-        and kind is not SubsetRandomSampler
-        and groups is None
+        _in_memory(loader.dataset, groups) and loader.collate_fn is default_collate and kind is not SubsetRandomSampler
     ):
-        stream = MemoryStream(as_data(loader.dataset.tensors, likelihood, transform), transform)
+        stream = _of_tensors(loader.dataset, likelihood, transform, groups)
     else:
         rows = torch.as_tensor(list(sampler.indices)) if kind is SubsetRandomSampler else None
         num_total = length_of(loader.dataset, loader) if rows is None else len(rows)
@@ -91,6 +89,21 @@ def _of_loader(
     # None on a loader that was given a batch sampler, which has its own.
     stream.batch_size = loader.batch_sampler.batch_size if type(loader.batch_sampler) is BatchSampler else None
     return stream
+
+
+def _in_memory(dataset: Any, groups: Sequence[str] | None) -> bool:
+    """Whether a data set is tensors that can be checked as a whole."""
+    return type(dataset) is TensorDataset and (groups is None or len(dataset.tensors) == 3)
+
+
+def _of_tensors(
+    dataset: TensorDataset, likelihood: str, transform: Transform | None, groups: Sequence[str] | None
+) -> MemoryStream:
+    if groups is None:
+        return MemoryStream(as_data(dataset.tensors, likelihood, transform), transform)
+    data = as_data(dataset.tensors[:2], likelihood, transform)
+    numbers = as_groups(dataset.tensors[2], groups, len(data), training=True)
+    return MemoryStream(replace(data, groups=numbers), transform)
 
 
 def length_of(dataset: Any, given: Any) -> int:
