@@ -218,12 +218,23 @@ def _parts(data: Any, with_groups: bool) -> tuple[Any, Any, Any]:
         return _concatenate((data[i] for i in range(len(data))), torch.stack, with_groups)  # type: ignore[arg-type]
     if not isinstance(data, tuple | list):
         raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
+    if data and all(_is_example(part) for part in data):
+        raise DataError(
+            f"data is a {type(data).__name__} of {len(data)} pairs (x, y), one for each example; expected all x and "
+            "all y: x = torch.stack([torch.as_tensor(x) for x, _ in data]), "
+            "y = torch.as_tensor([y for _, y in data]), and then (x, y)"
+        )
     if len(data) != 2:
         groups = "; groups of the examples go into bayesinv.Data(x, y, groups=names)" if len(data) == 3 else ""
         raise DataError(f"data holds {len(data)} parts; expected two, (x, y){groups}")
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
     return data[0], data[1], None
+
+
+def _is_example(part: Any) -> bool:
+    """Whether this is one input with its label, and not the inputs or the targets of all."""
+    return isinstance(part, tuple) and len(part) == 2 and np.ndim(part[0]) > 0 and np.ndim(part[1]) == 0
 
 
 def _concatenate(items: Any, join: Any, with_groups: bool) -> tuple[Tensor, Tensor, list[Any] | None]:
@@ -284,9 +295,12 @@ def _tensor(values: Any, name: str) -> Tensor:
             "one rectangular array or tensor"
         ) from error
     if array.dtype.kind in "USO":
+        cure = "numpy.unique(y, return_inverse=True)[1]"
+        if " of item " in name:  # which says nothing of the classes of the others
+            cure = "names.index(y) in the data set, names being the list of all classes"
         raise DataError(
             f"{name} holds {'text' if array.dtype.kind in 'US' else 'Python objects'}; expected "
-            "numbers. Names of classes become labels with numpy.unique(y, return_inverse=True)[1]; "
+            f"numbers. Names of classes become labels with {cure}; "
             "pictures become numbers with torchvision.transforms.ToTensor()."
         )
     if array.dtype.kind not in "biuf":

@@ -202,7 +202,7 @@ def test_a_stated_number_of_classes():
         ({"x": X}, TypeError, "of type dict"),
         (TensorDataset(X), DataError, "item 0 of the data is"),
         (TensorDataset(X[:0], Y[:0]), DataError, "empty"),
-        ([(X[0], 1), (X[0, :, :4], 1), (X[0], 0)], DataError, "3 parts"),
+        ([(X[0], 1), (X[0, :, :4], 1), (X[0], 0)], DataError, "list of 3 pairs"),
         (DataLoader([(X[:2, 0], 1), (X[:3, 0], 0)], batch_size=None), DataError, "fit together"),
     ],
     ids=["alone", "triple", "no targets", "tensor", "dict", "no labels", "empty", "list", "ragged batches"],

@@ -371,6 +371,10 @@ class Given(Counted):
         (Given(torch.eye(3)[0]), DataError, r"y\.argmax\(-1\)"),
         (Given(torch.tensor([1])), DataError, "drop the axis"),
         (Given(1.0), DataError, r"use int\(y\)"),
+        (Given("cat"), DataError, r"example 0.*y holds text, such as 'cat'.* names\.index\(y\) in the data set"),
+        (DataLoader(Given("cat"), batch_size=4), DataError, r"y holds text, such as 'cat'"),
+        ([(torch.zeros(1, 4, 4), 1)] * 9, DataError, r"9 pairs \(x, y\), one for each.*torch\.stack"),
+        ([(np.zeros((1, 4, 4)), 1)] * 2, DataError, r"2 pairs \(x, y\), one for each"),
         (Given(1, PIL.Image.new("L", (4, 4))), DataError, r"example 0: .*torchvision\.transforms\.ToTensor\(\)"),
         (Ragged(), DataError, "do not form a batch"),
         (NoLength(), DataError, "give NoLength a __len__"),
@@ -385,6 +389,12 @@ class Given(Counted):
 def test_unusable_data(data, error, message):
     with pytest.raises(error, match=message):
         Stream.of(data, "categorical").batch(0, "weights", 0, 5)
+
+
+def test_text_in_items_that_are_read_at_once():
+    for data in (Given("cat"), DataLoader(Given("cat"), batch_size=4)):
+        with pytest.raises(DataError, match=r"y of item 0 holds text.* names\.index\(y\) in the data set"):
+            as_data(data, "categorical")
 
 
 def test_the_likelihood_and_the_transform_are_checked():

@@ -166,6 +166,7 @@ class Stream(ABC):
             expected = "pairs (x, y)" if self.groups is None else "(x, y, group), since the model has groups"
             raise DataError(f"{where}: the data set gave {came}; expected {expected}")
         try:
+            _refuse_text(item[1])
             if self.likelihood == "gaussian":
                 data = as_data(tuple(item[:2]), "gaussian", self.transform)
             else:
@@ -184,6 +185,16 @@ def checked_size(size: int, num_total: int) -> int:
     if size < 1:
         raise ValueError(f"size: expected at least 1 example, got {size}")
     return min(size, num_total)
+
+
+def _refuse_text(y: Any) -> None:
+    """Raise where the targets of a batch are names."""
+    first = y[0] if isinstance(y, tuple | list) and len(y) else y
+    if isinstance(first, str | bytes) or getattr(getattr(y, "dtype", None), "kind", None) in ("U", "S"):
+        raise DataError(
+            f"y holds text, such as {str(first)!r}; expected numbers. Names of classes become labels with "
+            "names.index(y) in the data set, names being the list of all classes"
+        )
 
 
 def _check_labels(y: Tensor, num_classes: int | None) -> int:
