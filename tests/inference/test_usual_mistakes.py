@@ -120,7 +120,9 @@ def signals(*shape):
 
 def test_signals_with_their_channels_last():
     (text,) = texts(network(inputs=192), signals(64, 3), transform=AmplitudeScale())
-    assert "64 channels of 3 samples" in text and "x.swapaxes(1, 2)" in text
+    assert "more channels, 64, than samples in time, 3" in text and "x.swapaxes(1, 2)" in text
+    # One word for one mistake, and not that 1 s is beyond 3 samples as well.
+    assert len(texts(network(inputs=192), signals(64, 3), transform=[TimeShift(), FrequencyShift(9.0)])) == 1
     assert texts(network(inputs=192), signals(3, 64), transform=AmplitudeScale()) == []
     assert texts(network(inputs=60), signals(20, 3), transform=bayesinv.transforms.Jitter3d()) == []  # 20 atoms
 
@@ -166,7 +168,7 @@ def test_shifts_within_the_recording():
 
 def test_fit_warns_of_signals():
     model = InvarianceModel(bayesinv.GaussianProcess(num_inducing=4), AmplitudeScale(), num_orbit_samples=2)
-    with pytest.warns(UserWarning, match="channels of 3 samples"), warnings.catch_warnings():
+    with pytest.warns(UserWarning, match="than samples in time, 3"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=bayesinv.errors.NotConvergedWarning)
         warnings.filterwarnings("ignore", category=bayesinv.errors.ImportanceWarning)
         bayesinv.fit(model, (signals(8, 3), Y), max_steps=2, num_draws=30, seed=0)

@@ -27,18 +27,18 @@ def signal_mistakes(
     Example:
         >>> from bayesinv.transforms import AmplitudeScale
         >>> print(signal_mistakes([AmplitudeScale()], (64, 3))[0])
-        the signals have 64 channels of 3 samples each; time is the last axis: if these are 3 channels, x.swapaxes(1, 2)
+        signals have more channels, 64, than samples in time, 3; time is the last axis: if it is not, x.swapaxes(1, 2)
     """
     signals = [stage for stage in stages if isinstance(stage, SignalTransform)]
     if not signals or len(event_shape) != 2:
         return []
-    found = []
     channels, samples = event_shape
-    if channels > samples:
-        found.append(
-            f"the signals have {channels} channels of {samples} samples each; time is the last axis: if these are "
-            f"{samples} channels, x.swapaxes(1, 2)"
-        )
+    if channels > samples:  # what else there is to say of their length follows from it
+        return [
+            f"signals have more channels, {channels}, than samples in time, {samples}; time is the last axis: if it is "
+            "not, x.swapaxes(1, 2)"
+        ]
+    found = []
     rates = {type(stage).__name__: stage.sampling_rate for stage in signals if hasattr(stage, "sampling_rate")}
     if len(set(rates.values())) > 1:
         listed = " and ".join(f"{name}(sampling_rate={rate:g})" for name, rate in rates.items())
