@@ -284,7 +284,7 @@ def _differences(densities: Mapping[str, Tensor]) -> pd.DataFrame:
 
 def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
     """A letter for each set of evidences that may be ranked; warns where there is more than one."""
-    twice = _fixed_at_medians(posteriors)
+    twice = fixed_at_medians(posteriors)
     keys = {
         name: _evidence_key(p)
         for name, p in posteriors.items()
@@ -309,7 +309,7 @@ def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str,
     return {name: letters[keys[name]] if name in keys else "" for name in posteriors}
 
 
-def _fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
+def fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
     """Which fits have all extents fixed at the posterior medians of which other fit to the same data."""
     found = {}
     for name, p in posteriors.items():
@@ -334,7 +334,7 @@ def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[s
     notes = [
         f"The log evidence of {name!r} is left out: its extents are the posterior medians of {other!r}, so that the "
         "same data would choose them and judge them."
-        for name, other in _fixed_at_medians(posteriors).items()
+        for name, other in fixed_at_medians(posteriors).items()
     ]
     grouped = [repr(name) for name, p in posteriors.items() if p.model.groups is not None]
     if grouped and (test.groups is None or bool((test.groups == NEW_GROUP).all())):

@@ -14,6 +14,7 @@ from bayesinv.data import Data
 from bayesinv.errors import ComparisonWarning, DataError, ImportanceWarning, NotConvergedWarning
 from bayesinv.inference.result import InferenceResult
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.report import write_comparison_report
 from bayesinv.transforms import Affine2d
 from tests.fakes import NAMES, KnownModel, make_data, make_result
 
@@ -217,7 +218,7 @@ def test_order_and_precision_of_the_data_keep_nothing_apart():
         bayesinv.compare({"a": fits["a"], "b": with_data(x=x, y=data.y[turned])}, data)
 
 
-def test_extents_fixed_at_the_medians_of_a_fit_to_the_same_data_have_no_evidence_to_rank():
+def test_extents_fixed_at_the_medians_of_a_fit_to_the_same_data_have_no_evidence_to_rank(tmp_path):
     posterior = evidence()
     medians = dict(zip(NAMES, posterior.quantile(0.5).tolist(), strict=True))
     held = make_fit(medians["rotation"], 1, "fixed", options={"priors": medians}, log_evidence=-5.0)
@@ -232,6 +233,8 @@ def test_extents_fixed_at_the_medians_of_a_fit_to_the_same_data_have_no_evidence
     assert note.startswith("The log evidence of 'held' is left out") and "medians of 'posterior'" in note
     for text in (repr(comparison), comparison.to_markdown(), comparison._repr_html_().replace("&#x27;", "'")):
         assert note in text
+    overview = write_comparison_report(fits, tmp_path / "fits.html").read_text().split("Extents side by side")[1]
+    assert "<td>-6.0</td>" in overview and "<td>-5.0</td>" not in overview
     # Medians of a fit to other data are as good as any numbers.
     held.data = Data(held.data.x + 0.5, held.data.y, 2)
     with pytest.warns(ComparisonWarning):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bayesinv.checks import diagnose
-from bayesinv.comparison import Comparison, compare
+from bayesinv.comparison import Comparison, compare, fixed_at_medians
 from bayesinv.data import Data, as_data
 from bayesinv.groups import NEW_GROUP
 from bayesinv.posterior import InvariancePosterior
@@ -166,10 +166,11 @@ def _read(posterior: InvariancePosterior, test: Any) -> Data:
 
 
 def _overview(posteriors: Mapping[str, InvariancePosterior]) -> Section:
-    rows = []
+    rows, twice = [], fixed_at_medians(posteriors)
     for name, posterior in posteriors.items():
         result, found = posterior.result, diagnose(posterior)
-        evidence = "–" if result.log_evidence is None else f"{result.log_evidence:.1f}"
+        # That of extents which the same data chose may not stand beside the others.
+        evidence = "–" if result.log_evidence is None or name in twice else f"{result.log_evidence:.1f}"
         rows.append([name, sections.method(posterior), posterior.model.evidence_name, evidence, len(found.serious)])
     head = ["fit", "inference", "evidence", "log evidence, nats", "serious verdicts"]
     return Section("overview", "The fits", table("One row a fit", head, rows, words=[1, 2]))
