@@ -336,13 +336,21 @@ def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[s
         "same data would choose them and judge them."
         for name, other in fixed_at_medians(posteriors).items()
     ]
-    grouped = [repr(name) for name, p in posteriors.items() if p.model.groups is not None]
-    if grouped and (test.groups is None or bool((test.groups == NEW_GROUP).all())):
+    grouped = {repr(name): p.model.groups for name, p in posteriors.items() if p.model.groups is not None}
+    all_new = [name for name, groups in grouped.items() if not _any_known(test.groups, groups)]
+    if all_new:
         notes.append(
-            f"All test examples were predicted by {', '.join(grouped)} as of a group that training has not seen, since "
-            "none is said to be of a group it has: bayesinv.Data(x, y, groups=numbers)."
+            f"All test examples were predicted by {', '.join(all_new)} as of a group that training has not seen, since "
+            "none is said to be of a group it has: bayesinv.Data(x, y, groups=names)."
         )
     return tuple(notes)
+
+
+def _any_known(given: Any, groups: tuple[str, ...]) -> bool:
+    """Whether some test example is of a group that the model has, by number or by name."""
+    if given is None:
+        return False
+    return bool((given != NEW_GROUP).any()) if isinstance(given, Tensor) else not set(groups).isdisjoint(given)
 
 
 def evidence_facts(posterior: InvariancePosterior) -> dict[str, Any]:

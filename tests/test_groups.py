@@ -373,6 +373,19 @@ def test_a_data_set_is_scored_as_it_was_fitted(posterior, tmp_path):
             call()
 
 
+def test_scores_say_where_no_test_example_is_of_a_known_group(posterior):
+    data = marked()
+
+    def notes(groups):
+        return bayesinv.compare({"fit": posterior}, Data(data.x, data.y, 3, groups)).notes
+
+    with pytest.warns(UserWarning, match="'nobody' not among a, b, c"):
+        (note,) = notes(["nobody"] * 30)
+    assert "as of a group that training has not seen" in note
+    assert notes([NEW_GROUP] * 30) == (note,)
+    assert notes(["a", *["b"] * 29]) == notes(data.groups) == ()
+
+
 class Mixed(Items):
     def __getitem__(self, i):
         return super().__getitem__(i)[: 2 + i % 2]
