@@ -158,8 +158,8 @@ def write_comparison_report(
 def _read(posterior: InvariancePosterior, test: Any) -> Data:
     """The test data, read once, since scores and verdict both want them, and told of once where they lack groups."""
     model = posterior.model
-    classes = posterior.data.num_classes
-    data = as_data(test, model.likelihood, model.transform, num_classes=classes, one_class=True)
+    classes, grouped = posterior.data.num_classes, model.groups is not None
+    data = as_data(test, model.likelihood, model.transform, num_classes=classes, one_class=True, with_groups=grouped)
     if posterior.groups_of(data, stacklevel=5) is None and model.groups is not None:
         return dataclasses.replace(data, groups=torch.full((len(data),), NEW_GROUP))
     return data

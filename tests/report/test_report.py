@@ -151,6 +151,15 @@ def test_test_data_bring_scores_and_a_verdict(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"with.html", "without.html"}
 
 
+def test_triples_are_refused_where_no_model_has_groups(tmp_path):
+    posterior = make_posterior()
+    test = posterior.data
+    triples = torch.utils.data.TensorDataset(test.x, test.y, torch.zeros(len(test), dtype=torch.int64))
+    with pytest.raises(DataError, match="group"):
+        posterior.report(tmp_path / "page.html", test=triples)
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_test_data_are_read_once(tmp_path):
     class Stream(torch.utils.data.IterableDataset):
         """As a generator: gone after the first pass."""
