@@ -8,7 +8,8 @@
 LeNet with tanh, S = 8 copies, Adam, 60 epochs of batches of 100, test accuracy on 2,000 images. The same optimiser,
 schedule, split and number of copies in training and prediction for every method, but for ``none``, which has nothing to
 copy, and the policy (RandAugment), which predicts on the image itself. ``fixed`` gets the true extents. Augerino and
-AugNet have their published regularisers (0.05 and 0.5), and a rate of 0.01 for extents and magnitudes.
+AugNet have their published regularisers (0.05 and 0.5), and a rate of 0.01 for extents and magnitudes. ``--training``
+sets fields of ``bayesinv.Training``, such as ``--training finish=0.4 extent_every=3``.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def make_method(name, truth):
 
 def job(argument):
     """One fit; returns what the tables need."""
-    set_name, method, num_train, network, seed, epochs = argument
+    set_name, method, num_train, network, seed, epochs, fields = argument
     warnings.simplefilter("ignore")
     import torch
 
@@ -73,8 +74,10 @@ def job(argument):
     torch.set_num_threads(1)
     train, test = make_split(set_name, num_train, seed)
     net = networks.LeNet(seed=seed) if network == "lenet" else networks.MLP(seed=seed)
-    model = bayesinv.InvarianceModel(net, "affine2d", num_orbit_samples=8)
-    training = bayesinv.Training(epochs=epochs)
+    training = bayesinv.Training(epochs=epochs, **fields)
+    # A step of the extents is one block: the bound is of blocks, and the tighter the larger they are.
+    evidence = bayesinv.evidence.LaplaceEvidence(block_size=max(256, training.extent_batch_size))
+    model = bayesinv.InvarianceModel(net, "affine2d", evidence=evidence, num_orbit_samples=8)
     began = time.perf_counter()
     posterior = bayesinv.fit(model, train, make_method(method, SETS[set_name]), seed=seed, training=training)
     seconds = time.perf_counter() - began
@@ -90,8 +93,18 @@ def job(argument):
         "accuracy": 100 * float((prediction.labels == test.y).double().mean()),
         "nll": -float(prediction.probs.gather(1, test.y[:, None]).log().mean()),
         "ece": calibration_error(prediction.probs, test.y),
+        "confidence": float(prediction.probs.amax(-1).mean()),
         "extents": {name: [float(q) for q in quantiles[:, k]] for k, name in enumerate(posterior.symmetries)},
     }
+
+
+def field(text):
+    """ "finish=0.4" as a field of Training and its number."""
+    name, _, value = text.partition("=")
+    try:
+        return name, int(value) if value.isdecimal() else float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, such as finish=0.4, got {text!r}") from None
 
 
 def print_extents(results):
@@ -144,6 +157,7 @@ def main():
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--epochs", type=float, default=60)
+    parser.add_argument("--training", nargs="+", type=field, default=[], metavar="NAME=NUMBER")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--add", nargs="*", type=Path, default=[], help="JSON files of earlier runs to join")
     parser.add_argument("--out", type=Path, help="write every result to this JSON file")
@@ -164,11 +178,12 @@ def main():
         cases = [(s, m, 1000, "lenet", 0, options.epochs) for s in sets[:1] for m in ("fixed", "vi")]
     else:
         cases = [(s, "vi", 1000, "lenet", k, options.epochs) for s in sets for k in seeds]
+    cases = [(*case, dict(options.training)) for case in cases]
     results = list(side_by_side(job, cases, 1 if options.what == "time" else options.jobs))
     for file in options.add:
         results += json.loads(file.read_text())
     print(provenance())
-    if options.what == "methods":
+    if options.what == "methods" or options.training:
         print_methods(results)
     elif options.what == "time":
         fixed, vi = (r["seconds"] for r in results)
