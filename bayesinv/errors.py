@@ -72,6 +72,10 @@ class NumericalError(ArithmeticError):
     """
 
 
+class NotSettledError(NumericalError):
+    """The inner iteration of an evidence did not settle, so that it has no value at these extents."""
+
+
 class SavedFileError(ValueError):
     """A saved posterior cannot be read: damaged, foreign, or of a later version of the format.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import pyro
@@ -30,6 +30,7 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, sample_extents
+from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
 from bayesinv.model_checks import (
     check_average,
@@ -39,6 +40,7 @@ from bayesinv.model_checks import (
     check_groups,
     check_network,
     check_outputs,
+    for_evidence,
 )
 from bayesinv.model_config import arguments, describe
 from bayesinv.model_simulation import Simulation, simulate
@@ -65,8 +67,9 @@ class InvarianceModel(nn.Module):
         likelihood: "categorical" (labels 0..C-1), "bernoulli" (labels 0 and 1, a network with one output) or
             "gaussian" (real targets). Labels are (n,), or maps (n, height, width) for a network that returns
             (n, C, height, width).
-        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "dirichlet", "polya_gamma",
-            "gaussian" and "stochastic", for a network "laplace" and "plugin".
+        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "softmax" (the default for classes),
+            "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network "laplace"
+            and "plugin".
         priors: by symmetry name: a Pyro distribution, a number (fixed), or None (off); internal units.
         num_orbit_samples: S, the size of the sampled orbit. A finite S is part of the model.
         draws: base draws, "sobol" (scrambled) or "monte_carlo".
@@ -82,8 +85,8 @@ class InvarianceModel(nn.Module):
             (maps that move with the image), "vector" (outputs (n, 3) that turn with the points), or an object with
             ``inverse(outputs, t)``; see `bayesinv.transforms.actions`.
         outputs: names of the classes or targets, in order, each of which then has extents of its own, such as
-            "rotation[6]"; None for extents in common. With a Gaussian process and a collapsed evidence ("dirichlet",
-            "polya_gamma", "gaussian"), or a network with one output for each name and average="function"; either
+            "rotation[6]"; None for extents in common. With a Gaussian process and a collapsed evidence ("softmax",
+            "dirichlet", "gaussian"), or a network with one output for each name and average="function"; either
             costs C times the copies. ``priors`` take a symmetry's name for all outputs, or a full one.
         groups: names of the groups in the data (subjects, sensors, sites), by which ``Data.groups`` calls them, or by
             their positions here; each then has extents of its own around the population's, such as
@@ -95,9 +98,9 @@ class InvarianceModel(nn.Module):
         TypeError, ValueError, ExtentError: what was expected, what came, and what to do.
 
     Example:
-        >>> model = InvarianceModel(GaussianProcess(num_inducing=20), "rotation", likelihood="categorical")
+        >>> model = InvarianceModel(GaussianProcess(), "rotation", likelihood="categorical")
         >>> model.symmetries, model.active, model.evidence_name
-        (('rotation',), ('rotation',), 'dirichlet')
+        (('rotation',), ('rotation',), 'softmax')
     """
 
     def __init__(
@@ -130,6 +133,8 @@ class InvarianceModel(nn.Module):
                 "transform, which the evidences here, one for each output, leave out; use a network"
             )
         self.evidence = as_evidence(evidence, likelihood, "network" if self.is_network else "gp")
+        if isinstance(self.backbone, GaussianProcess):
+            self.backbone = for_evidence(self.backbone, self.evidence)
         self.structure = None if outputs is None else PerOutput(self.orbit.transform, outputs)
         if self.structure is not None:
             check_outputs(self, average)
@@ -147,6 +152,17 @@ class InvarianceModel(nn.Module):
         check_average(self, average)
         self.average = average
         self._held = False
+        self.hyper_centre: Tensor
+        self.register_buffer("hyper_centre", torch.zeros(0, dtype=torch.float64))
+
+    @property
+    def hyperparameters(self) -> list[Hyperparameter]:
+        """What is learned of the kernel and the noise of a Gaussian process; empty for networks."""
+        if not isinstance(self.backbone, GaussianProcess) or not isinstance(self.evidence, CollapsedEvidence):
+            return []
+        parts: list[tuple[str, nn.Module]] = [("kernel", self.backbone.kernel)]
+        noise = getattr(self.evidence, "noise_model", None)
+        return hyperparameters_of(parts if noise is None else [*parts, ("likelihood", noise)])
 
     @property
     def groups(self) -> tuple[str, ...] | None:
@@ -236,6 +252,7 @@ class InvarianceModel(nn.Module):
         if isinstance(self.backbone, GaussianProcess):
             self.backbone.initialise(data.x, output_variance, seed)
             self.evidence.prepare(self._untransformed(self.backbone), data)
+            self.hyper_centre = vector(self.hyperparameters).detach().to(data.x.device)
         else:
             self.backbone.prepare(1 if self.likelihood == "bernoulli" else data.num_outputs)  # one logit
             check_network(self, self.backbone.initialise(data.x, output_variance, seed), data)
@@ -260,7 +277,7 @@ class InvarianceModel(nn.Module):
         """
         if not isinstance(self.backbone, GaussianProcess):
             raise TypeError(f"hold_hyperparameters: expected a Gaussian process, got a {type(self.backbone).__name__}")
-        if not len(self.backbone.inducing):
+        if not self.backbone.is_initialised:
             raise ValueError("hold_hyperparameters: the model holds none yet; initialise or fit it first")
         held = copy.deepcopy(self)
         held._held = True
@@ -341,8 +358,12 @@ class InvarianceModel(nn.Module):
         return self.evidence.log_evidence(prior, numbered(data, self.groups), num_total).to("cpu", torch.float64)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
-        """Log density of the priors on kernel hyperparameters and noise; zero without any."""
-        return (self.backbone.log_hyperprior().cpu() + self.evidence.log_hyperprior().cpu()).to(torch.float64)
+        """Log density of the priors on kernel hyperparameters and noise, in their latent coordinates."""
+        given = (self.backbone.log_hyperprior().cpu() + self.evidence.log_hyperprior().cpu()).to(torch.float64)
+        hyper = self.hyperparameters
+        if sum(h.size for h in hyper) != len(self.hyper_centre):  # held, or without data yet
+            return given
+        return given + log_prior(hyper, self.hyper_centre)
 
     def function_posterior(
         self,
@@ -378,6 +399,8 @@ class InvarianceModel(nn.Module):
         num_function_samples: int = 64,
         seed: int = 0,
         groups: Any = None,
+        hyperparameters: Float[Tensor, "J P"] | None = None,
+        known: MutableMapping[int, Any] | None = None,
     ) -> Prediction:
         """Predictions averaged over draws of the extents, the orbit and the function.
 
@@ -389,15 +412,25 @@ class InvarianceModel(nn.Module):
             num_function_samples: draws of f(x) per draw of the extents (classification).
             seed: of those draws, and of the extents of an unseen group.
             groups: of x, as in :meth:`function_posterior`.
+            hyperparameters: of each draw, in latent coordinates; None for the model's own.
+            known: posteriors of the function by row of ``extents`` that earlier calls with the same draws computed; new
+                ones are added.
         """
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
         average = self.evidence.average(num_function_samples, seed)
         if self.groups is not None:  # once, not for every draw: names that are not known are warned of
             groups = as_groups(groups, self.groups, len(x))
+        hyper = self.hyperparameters if hyperparameters is not None else []
         with seeded(seed):
-            for eta, share in zip(extents, shares, strict=True):
-                average.add(*self.function_posterior(x, data, eta, groups), share)
+            for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
+                with at(hyper, None if hyperparameters is None else hyperparameters[j]):
+                    if known is None or self.groups is not None or not isinstance(self.evidence, CollapsedEvidence):
+                        average.add(*self.function_posterior(x, data, eta, groups), share)
+                        continue
+                    if j not in known:
+                        known[j] = self.evidence.condition(self.at(eta), data)
+                    average.add(*known[j].moments(x), share)
         return average.result()
 
     @torch.no_grad()
@@ -457,6 +490,12 @@ class InvarianceModel(nn.Module):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """``load_state_dict`` for a model that has not seen the data: sizes its arrays first."""
+        state = dict(state)
         for name, part in (("backbone.", self.backbone), ("evidence.", self.evidence)):
             part.prepare_state({key.removeprefix(name): v for key, v in state.items() if key.startswith(name)})
-        self.load_state_dict(dict(state))
+        # Version 0.1 had no weak priors, and learned the means of the outputs in place of integrating them out.
+        state.setdefault("hyper_centre", torch.zeros(0, dtype=torch.float64))
+        if isinstance(self.evidence, CollapsedEvidence):
+            state.setdefault("evidence.offset_variance", torch.zeros((), dtype=torch.float64))
+        self.hyper_centre = torch.zeros_like(state["hyper_centre"], device=self.hyper_centre.device)
+        self.load_state_dict(state)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bayesinv.backbones import GaussianProcess
 from bayesinv.backbones.invariant_network import AVERAGES
 from bayesinv.data import Data
 from bayesinv.errors import DataError
-from bayesinv.evidence import NetworkEvidence
+from bayesinv.evidence import Evidence, NetworkEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.groups import as_groups
 from bayesinv.randomness import seeded
@@ -25,7 +26,7 @@ def check_outputs(model: InvarianceModel, average: str) -> None:
     """Raise unless every output can have extents of its own."""
     if not model.is_network and not isinstance(model.evidence, CollapsedEvidence):
         raise ValueError(
-            f"outputs: extents for every output need the evidence 'dirichlet', 'polya_gamma' or 'gaussian' of a "
+            f"outputs: extents for every output need the evidence 'softmax', 'dirichlet' or 'gaussian' of a "
             f"Gaussian process, or a network, got {model.evidence.name!r}, whose outputs share one orbit; name "
             "another evidence, or leave outputs out"
         )
@@ -52,18 +53,34 @@ def check_groups(model: InvarianceModel) -> None:
         raise ValueError("outputs and groups: there are no extents for every output of every group; leave one out")
     if not isinstance(model.evidence, CollapsedEvidence | NetworkEvidence):
         raise ValueError(
-            f"groups: extents for every group need a network, or a Gaussian process and the evidence 'dirichlet', "
-            f"'polya_gamma' or 'gaussian', got {model.evidence.name!r}, which has one orbit for all; name another "
+            f"groups: extents for every group need a network, or a Gaussian process and the evidence 'softmax', "
+            f"'dirichlet' or 'gaussian', got {model.evidence.name!r}, which has one orbit for all; name another "
             "evidence, or leave groups out"
         )
+
+
+def for_evidence(backbone: GaussianProcess, evidence: Evidence) -> GaussianProcess:
+    """The process in a space that the evidence works in: one over minibatches keeps a distribution over inducing values.
+
+    Raises:
+        ValueError: features that were asked for, which such an evidence has no use for.
+    """
+    if isinstance(evidence, CollapsedEvidence) or backbone.space != "features":
+        return backbone
+    if backbone.features_given:
+        raise ValueError(
+            f"num_features: the {evidence.name} evidence keeps a distribution over inducing values; give num_inducing in "
+            "place of num_features, or another evidence"
+        )
+    return backbone.with_inducing()
 
 
 def check_exact(model: InvarianceModel) -> None:
     """Raise unless the covariance of the inputs can stand in for inducing values."""
     if not isinstance(model.evidence, CollapsedEvidence) or model.structure is not None or model.pooling is not None:
         raise ValueError(
-            "num_inducing=None: the exact covariance goes with the collapsed evidences ('dirichlet', "
-            "'polya_gamma', 'gaussian') and extents in common; "
+            "num_inducing=None: the exact covariance goes with the collapsed evidences ('softmax', "
+            "'dirichlet', 'gaussian') and extents in common; "
             "give a number of inducing values, such as num_inducing=150"
         )
 

@@ -43,10 +43,7 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("the kernel is the user's own object; pass the model: load(path, model=model)")
     orbit = config["orbit"]
     return {
-        "backbone": GaussianProcess(
-            num_inducing=config["backbone"]["num_inducing"],
-            learn_inducing=config["backbone"]["learn_inducing"],
-        ),
+        "backbone": _process(config["backbone"]),
         "transforms": from_config(orbit["transform"]),
         "likelihood": config["likelihood"],
         "evidence": evidence_from_config(config["evidence"]),
@@ -61,3 +58,10 @@ def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": config.get("outputs"),
         "groups": config.get("groups"),
     }
+
+
+def _process(config: Mapping[str, Any]) -> GaussianProcess:
+    """The process of a description; those of version 0.1 knew no features, and their null was the exact covariance."""
+    if config.get("space") == "features":
+        return GaussianProcess(num_features=config["num_features"])
+    return GaussianProcess(num_inducing=config["num_inducing"], learn_inducing=config["learn_inducing"])

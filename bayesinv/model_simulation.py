@@ -77,10 +77,12 @@ def _from_process(
     else:
         K = model.at(eta).covariance(x, as_groups(groups, model.groups, len(x), training=True))
     means = model.evidence.constant_mean
+    offset_variance = getattr(model.evidence, "offset_variance", torch.zeros((), dtype=torch.float64)).cpu()
     if len(means) not in (1, num_outputs):
         raise ValueError(f"num_outputs: this model has been initialised for {len(means)}, got {num_outputs}")
     with seeded(function_seed):
         z = torch.randn(len(x), num_outputs, dtype=torch.float64).to(K.device)
         L = cholesky(K, "k_ff of the simulated inputs", regularise=True)  # (n, n), or (C, n, n)
-        f = means + (L @ z.T[..., None])[..., 0].T
+        offset = offset_variance.sqrt() * torch.randn(num_outputs, dtype=torch.float64)
+        f = means + offset.to(K.device) + (L @ z.T[..., None])[..., 0].T
         return Simulation(eta, f, model.evidence.sample_targets(f))

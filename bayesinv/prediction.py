@@ -96,17 +96,18 @@ class GaussianAverage(Average):
     """Mean and variance of a mixture of normals.
 
     Args:
-        noise: variance of the observation noise, added to that of the function.
+        noise: gives the variance of the observation noise, added to that of the function; asked at every draw, since
+            draws may have noise variances of their own.
     """
 
-    def __init__(self, noise: Float[Tensor, ""]) -> None:
+    def __init__(self, noise: Callable[[], Float[Tensor, ""]]) -> None:
         self._noise = noise
         self._mean: Tensor | None = None
         self._second: Tensor | None = None
 
     def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
         """Take in the function's posterior at one draw of the extents."""
-        second = weight * (variance + self._noise + mean.square())
+        second = weight * (variance + self._noise() + mean.square())
         self._mean = weight * mean if self._mean is None else self._mean + weight * mean
         self._second = second if self._second is None else self._second + second
 

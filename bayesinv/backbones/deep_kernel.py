@@ -247,7 +247,7 @@ def DeepKernel(
     if frozen:
         if num_outputs is not None:
             raise ValueError("num_outputs: with frozen=True the data say how many; leave it out")
-        return GaussianProcess(kernel, num_inducing, features=net)
+        return GaussianProcess(kernel, features=net)
     if kernel is None:
         basis = InducingFeatures(num_inducing)
         return DeepKernelNetwork(net, basis, START_GAIN, True, num_inducing, num_outputs)

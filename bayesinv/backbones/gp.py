@@ -1,10 +1,13 @@
-"""h ~ GP(0, k): a Gaussian process around any GPyTorch kernel, seen through its orbit averages."""
+"""h ~ GP(0, k): a Gaussian process around any GPyTorch kernel, seen through its orbit averages.
+
+Past 400 lines because a third of them say what its one class takes, gives and raises.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from gpytorch.constraints import Positive
@@ -12,7 +15,9 @@ from gpytorch.kernels import Kernel, RBFKernel, ScaleKernel
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
+from bayesinv.backbones.spectral import Frequencies, has_spectral_density
 from bayesinv.errors import DataError
 from bayesinv.orbits import Orbit, weighted_mean
 from bayesinv.randomness import seeded
@@ -20,6 +25,9 @@ from bayesinv.randomness import seeded
 if TYPE_CHECKING:
     from bayesinv.backbones.invariant import InvariantPrior
 
+Space = Literal["features", "inducing", "exact"]
+DEFAULT_FEATURES = 1024  # tests/benchmarks/feature_error.py: error of the log evidence against cost
+DEFAULT_INDUCING = 150
 NUM_FOR_SCALE = 150  # inputs whose distances say where the lengthscale starts, without inducing inputs
 
 
@@ -37,78 +45,125 @@ def _default_kernel() -> Kernel:
 
 
 class GaussianProcess(nn.Module):
-    """A Gaussian-process prior over the free function h, with inter-domain inducing values u = h(Z).
+    """A Gaussian-process prior over the free function h; the model's function is the orbit average f(x) = mean_s h(T_s x).
 
-    The model's function is the orbit average f(x) = mean_s h(T_s x), so
+    Three spaces to compute in:
 
-        k_fu(x, z) = mean_s k(T_s x, z),      k_ff(x, x) = mean_{s,s'} k(T_s x, T_s' x),
+    - **features** (the default for every stationary kernel): h(x) = φ(x)ᵀw, w ~ N(0, I), with random Fourier features
+      φ(x) = [a_r cos ω_rᵀx ; a_r sin ω_rᵀx] whose frequencies are drawn once. The features of f are orbit averages
+      φ̄(x) = mean_s φ(T_s x), and the evidence of *this* model is exact and linear in n and in the copies.
+    - **inducing values** u = h(Z), for kernels without a spectral density, or where ``num_inducing`` says so:
+      k_fu(x, z) = mean_s k(T_s x, z), k_ff(x, x) = mean_{s,s'} k(T_s x, T_s' x), Z in the space of the inputs as they
+      come. They leave a gap to the exact evidence, which the verdict "inducing" measures.
+    - **exact** (``num_inducing=None``): the n x n covariance, n²S² kernel values, for n of a few hundred.
 
-    with Z in the space of the inputs as they come, not of orbits (van der Wilk et al., 2018,
-    arXiv:1808.05563). Inputs are flattened before the kernel sees them.
+    Inputs are flattened before the kernel sees them.
 
     Args:
         kernel: any GPyTorch kernel without batch shape; None is a scaled squared exponential whose
             lengthscale starts at the median distance in the data. Priors registered on the kernel count
             in the objective.
-        num_inducing: M; never more than the number of inputs. None is for no inducing values at all: the covariance of
-            the n inputs as it is, with n²S² kernel values for each value of the extents, for n of a few hundred
-            (:class:`~bayesinv.backbones.exact.ExactPrior`); only for the collapsed evidences.
+        num_inducing: "auto" for features where the kernel has a spectral density (RBF, Matérn, rational quadratic,
+            constants, sums and products of them) and 150 inducing values where it has none; M for so many inducing
+            values (never more than inputs); None for the exact covariance (collapsed evidences only).
         learn_inducing: whether Z moves with the kernel's parameters.
         inducing_points: Z itself, shape (M, *event), or (M, D) with features, instead of a random subset of the inputs.
         features: a network φ from (n, *event) to D features per input, for h(x) = g(φ(x)), g ~ GP(0, k). It is
-            copied and frozen (no gradients, eval mode, its own precision), and Z lies in the space of the features.
-            Train it before, on something else: features trained along with the evidence of their last layer alone
-            fit the noise away, and every extent with it.
+            copied and frozen (no gradients, eval mode, its own precision), and frequencies or Z lie in the space of the
+            features. Train it before, on something else: features trained along with the evidence of their last layer
+            alone fit the noise away, and every extent with it.
+        num_features: random features of the kernel, cosines and sines together, an even number.
 
     Raises:
         TypeError: kernel is not a GPyTorch kernel, or features no module.
-        ValueError: a kernel with a batch shape, or fewer than one inducing point.
+        ValueError: a kernel with a batch shape, fewer than one inducing point, or features of a kernel without a
+            spectral density.
+
+    References:
+        A. Rahimi, B. Recht (2007). Random features for large-scale kernel machines. NeurIPS.
+        M. van der Wilk, M. Bauer, S. John, J. Hensman (2018). Learning invariances using the marginal likelihood.
+        arXiv:1808.05563.
 
     Example:
         >>> from gpytorch.kernels import MaternKernel
-        >>> gp = GaussianProcess(MaternKernel(nu=2.5), num_inducing=20)
-        >>> gp.initialise(torch.rand(50, 3), output_variance=1.0, seed=0)
-        >>> points = torch.rand(4, 10, 3, dtype=torch.float64)  # (S, n, features)
-        >>> gp.cross(points).shape, gp.variance(points).shape
-        (torch.Size([10, 20]), torch.Size([10]))
+        >>> GaussianProcess(MaternKernel(nu=2.5)).space, GaussianProcess(num_inducing=20).space
+        ('features', 'inducing')
     """
 
     def __init__(
         self,
         kernel: Kernel | None = None,
-        num_inducing: int | None = 150,
+        num_inducing: int | str | None = "auto",
         learn_inducing: bool = True,
         inducing_points: Tensor | None = None,
         features: nn.Module | None = None,
+        num_features: int | None = None,
     ):
         super().__init__()
         if kernel is not None and not isinstance(kernel, Kernel):
             raise TypeError(f"kernel: expected a gpytorch.kernels.Kernel or None, got {type(kernel).__name__}")
         if kernel is not None and len(kernel.batch_shape):
             raise ValueError(f"kernel: expected no batch shape (outputs share it), got {tuple(kernel.batch_shape)}")
-        if num_inducing is not None and num_inducing < 1:
-            raise ValueError(f"num_inducing: expected at least 1, or None for none, got {num_inducing}")
-        if num_inducing is None and inducing_points is not None:
-            raise ValueError("inducing_points: there is no place for them with num_inducing=None; leave one out")
         if features is not None and not isinstance(features, nn.Module):
             raise TypeError(f"features: expected a torch.nn.Module or None, got {type(features).__name__}")
         self.features = None if features is None else copy.deepcopy(features).requires_grad_(False).eval()
         self.is_default_kernel = kernel is None
         # A copy: learning, and float64, are not to reach the caller's kernel.
         self.kernel = (_default_kernel() if kernel is None else copy.deepcopy(kernel)).double()
-        self.num_inducing = num_inducing
-        self.learn_inducing = learn_inducing and num_inducing is not None
+        self.space, self.num_inducing = self._space(num_inducing, inducing_points, num_features)
+        self.num_features = (DEFAULT_FEATURES if num_features is None else num_features) if self._in_features else None
+        self.learn_inducing = learn_inducing and self.space == "inducing"
+        self.features_given = num_features is not None
         self._given_inducing = inducing_points
         empty = torch.empty(0, 0, dtype=torch.float64)
         self.inducing = nn.Parameter(empty, requires_grad=self.learn_inducing)
+        self.frequencies: Frequencies | None = None
+
+    def _space(
+        self, num_inducing: int | str | None, points: Tensor | None, num_features: int | None
+    ) -> tuple[Space, int | None]:
+        """Where to compute, and the number of inducing values; refuses what contradicts itself."""
+        if num_features is not None:
+            if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 2 or num_features % 2:
+                raise ValueError(f"num_features: expected an even integer of at least 2, got {num_features!r}")
+            if num_inducing != "auto" or points is not None:
+                raise ValueError("num_features and inducing values are two ways to compute; give one of them")
+            if not has_spectral_density(self.kernel):
+                raise ValueError(
+                    f"num_features: {type(self.kernel).__name__} has no spectral density to draw frequencies from; "
+                    "leave it out, or give a number of inducing values, such as num_inducing=150"
+                )
+            return "features", None
+        if num_inducing is None:
+            if points is not None:
+                raise ValueError("inducing_points: there is no place for them with num_inducing=None; leave one out")
+            return "exact", None
+        if num_inducing == "auto":
+            if points is None and has_spectral_density(self.kernel):
+                return "features", None
+            return "inducing", DEFAULT_INDUCING if points is None else len(points)
+        if isinstance(num_inducing, bool) or not isinstance(num_inducing, int) or num_inducing < 1:
+            raise ValueError(
+                f'num_inducing: expected "auto", an integer of at least 1, or None for none, got {num_inducing!r}'
+            )
+        return "inducing", num_inducing
+
+    def with_inducing(self) -> GaussianProcess:
+        """A copy, not yet initialised, with inducing values in place of random features."""
+        kernel = None if self.is_default_kernel else self.kernel
+        return GaussianProcess(kernel, DEFAULT_INDUCING, features=self.features)
+
+    @property
+    def _in_features(self) -> bool:
+        return self.space == "features"
 
     @property
     def is_exact(self) -> bool:
-        """Whether there are no inducing values; ``inducing`` then only sets the scale of the kernel."""
-        return self.num_inducing is None
+        """Whether the covariance of the inputs is taken as it is; ``inducing`` then only sets the scale of the kernel."""
+        return self.space == "exact"
 
     def initialise(self, x: Float[Tensor, "n ..."], output_variance: float, seed: int) -> None:
-        """Place Z on a random subset of x, and start the default kernel at the scale of the data.
+        """Place Z on a random subset of x, draw frequencies, and start the default kernel at the scale of the data.
 
         Args:
             x: inputs, shape (n, *event).
@@ -133,11 +188,39 @@ class GaussianProcess(nn.Module):
             # Constant inputs have no scale of their own; any lengthscale gives the same (constant) prior.
             self.kernel.base_kernel.lengthscale = positive.median() if len(positive) else 1.0
             self.kernel.outputscale = output_variance
+        if self._in_features:
+            self._draw_frequencies(Z.shape[1], seed)
+
+    def _draw_frequencies(self, num_inputs: int, seed: int) -> None:
+        self.frequencies = Frequencies(self.kernel, num_inputs, (self.num_features or 0) // 2, seed).to(
+            self.inducing.device
+        )
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether it has seen data."""
+        return len(self.inducing) > 0
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> None:
-        """Make room for Z of a saved state before ``load_state_dict``."""
+        """Make room for Z and the frequencies of a saved state before ``load_state_dict``."""
         Z = torch.zeros_like(state["inducing"], dtype=torch.float64, device=self.inducing.device)
         self.inducing = nn.Parameter(Z, requires_grad=self.learn_inducing)
+        if self._in_features:
+            self._draw_frequencies(Z.shape[1], 0)
+
+    def fourier(
+        self, points: Float[Tensor, "S n ..."], weights: Float[Tensor, " S"] | None = None
+    ) -> Float[Tensor, "n D"]:
+        """φ̄ of embedded orbits, mean_s [a cos ωᵀx_s ; a sin ωᵀx_s], float64; projections in the dtype of the points.
+
+        Raises:
+            RuntimeError: frequencies are drawn when the process meets data.
+        """
+        if self.frequencies is None:
+            raise RuntimeError("random features have no frequencies yet; fit the model, or call initialise() first")
+        W, amplitude = self.frequencies(self.kernel)
+        mean = fourier_mean(points.flatten(2), W.to(points.dtype), weights)
+        return torch.cat([amplitude, amplitude]) * mean.double()
 
     def at(
         self, orbit: Orbit, eta: Float[Tensor, " K"], dtype: torch.dtype, memory_budget: int, identity: bool = False
@@ -236,12 +319,14 @@ class GaussianProcess(nn.Module):
         The fast path holds orbit, its layout by input, its gradient and one spare; kernel, gradient and one
         spare. GPyTorch's kernels run in float64 and keep about ten arrays of the kernel's size (counted on Matérn).
         """
-        M = len(self.inducing)
+        M = self.num_features // 2 if self.num_features is not None else len(self.inducing)
         images = 0
         if self.features is not None:  # the orbit, and the activations of a network: about thirty times their input
             images = 32 * num_features * torch.finfo(dtype).bits // 8
             num_features, dtype = self.inducing.shape[1], torch.float64
-        if self._rbf() is not None:
+        if self._in_features:  # the orbit and its gradient; projection, cosines, sines and their gradient
+            per_sample = (4 * num_features + 4 * M) * torch.finfo(dtype).bits // 8
+        elif self._rbf() is not None:
             per_sample = (4 * num_features + 3 * M + 3 * num_samples) * torch.finfo(dtype).bits // 8
         else:
             per_sample = (8 * num_features + 10 * M + 10 * num_samples) * 8
@@ -277,6 +362,8 @@ class GaussianProcess(nn.Module):
         return {
             **own,
             "kernel": None if self.is_default_kernel else repr(self.kernel),
+            "space": self.space,
             "num_inducing": self.num_inducing,
             "learn_inducing": self.learn_inducing,
+            "num_features": self.num_features,
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.backbones.gp import GaussianProcess
 from bayesinv.backbones.invariant import InvariantPrior
 
 
@@ -24,6 +25,16 @@ class GroupedPrior:
     def __init__(self, priors: Sequence[InvariantPrior]):
         self.priors = tuple(priors)
 
+    @property
+    def backbone(self) -> GaussianProcess:
+        """The process that all groups share."""
+        return self.priors[0].backbone
+
+    def features(self, x: Float[Tensor, n * event], groups: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        """φ̄(x) under each example's group's extents, float64; ``groups`` as for `statistics`."""
+        (phi,) = self._by_group(x, groups, lambda prior, rows: (prior.features(rows),))
+        return phi
+
     def inducing_covariance(self) -> Float[Tensor, "M M"]:
         """k(Z, Z)."""
         return self.priors[0].inducing_covariance()
@@ -37,16 +48,21 @@ class GroupedPrior:
             x: inputs, (n, *event).
             groups: which prior is whose; -1 is the last of the priors.
         """
-        order, cross, variance = [], [], []
+        cross, variance = self._by_group(x, groups, lambda prior, rows: prior.statistics(rows))
+        return cross, variance
+
+    def _by_group(
+        self, x: Tensor, groups: Tensor, compute: Callable[[InvariantPrior, Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What ``compute`` gives for the inputs of each group, put back in the order of the inputs."""
+        order, parts = [], []
         for group in groups.unique().tolist():
             (index,) = torch.nonzero(groups == group, as_tuple=True)
             index = index.to(x.device)
-            block = self.priors[group].statistics(x[index])
             order.append(index)
-            cross.append(block[0])
-            variance.append(block[1])
+            parts.append(compute(self.priors[group], x[index]))
         back = torch.cat(order).argsort()
-        return torch.cat(cross)[back], torch.cat(variance)[back]
+        return tuple(torch.cat(column)[back] for column in zip(*parts, strict=True))
 
     def covariance(self, x: Float[Tensor, n * event], groups: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
         """The dense k_ff(x, x'), for small n only.
@@ -55,6 +71,9 @@ class GroupedPrior:
             ValueError: a transform with a finite group, whose copies have weights that differ between groups.
         """
         first = self.priors[0]
+        if first.backbone.space == "features":
+            phi = self.features(x, groups)
+            return phi @ phi.T
         if first.weights() is not None:
             raise ValueError(
                 "the dense covariance between groups needs copies that count alike; leave transforms with a finite "

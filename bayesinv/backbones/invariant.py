@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -55,21 +58,33 @@ class InvariantPrior:
 
     def statistics(self, x: Float[Tensor, n * event]) -> tuple[Float[Tensor, "n M"], Float[Tensor, " n"]]:
         """k_fu and k_ff of every input, float64."""
-        blocks = x.split(self._block_size(x))
-        keep = len(blocks) == 1 or not torch.is_grad_enabled()
-        parts = [
-            self._block_statistics(block)
-            if keep
-            else checkpoint(self._block_statistics, block, use_reentrant=False, preserve_rng_state=False)
-            for block in blocks
-        ]
-        cross, variance = zip(*parts, strict=True)
+        cross, variance = zip(*self._by_blocks(self._block_statistics, x), strict=True)
         return torch.cat(cross), torch.cat(variance)
 
+    def features(self, x: Float[Tensor, n * event]) -> Float[Tensor, "n D"]:
+        """φ̄(x), float64: f(x) = φ̄(x)ᵀw, w ~ N(0, I); only of a backbone in feature space."""
+        return torch.cat(self._by_blocks(self._block_features, x))
+
     def covariance(self, x: Float[Tensor, n * event]) -> Float[Tensor, "n n"]:
-        """The dense k_ff(x, x'), float64; n²S² kernel values, for small n only."""
+        """The dense k_ff(x, x') of the model that is fitted, float64: of the features, where there are some.
+
+        Otherwise n²S² kernel values, for small n only.
+        """
+        if self.backbone.space == "features":
+            phi = self.features(x)
+            return phi @ phi.T
         points = self.backbone.embed(self.points(x))
         return self.backbone.covariance(points, points, weights=self.weights())
+
+    def _by_blocks(self, compute: Callable[[Tensor], Any], x: Tensor) -> list[Any]:
+        """What ``compute`` gives for each block of inputs; recomputed in the backward pass where there are several."""
+        blocks = x.split(self._block_size(x))
+        if len(blocks) == 1 or not torch.is_grad_enabled():
+            return [compute(block) for block in blocks]
+        return [checkpoint(compute, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+
+    def _block_features(self, x: Tensor) -> Tensor:
+        return self.backbone.fourier(self.backbone.embed(self.points(x)), self.weights())
 
     def _block_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         points = self.backbone.embed(self.points(x))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.backbones.gp import GaussianProcess
 from bayesinv.backbones.invariant import InvariantPrior
 
 
@@ -23,6 +24,15 @@ class PerOutputPrior:
 
     def __init__(self, priors: Sequence[InvariantPrior]):
         self.priors = tuple(priors)
+
+    @property
+    def backbone(self) -> GaussianProcess:
+        """The process that all outputs share."""
+        return self.priors[0].backbone
+
+    def features(self, x: Float[Tensor, n * event]) -> Float[Tensor, "C n D"]:
+        """φ̄_c(x) of every output, float64; only of a backbone in feature space."""
+        return torch.stack([prior.features(x) for prior in self.priors])
 
     def inducing_covariance(self) -> Float[Tensor, "M M"]:
         """k(Z, Z), of every output."""

@@ -1,18 +1,26 @@
-"""The sparse variational bound with the inducing values integrated analytically.
+"""Evidences with the free function integrated out in closed form, given a Gaussian form of the likelihood.
 
-Whatever the likelihood, it is brought to Gaussian form in f, a product of *sites*
+`CollapsedEvidence` holds what all of them share: the coordinates of the prior (:mod:`bayesinv.evidence.basis`), the
+mean of each output, which is integrated out with the function, and predictions from a cached posterior.
+`SiteEvidence` is for likelihoods that are Gaussian sites from the start,
 
-    log p(y_i | f_i)  >=  const_i - λ_ic (f_ic - t_ic)² / 2,
+    log p(y_i | f_i)  =  const_i - λ_ic (f_ic - t_ic)² / 2.
 
-exactly (Gaussian noise; Dirichlet targets) or by a bound (Pólya-Gamma). With V = L⁻¹ k_uf, L Lᵀ = k_uu,
-A_c = I + V Λ_c Vᵀ, r = t - m and q_i = |V_i|², the collapsed bound is (Titsias, 2009, for equal λ)
+With V whitened features, A_c = I + V Λ_c Vᵀ and r = t - m the evidence is
 
-    Σ const  -  ½ Σ_c [ log|A_c| + rᵀΛ_c r - rᵀΛ_c Vᵀ A_c⁻¹ V Λ_c r ]  -  ½ Σ_ic λ_ic (k_ff,i - q_i).
+    Σ const  -  ½ Σ_c [ log|A_c| + rᵀΛ_c r - rᵀΛ_c Vᵀ A_c⁻¹ V Λ_c r ]  -  ½ Σ_ic log(1 + λ_ic d_i),
+
+exact where V leaves no residual d, as random features and `num_inducing=None` do. With inducing values the last term
+makes it a lower bound, tighter than the trace term ½ Σ λ d of Titsias (2009), at the same cost.
+
+Reference:
+    M. K. Titsias (2009). Variational learning of inducing variables in sparse Gaussian processes. AISTATS.
+    M. K. Titsias (2025). New bounds for sparse variational Gaussian processes. arXiv:2502.08730.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,154 +28,101 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bayesinv.backbones.exact import ExactPrior
-from bayesinv.backbones.grouped import GroupedPrior
-from bayesinv.backbones.invariant import InvariantPrior
-from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
+from bayesinv.evidence.algebra import Factor, Posterior
 from bayesinv.evidence.base import Evidence
-from bayesinv.evidence.linear_algebra import cholesky
+from bayesinv.evidence.basis import Basis, CollapsedPrior, Whitened, basis_of
 
-CollapsedPrior = InvariantPrior | PerOutputPrior | GroupedPrior
+__all__ = ["CollapsedEvidence", "CollapsedPrior", "Conditioned", "SiteEvidence", "Sites", "Whitened"]
 
-
-def _spanned(prior: CollapsedPrior, x: Float[Tensor, n * event]) -> CollapsedPrior | ExactPrior:
-    """The prior; with f(x) for its inducing values where it has none of its own."""
-    exact = isinstance(prior, InvariantPrior) and prior.backbone.is_exact
-    return ExactPrior(prior, x) if exact else prior  # type: ignore[arg-type]
+RESIDUALS = ("bound", "fitc")
 
 
 @dataclass(frozen=True)
-class Sites:
-    """The likelihood in Gaussian form: precisions λ and targets t (n, C), and the sum of the constants."""
+class Conditioned:
+    """The function given the training data, at one value of extents and hyperparameters; cheap to ask again.
 
-    precision: Float[Tensor, "n C"]
-    target: Float[Tensor, "n C"]
-    constant: Float[Tensor, ""]
-
-
-@dataclass(frozen=True)
-class Whitened:
-    """The prior at the data, in the whitened space of the inducing values.
-
-    Where every output has extents of its own, V and the residual have a leading dimension C.
+    Attributes:
+        basis: coordinates of the prior; reads the kernel's hyperparameters when asked.
+        posterior: of the coordinates.
+        mean: the fixed offset of each output.
+        offset_variance: of the unknown one.
+        uncertain: whether variances are reported; False for a predictor at the mode of the function, which has none.
     """
 
-    L: Float[Tensor, "M M"]  # Cholesky factor of k(Z, Z)
-    V: Float[Tensor, "*C M n"]  # L⁻¹ k_uf
-    residual: Float[Tensor, "*C n"]  # k_ff - q_ff: variance that the inducing values leave
+    basis: Basis
+    posterior: Posterior
+    mean: Float[Tensor, " C"]
+    offset_variance: Float[Tensor, ""]
+    uncertain: bool = True
 
-    @staticmethod
-    def of(
-        prior: CollapsedPrior | ExactPrior,
-        x: Float[Tensor, n * event],
-        L: Tensor | None = None,
-        groups: Int[Tensor, " n"] | None = None,
-    ) -> Whitened:
-        """Whiten the statistics of x; pass L to reuse the factor of another set of inputs.
-
-        Where groups of examples have extents of their own, ``groups`` says which is whose.
-        """
-        if L is None:
-            L = cholesky(
-                prior.inducing_covariance(),
-                "k(Z, Z), the covariance of the inducing points",
-                regularise=True,
-            )
-        if isinstance(prior, GroupedPrior):
-            if groups is None:
-                raise ValueError("this prior has extents for groups; say which example is of which")
-            cross, variance = prior.statistics(x, groups)
-        else:
-            cross, variance = prior.statistics(x)
-        V = torch.linalg.solve_triangular(L, cross.mT, upper=False)
-        return Whitened(L, V, variance - (V * V).sum(-2))
-
-    @property
-    def per_output(self) -> bool:
-        """Whether every output has statistics of its own."""
-        return self.V.ndim == 3
-
-    @property
-    def residuals(self) -> Float[Tensor, "n G"]:
-        """The residual as columns: one for all outputs, or one for each."""
-        return self.residual.mT if self.per_output else self.residual[:, None]
+    def moments(
+        self, x: Float[Tensor, n * event], groups: Int[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
+        """Mean and variance of f at inputs."""
+        white = self.basis.at(x, groups).with_offset(self.offset_variance)
+        mean = self.mean + self.posterior.means(white.V)
+        if not self.uncertain:
+            return mean, torch.zeros_like(mean)
+        return mean, (white.residuals + self.posterior.variances(white.V)).expand(mean.shape)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """The Gaussian posterior of the whitened inducing values under given sites, one per output."""
+class CollapsedEvidence(Evidence, ABC):
+    """What the evidences of Gaussian processes on all data at once share; subclasses say how y enters."""
 
-    LA: Float[Tensor, "G M M"]  # Cholesky factors of A_c; G is 1 when all outputs share it, else C
-    c: Float[Tensor, "C M"]  # LA⁻¹ V Λ r
+    mean: Tensor
+    offset_variance: Tensor
 
-    def mean_and_variance(self, white: Whitened) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
-        """Posterior mean (without the constant mean) and variance of f at the whitened inputs."""
-        w = torch.linalg.solve_triangular(self.LA, white.V.expand(len(self.LA), -1, -1), upper=False)  # (G, M, n)
-        mean = torch.einsum("cmn,cm->nc", w.expand(len(self.c), -1, -1), self.c)
-        variance = white.residuals.clamp_min(0.0) + (w * w).sum(1).T
-        return mean, variance.expand(-1, len(self.c))
-
-
-class CollapsedEvidence(Evidence):
-    """The collapsed bound; a subclass says how its likelihood becomes sites."""
-
-    mean: nn.Parameter  # constant mean of each output, (C,)
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("offset_variance", torch.zeros((), dtype=torch.float64))
 
     @property
     def constant_mean(self) -> Float[Tensor, " C"]:
-        """The learned mean of each output."""
+        """The fixed offset of each output, around which the unknown one has variance ``offset_variance``."""
         return self.mean
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> None:
         """Make room for the means."""
-        num_outputs = len(state["mean"])
-        self.mean = nn.Parameter(torch.zeros(num_outputs, dtype=torch.float64, device=self.mean.device))
+        self.mean = torch.zeros(len(state["mean"]), dtype=torch.float64, device=self.mean.device)
 
-    @abstractmethod
-    def sites(self, white: Whitened, data: Data) -> Sites:
-        """The likelihood in Gaussian form, at its best for this prior."""
-
-    @abstractmethod
-    def weighted_gram(self, V: Float[Tensor, "M n"], sites: Sites, data: Data) -> Float[Tensor, "G M M"]:
-        """V Λ_c Vᵀ for every output (G = C), or once when the outputs share Λ (G = 1)."""
-
-    def solve(self, white: Whitened, sites: Sites, data: Data) -> Solution:
-        """Posterior of the whitened inducing values under the sites."""
-        identity = torch.eye(white.V.shape[-2], dtype=white.V.dtype, device=white.V.device)
-        weighted = (sites.precision * (sites.target - self.mean)).T  # (C, n)
-        if white.per_output:
-            gram = (white.V * sites.precision.T[:, None]) @ white.V.mT  # (C, M, M)
-        else:
-            gram = self.weighted_gram(white.V, sites, data)
-        LA = cholesky(identity + gram, "I + VΛVᵀ of the collapsed bound")
-        b = white.V @ weighted[..., None]  # (C, M, 1)
-        c = torch.linalg.solve_triangular(LA, b, upper=False)[..., 0]  # (C, M)
-        return Solution(LA, c)
+    def whitened(self, prior: CollapsedPrior, data: Data) -> tuple[Basis, Whitened]:
+        """Coordinates of the prior, and V at the training inputs with the offset in it."""
+        basis = basis_of(prior, data.x)
+        return basis, basis.at(data.x, data.groups).with_offset(self.offset_variance)
 
     def log_evidence(self, prior: CollapsedPrior, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
-        """The collapsed lower bound on log p(D | η); exact when Z spans the orbits of the data.
+        """log p(D | η), with the means of the outputs integrated out too.
 
         Raises:
-            ValueError: a minibatch, over which the bound does not split.
+            ValueError: a minibatch, over which it does not split.
         """
         if num_total not in (None, len(data)):
             raise ValueError(
                 f"the {self.name} evidence needs all {num_total} examples at once, got {len(data)}; "
                 'for minibatches use evidence="stochastic"'
             )
-        return self.bound(Whitened.of(_spanned(prior, data.x), data.x, groups=data.groups), data)
+        return self.bound(self.whitened(prior, data)[1], data)
 
+    @abstractmethod
     def bound(self, white: Whitened, data: Data) -> Float[Tensor, ""]:
-        """The formula at the top of this module."""
-        sites = self.sites(white, data)
-        solution = self.solve(white, sites, data)
-        num_outputs, num_factors = len(solution.c), len(solution.LA)
-        log_det = 2.0 * solution.LA.diagonal(dim1=-2, dim2=-1).log().sum() * (num_outputs / num_factors)
-        r = sites.target - self.mean
-        quadratic = (sites.precision * r * r).sum() - solution.c.square().sum()
-        trace = (sites.precision * white.residuals).sum()
-        return sites.constant - 0.5 * (log_det + quadratic + trace)
+        """log p(D | η) from the whitened features of the training inputs."""
+
+    @abstractmethod
+    def solve(self, white: Whitened, data: Data) -> Posterior:
+        """The posterior of the coordinates, for predictions."""
+
+    @property
+    def predicts_mode(self) -> bool:
+        """Whether predictions take the function at its mode instead of averaging over it."""
+        return False
+
+    def condition(self, prior: CollapsedPrior, data: Data) -> Conditioned:
+        """The function given the data, to be asked for its moments as often as one likes."""
+        basis, white = self.whitened(prior, data)
+        posterior = self.solve(white, data)
+        return Conditioned(basis, posterior, self.mean, self.offset_variance, not self.predicts_mode)
 
     def function_posterior(
         self,
@@ -177,8 +132,69 @@ class CollapsedEvidence(Evidence):
         groups: Int[Tensor, " n"] | None = None,
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """Mean and variance of f(x), shapes (n, C); ``groups`` are those of x."""
-        spanned = _spanned(prior, data.x)
-        white = Whitened.of(spanned, data.x, groups=data.groups)
-        solution = self.solve(white, self.sites(white, data), data)
-        mean, variance = solution.mean_and_variance(Whitened.of(spanned, x, white.L, groups))
-        return self.mean + mean, variance
+        return self.condition(prior, data).moments(x, groups)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The likelihood in Gaussian form: precisions λ, targets t (n, C), and the sum of the constants.
+
+    λ has one column where the outputs share it, else one for each.
+    """
+
+    precision: Float[Tensor, "n G"]
+    target: Float[Tensor, "n C"]
+    constant: Float[Tensor, ""]
+
+
+class SiteEvidence(CollapsedEvidence):
+    """A likelihood that is Gaussian in f; a subclass gives its sites.
+
+    Args:
+        residual: what becomes of the variance d that inducing values leave: "bound" (a lower bound on the evidence),
+            or "fitc" (as noise of each input on its own; Snelson and Ghahramani, 2006, which is no bound).
+
+    Raises:
+        ValueError: neither of these.
+    """
+
+    def __init__(self, residual: str = "bound"):
+        super().__init__()
+        if residual not in RESIDUALS:
+            raise ValueError(f"residual: expected one of {list(RESIDUALS)}, got {residual!r}")
+        self.residual = residual
+
+    @abstractmethod
+    def sites(self, data: Data) -> Sites:
+        """The likelihood in Gaussian form."""
+
+    def weighted_gram(self, V: Float[Tensor, "M n"], sites: Sites, data: Data) -> Float[Tensor, "G M M"] | None:
+        """V Λ_c Vᵀ of every set of precisions, where there is a cheaper way to it than a product for each."""
+        return None
+
+    def _factor(self, white: Whitened, data: Data) -> tuple[Factor, Sites, Float[Tensor, "n G"]]:
+        """The factor, the sites that it is of, and log(1 + λd)."""
+        sites = self.sites(data)
+        log_loss = torch.log1p(sites.precision * white.residuals)  # (n, G)
+        if self.residual == "fitc":
+            precision = sites.precision * torch.exp(-log_loss)
+            sites = Sites(precision, sites.target, sites.constant)
+        own_gram = white.per_output or self.residual == "fitc" or white.V.shape[-2] >= white.V.shape[-1]
+        gram = None if own_gram else self.weighted_gram(white.V, sites, data)
+        return Factor.of(white.V, sites.precision, gram), sites, log_loss
+
+    def bound(self, white: Whitened, data: Data) -> Float[Tensor, ""]:
+        """The formula at the top of this module."""
+        factor, sites, log_loss = self._factor(white, data)
+        r = sites.target - self.mean
+        b = sites.precision * r
+        C = r.shape[1]
+        log_det = factor.log_det.sum() * (C / len(factor.log_det))
+        quadratic = (b * (r - factor.means(b))).sum()
+        loss = log_loss.sum() * (C / log_loss.shape[1])
+        return sites.constant - 0.5 * (log_det + quadratic + loss)
+
+    def solve(self, white: Whitened, data: Data) -> Posterior:
+        """The posterior of the coordinates under the sites."""
+        factor, sites, _ = self._factor(white, data)
+        return factor.posterior(sites.precision * (sites.target - self.mean))

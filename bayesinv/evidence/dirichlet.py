@@ -1,4 +1,4 @@
-"""Classification through Dirichlet targets: a fully conjugate evidence for any number of classes."""
+"""Classification through Dirichlet targets: conjugate and fast, and no likelihood of labels."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.evidence.base import ClassificationEvidence
-from bayesinv.evidence.collapsed import CollapsedEvidence, Sites, Whitened
+from bayesinv.evidence.collapsed import SiteEvidence, Sites
 
 
-class DirichletEvidence(CollapsedEvidence, ClassificationEvidence):
+class DirichletEvidence(SiteEvidence, ClassificationEvidence):
     """Evidence of Gaussian pseudo-observations of Dirichlet concentrations.
 
     A label gives each class a concentration α_ic = α_ε + 1[y_i = c]; log Gamma(α) is matched by a normal, so
     that class c observes t_ic = log α_ic - σ²_ic / 2 with fixed variance σ²_ic = log(1/α_ic + 1), and class
-    probabilities are softmax(f) (Milios et al., NeurIPS 2018, arXiv:1805.10915).
+    probabilities are softmax(f) (Milios et al., NeurIPS 2018, arXiv:1805.10915). One evaluation needs no inner
+    iteration, but sites are no likelihood of labels: 90 % intervals of the extents held the truth in 19-27 % of
+    simulations. Use "softmax", the default, wherever the intervals matter.
 
     Args:
         alpha: α_ε > 0, the concentration that a class has without being observed.
+        residual: see :class:`~bayesinv.evidence.collapsed.SiteEvidence`.
 
     Raises:
         ValueError: alpha is not positive.
@@ -31,34 +34,32 @@ class DirichletEvidence(CollapsedEvidence, ClassificationEvidence):
 
     name = "dirichlet"
 
-    def __init__(self, alpha: float = 0.01):
-        super().__init__()
+    def __init__(self, alpha: float = 0.01, residual: str = "bound"):
+        super().__init__(residual)
         if not alpha > 0:
             raise ValueError(f"alpha: expected a positive concentration, got {alpha!r}")
         self.alpha = float(alpha)
-        self.mean = nn.Parameter(torch.zeros(1, dtype=torch.float64))
 
     def _levels(self) -> tuple[float, float]:
         """Precisions 1/σ² of a class that was not observed, and of one that was."""
         return 1.0 / math.log(1.0 / self.alpha + 1.0), 1.0 / math.log(1.0 / (1.0 + self.alpha) + 1.0)
 
     def initialise(self, data: Data) -> float:
-        """Class means at the targets' means."""
-        sites = self._fixed_sites(data)
-        self.mean = nn.Parameter(sites.target.mean(0))
-        return float(sites.target.var(correction=0))
+        """Offsets at the targets' means, with the targets' variance around them."""
+        target = self.sites(data).target
+        self.mean = target.mean(0)
+        variance = target.var(correction=0)
+        self.offset_variance = variance
+        return float(variance)
 
-    def _fixed_sites(self, data: Data) -> Sites:
+    def sites(self, data: Data) -> Sites:
+        """Fixed by the labels."""
         observed = F.one_hot(data.y, data.num_outputs).to(torch.float64)
         alpha = self.alpha + observed
         variance = torch.log1p(1.0 / alpha)
         target = alpha.log() - 0.5 * variance
         constant = -0.5 * (2.0 * math.pi * variance).log().sum()
         return Sites(1.0 / variance, target, constant)
-
-    def sites(self, white: Whitened, data: Data) -> Sites:
-        """Fixed by the labels."""
-        return self._fixed_sites(data)
 
     def weighted_gram(self, V: Float[Tensor, "M n"], sites: Sites, data: Data) -> Float[Tensor, "C M M"]:
         """V Λ_c Vᵀ for every class in 2 n M² instead of C n M²: Λ_c has two levels, the higher on class c only."""
@@ -90,4 +91,4 @@ class DirichletEvidence(CollapsedEvidence, ClassificationEvidence):
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
-        return {"type": self.name, "alpha": self.alpha}
+        return {"type": self.name, "alpha": self.alpha, "residual": self.residual}

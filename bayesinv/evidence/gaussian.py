@@ -1,4 +1,4 @@
-"""Gaussian noise: Titsias' bound, exact sites with one learned noise variance."""
+"""Gaussian noise: exact sites with one noise variance."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gpytorch.constraints import GreaterThan
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.priors import Prior
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayesinv.data import Data
-from bayesinv.evidence.collapsed import CollapsedEvidence, Sites, Whitened
+from bayesinv.evidence.collapsed import SiteEvidence, Sites
 from bayesinv.prediction import Average, GaussianAverage
 
 # As a share of the targets' variance. The bound divides rounding errors by the noise: at 1 % the jitter and a float32
@@ -27,21 +27,21 @@ def _above(lowest: float) -> GreaterThan:
     return GreaterThan(lowest, transform=torch.exp, inv_transform=torch.log)
 
 
-class GaussianEvidence(CollapsedEvidence):
+class GaussianEvidence(SiteEvidence):
     """log p(y | η) for y = f(x) + N(0, σ²), several outputs sharing kernel and noise.
 
-    λ = 1/σ², t = y, const = ½ log(λ / 2π) (Titsias, AISTATS 2009).
+    λ = 1/σ², t = y, const = ½ log(λ / 2π).
 
     Args:
-        noise_prior: a GPyTorch prior on σ², counted in the objective; None for none.
+        noise_prior: a GPyTorch prior on σ², in place of the library's weak one.
+        residual: see :class:`~bayesinv.evidence.collapsed.SiteEvidence`.
     """
 
     name = "gaussian"
     likelihood = "gaussian"
 
-    def __init__(self, noise_prior: Prior | None = None):
-        super().__init__()
-        self.mean = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    def __init__(self, noise_prior: Prior | None = None, residual: str = "bound"):
+        super().__init__(residual)
         self._has_prior = noise_prior is not None
         self.noise_model = GaussianLikelihood(noise_prior=noise_prior, noise_constraint=_above(1e-10)).double()
 
@@ -51,19 +51,20 @@ class GaussianEvidence(CollapsedEvidence):
         return self.noise_model.noise.reshape(())
 
     def initialise(self, data: Data) -> float:
-        """Means at the targets' means, noise at a tenth of their variance."""
+        """Offsets at the targets' means with the targets' variance around them, noise at a tenth of that variance."""
         y = data.y.to(torch.float64)
         variance = float(y.var(0, correction=0).mean()) if len(y) > 1 else 1.0
         variance = variance if variance > 0 else 1.0  # constant targets have no scale
-        self.mean = nn.Parameter(y.mean(0))
+        self.mean = y.mean(0)
+        self.offset_variance = torch.tensor(variance, dtype=torch.float64, device=y.device)
         self.noise_model.noise_covar.register_constraint("raw_noise", _above(SMALLEST_NOISE_SHARE * variance))
         self.noise_model.noise = 0.1 * variance
         return variance
 
-    def sites(self, white: Whitened, data: Data) -> Sites:
+    def sites(self, data: Data) -> Sites:
         """Exact: the same precision everywhere."""
         y = data.y.to(torch.float64)
-        precision = (1.0 / self.noise).expand_as(y)
+        precision = (1.0 / self.noise).expand(len(y), 1)
         constant = 0.5 * y.numel() * (precision[0, 0].log() - math.log(2.0 * math.pi))
         return Sites(precision, y, constant)
 
@@ -73,7 +74,7 @@ class GaussianEvidence(CollapsedEvidence):
 
     def average(self, num_function_samples: int, seed: int) -> Average:
         """Mean and variance in closed form; the arguments have no use here."""
-        return GaussianAverage(self.noise)
+        return GaussianAverage(lambda: self.noise.detach())
 
     def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Float[Tensor, "n C"]) -> Float[Tensor, "*draws n"]:
         """Σ_c log N(y_ic | f_ic, σ²)."""
@@ -92,4 +93,4 @@ class GaussianEvidence(CollapsedEvidence):
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description."""
-        return {"type": self.name, "noise_prior": "custom" if self._has_prior else None}
+        return {"type": self.name, "noise_prior": "custom" if self._has_prior else None, "residual": self.residual}

@@ -123,7 +123,7 @@ class NetworkEvidence(Evidence):
     def average(self, num_function_samples: int, seed: int) -> Average:
         """Class probabilities, or mean and variance."""
         if self.likelihood == "gaussian":
-            return GaussianAverage(self.noise)
+            return GaussianAverage(lambda: self.noise)
         likelihood = self.likelihood
         return ClassAverage(
             lambda f: class_log_probs(f, likelihood), 1, seed

@@ -20,7 +20,9 @@ from torch.distributions import Categorical, Distribution
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
 from bayesinv.evidence.base import Evidence
-from bayesinv.evidence.collapsed import CollapsedEvidence, Whitened
+from bayesinv.evidence.algebra import PrimalFactor
+from bayesinv.evidence.basis import Whitened, whitened_inducing
+from bayesinv.evidence.collapsed import SiteEvidence
 from bayesinv.evidence.dirichlet import DirichletEvidence
 from bayesinv.evidence.gaussian import SMALLEST_NOISE_SHARE, GaussianEvidence, _above
 from bayesinv.prediction import Average, ClassAverage, GaussianAverage, standard_normal_draws
@@ -124,7 +126,7 @@ class StochasticGPEvidence(Evidence):
         """Make room for μ, S and the means."""
         self._make_room(*state["variational.variational_mean"].shape)
 
-    def _start(self) -> CollapsedEvidence:
+    def _start(self) -> SiteEvidence:
         """The collapsed evidence whose solution q starts at."""
         return GaussianEvidence() if self.likelihood == "gaussian" else DirichletEvidence()
 
@@ -157,19 +159,20 @@ class StochasticGPEvidence(Evidence):
         """Start q at the collapsed solution; GPyTorch's modules hold μ and a root of S."""
         start = self._start().to(data.x.device)
         start.initialise(data)
-        white = Whitened.of(prior, data.x)
-        solution = start.solve(white, start.sites(white, data), data)
-        num_outputs, M = solution.c.shape
+        white = whitened_inducing(prior, data.x)
+        sites = start.sites(data)
+        factor = PrimalFactor(white.V, sites.precision, start.weighted_gram(white.V, sites, data))
+        weights = factor.posterior(sites.precision * (sites.target - start.mean)).weights  # (G, M, C/G)
+        num_outputs, M = sites.target.shape[1], len(white.V)
         mean = self.mean.detach().clone()
         self._make_room(num_outputs, M)
         self.mean.copy_(mean)
-        at_best = torch.linalg.solve_triangular(solution.LA.mT, solution.c[..., None], upper=True)[..., 0]  # (C, M)
-        self.variational.variational_mean.copy_(at_best)
-        S = torch.cholesky_inverse(solution.LA).expand(num_outputs, -1, -1)  # A⁻¹
+        self.variational.variational_mean.copy_(weights.mT.reshape(num_outputs, M))
+        S = torch.cholesky_inverse(factor.L).expand(num_outputs, -1, -1)  # A⁻¹
         if self.covariance == "full":
             self.variational.chol_variational_covar.copy_(torch.linalg.cholesky(S))
         else:  # the diagonal that minimises KL(q ‖ N(μ, A⁻¹)) is that of A, inverted
-            A = solution.LA @ solution.LA.mT
+            A = factor.L @ factor.L.mT
             self.variational._variational_stddev.copy_(A.diagonal(dim1=-2, dim2=-1).rsqrt().expand(num_outputs, -1))
 
     def conditional(self, f: Float[Tensor, "*draws n C"]) -> Distribution:
@@ -200,7 +203,7 @@ class StochasticGPEvidence(Evidence):
 
     def log_evidence(self, prior: InvariantPrior, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """The bound above; draws of f, where the likelihood needs them, come from torch's global generator."""
-        mean, variance = self.marginals(Whitened.of(prior, data.x))
+        mean, variance = self.marginals(whitened_inducing(prior, data.x))
         # GPyTorch draws f through pyro.sample: unblocked it becomes a site of the model, which the guide then learns.
         with poutine.block(), gpytorch.settings.num_likelihood_samples(self.num_samples):
             expected = self._expected_log_prob(mean, variance, data.y).sum()
@@ -219,14 +222,14 @@ class StochasticGPEvidence(Evidence):
         self, prior: InvariantPrior, x: Float[Tensor, n * event], data: Data
     ) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
         """Mean and variance of f(x) under q, which holds all that was learned from the data."""
-        return self.marginals(Whitened.of(prior, x))
+        return self.marginals(whitened_inducing(prior, x))
 
     def average(self, num_function_samples: int, seed: int) -> Average:
         """Class probabilities over draws of the function, or mean and variance of the targets."""
         if self.likelihood == "categorical":
             return ClassAverage(lambda f: self.conditional(f).logits, num_function_samples, seed)  # type: ignore[attr-defined]
         if isinstance(self.observation, GaussianLikelihood):
-            return GaussianAverage(self.observation.noise.reshape(()))
+            return GaussianAverage(lambda: self.observation.noise.detach().reshape(()))
         return _MomentAverage(self.conditional, num_function_samples, seed)
 
     def log_likelihood(self, f: Float[Tensor, "*draws n C"], y: Tensor) -> Float[Tensor, "*draws n"]:
@@ -264,7 +267,7 @@ class _MomentAverage(Average):
 
     def __init__(self, conditional: Callable[[Tensor], Distribution], num_samples: int, seed: int) -> None:
         self._conditional, self._num_samples, self._seed = conditional, num_samples, seed
-        self._together = GaussianAverage(torch.zeros((), dtype=torch.float64))
+        self._together = GaussianAverage(lambda: torch.zeros((), dtype=torch.float64))
 
     def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
         """Take in the function's posterior at one draw of the extents."""

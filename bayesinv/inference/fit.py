@@ -18,21 +18,24 @@ from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.guides import GuideFactory
-from bayesinv.inference.importance import WeightedDraws, importance_sample
-from bayesinv.inference.loop import Callback, Trace
+from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
+from bayesinv.inference.loop import Callback
 from bayesinv.inference.minibatch_fit import fit_minibatches
+from bayesinv.inference.modes import Mode
 from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
-from bayesinv.inference.vi import Schedule, fit_guide, fit_hyperparameters, local_parameters
+from bayesinv.inference.target import Target
+from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 
 INFERENCES = ("vi", "nuts")
-MAX_STEPS = 1000  # of a collapsed evidence, whose fits end on a plateau; minibatches count in epochs
+MAX_STEPS = 200  # evaluations of a collapsed evidence from each start; minibatches count in epochs
+HYPERPARAMETERS = ("latent", "optimised")
 LARGEST_PARETO_K = 0.7  # Vehtari et al., 2024: past it the weights' mean has not settled at any feasible size
 LARGEST_RHAT = 1.05
 WARNING_OF = {"importance": ImportanceWarning, "convergence": NotConvergedWarning}  # by the name of a verdict
@@ -48,9 +51,9 @@ def fit(
     guide: str | GuideFactory = "full_rank",
     max_steps: int | None = None,
     training: Training | None = None,
+    hyperparameters: str = "latent",
     learning_rate: float = 0.05,
-    tolerance: float = 0.02,
-    num_draws: int = 300,
+    num_draws: int = 128,
     num_chains: int = 2,
     num_warmup: int = 150,
     progress: bool = False,
@@ -58,9 +61,11 @@ def fit(
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
-    Maximises the ELBO E_q[log p(D | η)] - KL(q ‖ p) over q, the kernel, the noise and the inducing inputs
-    ("vi"), or samples p(η | D) at the values so learned ("nuts"). Networks train over minibatches: their weights on
-    a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it was.
+    On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density by
+    L-BFGS from two starts, small extents and large ones; q is a mixture of Student t distributions around the modes,
+    adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over minibatches: their
+    weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it
+    was.
 
     Args:
         model: what to fit; a network or a GPyTorch kernel alone is fitted to images under ``"affine2d"``, as a
@@ -72,13 +77,14 @@ def fit(
             "none", by name or as an object with options, such as ``bayesinv.inference.Augerino(regularisation=0.1)``.
         seed: of everything random; the same seed gives the same result on the CPU.
         device: "auto" (CUDA if there is one), "cpu", "cuda", ...
-        guide: "full_rank" (normal), "mean_field", "flow" (collapsed evidences only), or a callable from the Pyro
-            model to a guide.
-        max_steps: the most optimiser steps; the run of a collapsed evidence ends earlier on a plateau. None is 1,000
-            there, and ``training.epochs`` passes over the data with minibatches.
+        guide: "full_rank", "mean_field", "flow" (collapsed evidences only), or a callable from the Pyro
+            model to a guide. The last two are trained with Adam around the best mode, hyperparameters held there.
+        max_steps: the most evaluations of a collapsed evidence from each start, 200 if None; with minibatches the most
+            optimiser steps, ``training.epochs`` passes over the data if None.
         training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
-        learning_rate: of Adam, for the guide of a collapsed evidence.
-        tolerance: of its plateau rule, in units of the objective's spread over a window.
+        hyperparameters: of a collapsed evidence: "latent", drawn along with the extents under weak priors (see
+            :mod:`bayesinv.hyperparameters`), or "optimised", held at the best mode.
+        learning_rate: of Adam, for the guides that it trains.
         num_draws: posterior draws, per chain for NUTS, at least 5; after VI on a collapsed evidence each is weighed
             by one evaluation of the evidence.
         num_chains, num_warmup: of NUTS.
@@ -93,8 +99,8 @@ def fit(
             holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
 
     Warns:
-        ImportanceWarning: k̂ > 0.7. NotConvergedWarning: R̂ > 1.05, max_steps reached before a plateau, or too few
-            steps over minibatches for the extents to cross their range. Each is a serious verdict of
+        ImportanceWarning: k̂ above its limit. NotConvergedWarning: R̂ > 1.05, a gradient that says that the optimum was
+            not reached, or too few steps over minibatches for the extents to cross their range. Each is a serious verdict of
             ``posterior.check()``. UserWarning: a network that ends in a softmax or a sigmoid or has more outputs than
             there are classes, images that are not scaled, groups in the data that the model does not tell apart, or
             groups of the model without an example.
@@ -103,7 +109,7 @@ def fit(
         >>> from bayesinv import GaussianProcess, InvarianceModel
         >>> from bayesinv.datasets import digits
         >>> train = digits(rotation=0.8, num_train=60, seed=0).train
-        >>> model = InvarianceModel(GaussianProcess(num_inducing=20), "rotation", num_orbit_samples=8)
+        >>> model = InvarianceModel(GaussianProcess(num_features=128), "rotation", num_orbit_samples=8)
         >>> posterior = fit(model, train, seed=0, num_draws=50)
         >>> posterior.sample(3).shape
         torch.Size([3, 1])
@@ -112,9 +118,10 @@ def fit(
     method = _method(inference)
     _check_counts(max_steps=MAX_STEPS if max_steps is None else max_steps, num_chains=num_chains, num_warmup=num_warmup)
     _check_counts(least=5, num_draws=num_draws)
-    for name, value in {"learning_rate": learning_rate, "tolerance": tolerance}.items():
-        if not value > 0:
-            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}")
+    if hyperparameters not in HYPERPARAMETERS:
+        raise ValueError(f"hyperparameters: expected one of {list(HYPERPARAMETERS)}, got {hyperparameters!r}")
     with seeded(seed):  # refuses what is no seed before anything is computed
         seed = int(seed)
     if callable(callbacks):
@@ -145,46 +152,35 @@ def fit(
     if training is not None:
         raise ValueError(
             f"training: the {model.evidence_name} evidence takes all data at once and has no minibatches; "
-            "use max_steps and learning_rate, or an evidence that takes minibatches"
+            "use max_steps, or an evidence that takes minibatches"
         )
     max_steps = MAX_STEPS if max_steps is None else max_steps
     checked: Data = as_data(data, model.likelihood, model.transform, with_groups=model.groups is not None)
     if model.groups is not None and not isinstance(data, Data):
         checked = _with_groups(model, checked)
-    schedule = Schedule(max_steps, learning_rate, tolerance)
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
     checked = checked.to(place)
-    failure: NonFiniteError | None = None
     with seeded(seed), local_parameters():
         fitted.initialise(checked, seed)
         warn_of_usual_mistakes(fitted, checked, stacklevel=3)
-        if not fitted.active:
-            trace, failure = fit_hyperparameters(fitted, checked, schedule, progress, callbacks)
-            facts = _point_mass(fitted, checked, trace)
-        else:
-            q, name, trace, failure = fit_guide(fitted, checked, guide, schedule, progress, callbacks)
-            chains: Chains | None = None
-            if method == "nuts" and failure is None:
-                try:
-                    chains = run_nuts(fitted, q, checked, num_chains, num_draws, num_warmup, num_draws, progress)
-                except NumericalError as error:
-                    failure = NonFiniteError(f"NUTS: {error}; the variational posterior is kept", step=0)
-            if chains is None:
-                facts = _weighted_draws(importance_sample(fitted, q, checked, num_draws), name, trace)
-            else:
-                facts = _chain_draws(chains, trace, num_warmup)
+        facts, failure = _fit_collapsed(
+            fitted,
+            checked,
+            method,
+            guide,
+            Settings(seed, max_steps, hyperparameters, learning_rate, num_draws, num_chains, num_warmup),
+            progress,
+            callbacks,
+        )
     if failure is not None:
         facts["warnings"] = (*facts["warnings"], str(failure))
     settings = {
         "device": str(place),
         "max_steps": max_steps,
         "learning_rate": learning_rate,
-        "tolerance": tolerance,
         "num_train": len(checked),
-        "num_warmup": num_warmup if facts["inference"] == "nuts" else None,
-        # Kernel, noise and the start of the chains come from a variational fit.
-        "guide": name if facts["inference"] == "nuts" else None,
+        **facts.pop("settings"),
     }
     result = InferenceResult(**facts, seconds=time.perf_counter() - began, seed=seed, settings=settings)
     posterior = InvariancePosterior(fitted, checked, result)
@@ -192,6 +188,82 @@ def fit(
         failure.posterior = posterior
         raise failure
     return warn_serious(posterior)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a fit of a collapsed evidence was asked for; see ``fit``."""
+
+    seed: int
+    max_steps: int
+    hyperparameters: str
+    learning_rate: float
+    num_draws: int
+    num_chains: int
+    num_warmup: int
+
+
+def _fit_collapsed(
+    model: InvarianceModel,
+    data: Data,
+    method: str | PointMethod,
+    guide: str | GuideFactory,
+    asked: Settings,
+    progress: bool,
+    callbacks: Sequence[Callback],
+) -> tuple[dict[str, Any], NonFiniteError | None]:
+    """The facts of a fit on all data at once, and what ended it early."""
+    target = Target(model, data)
+    modes = climb(target, asked.max_steps, progress, callbacks)
+    latent = asked.hyperparameters == "latent" and target.num_hyper > 0
+    facts = _mode_facts(target, modes)
+    facts["settings"]["hyperparameters"] = asked.hyperparameters
+    if not model.active:
+        return facts | _point_mass(model, data), None
+    if isinstance(guide, str) and guide in MIXTURES:
+        found = approximate(target, modes, asked.num_draws, latent, guide == "mean_field", asked.seed, progress)
+        weighed = weigh(found.extents, found.log_weights)
+        facts |= _weighted_draws(weighed, guide)
+        facts |= {"hyperparameters": found.hyperparameters, "density": found.density}
+        failure = None
+    else:
+        q, name, failure = train_guide(target, modes, guide, asked.learning_rate, progress, callbacks)
+        weighed = importance_sample(model, q, data, asked.num_draws)
+        facts |= _weighted_draws(weighed, name)
+        latent = False
+        facts["settings"]["hyperparameters"] = "optimised"
+    if method == "nuts" and failure is None:
+        try:
+            chains = run_nuts(target, modes[0].theta, facts, latent, asked.num_chains, asked.num_draws, asked.num_warmup, progress)
+        except NumericalError as error:
+            failure = NonFiniteError(f"NUTS: {error}; the variational posterior is kept", step=0)
+        else:
+            facts["settings"] |= {"num_warmup": asked.num_warmup, "guide": facts["guide"]}
+            facts |= _chain_draws(chains, asked.num_warmup)
+    return facts, failure
+
+
+def _mode_facts(target: Target, modes: Sequence[Mode]) -> dict[str, Any]:
+    """Trace and convergence of the climb, and every mode, as JSON holds it."""
+    best = modes[0]
+    described = [
+        {
+            "start": mode.start,
+            "log_joint": mode.value,
+            "extents": target.extents(mode.theta[: target.num_extents]).tolist(),
+            "evaluations": mode.evaluations,
+            "decrement": mode.decrement,
+            "merged": mode.merged,
+        }
+        for mode in modes
+    ]
+    return {
+        "trace": best.trace,
+        "num_steps": sum(mode.evaluations for mode in modes),
+        "converged": best.converged and not best.ended,
+        "warnings": (),
+        "settings": {"modes": described},
+    }
 
 
 def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
@@ -290,7 +362,7 @@ def _check_counts(least: int = 1, **counts: int) -> None:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {count!r}")
 
 
-def _point_mass(model: InvarianceModel, data: Data, trace: Trace) -> dict[str, Any]:
+def _point_mass(model: InvarianceModel, data: Data) -> dict[str, Any]:
     """The facts of a fit whose extents are all fixed."""
     eta = torch.tensor([model.extents.fixed[name] for name in model.symmetries], dtype=torch.float64)
     with torch.no_grad():
@@ -301,14 +373,10 @@ def _point_mass(model: InvarianceModel, data: Data, trace: Trace) -> dict[str, A
         "extents": eta[None, None],
         "log_evidence": value,
         "log_evidence_se": 0.0,
-        "trace": trace.objective,
-        "num_steps": len(trace.objective),
-        "converged": trace.converged,
-        "warnings": (),
     }
 
 
-def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str, Any]:
+def _weighted_draws(drawn: WeightedDraws, guide: str) -> dict[str, Any]:
     """The facts of a variational fit."""
     notes: tuple[str, ...] = ()
     if drawn.num_failed:
@@ -321,28 +389,27 @@ def _weighted_draws(drawn: WeightedDraws, guide: str, trace: Trace) -> dict[str,
         "pareto_k": drawn.pareto_k,
         "log_evidence": drawn.log_evidence,
         "log_evidence_se": drawn.log_evidence_se,
-        "trace": trace.objective,
-        "num_steps": len(trace.objective),
-        "converged": trace.converged,
         "warnings": notes,
     }
 
 
-def _chain_draws(chains: Chains, trace: Trace, num_warmup: int) -> dict[str, Any]:
-    """The facts of a NUTS run. The trace is that of the VI fit before it."""
-    worst = chains.worst_rhat
+def _chain_draws(chains: Chains, num_warmup: int) -> dict[str, Any]:
+    """The facts of a NUTS run, in place of those of the variational fit that it started from."""
     notes: tuple[str, ...] = ()
-    if chains.evidence.pareto_k > LARGEST_PARETO_K:
-        notes = (f"log_evidence is rough: its own weights have Pareto k̂ = {chains.evidence.pareto_k:.2f}",)
+    k, num = chains.evidence.pareto_k, len(chains.evidence.log_weights)
+    if not weights_are_good(k, num):
+        notes = (f"log_evidence is rough: its own weights have Pareto k̂ = {k:.2f}, above {pareto_limit(num):.2f}",)
     return {
         "inference": "nuts",
         "guide": None,
         "extents": chains.extents,
+        "hyperparameters": chains.hyperparameters,
+        "log_weights": None,
+        "pareto_k": None,
         "log_evidence": chains.evidence.log_evidence,
         "log_evidence_se": chains.evidence.log_evidence_se,
-        "trace": trace.objective,
         "num_steps": num_warmup + chains.extents.shape[1],
-        "converged": worst <= LARGEST_RHAT,
+        "converged": chains.worst_rhat <= LARGEST_RHAT,
         "rhat": chains.rhat,
         "ess": chains.ess,
         "warnings": notes,

@@ -1,4 +1,4 @@
-"""The optimisation loop: schedule, plateau stop, callbacks, and a good state to fall back on."""
+"""A loop of Adam for guides: schedule, callbacks, a good state to fall back on; and whether an objective still rises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tqdm.auto import tqdm
 
 from bayesinv.errors import NonFiniteError, NumericalError
 
-WINDOW = 40  # steps whose mean objective is compared with that of the window before
+# Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps is
+# one of 0.45 in 90, three standard errors of the difference of two means of 90.
+WINDOW = 90
+SIGNIFICANT = 2.0  # standard errors of that difference: a flat objective is called rising one time in 44
 # The final descent of the learning rate, which settles q's covariance: this share of max_steps, and no more than that.
 COOLDOWN_SHARE, LONGEST_COOLDOWN = 0.3, 120
 FINAL_RATE = 0.05  # of the learning rate, at the last step
@@ -45,7 +48,7 @@ Callback = Callable[[Step], object]
 
 @dataclass(frozen=True)
 class Trace:
-    """The objective at every step, and whether the plateau rule ended the run."""
+    """The objective at every step, and whether the run ended as it should."""
 
     objective: tuple[float, ...]
     converged: bool
@@ -56,24 +59,20 @@ def maximise(
     groups: Sequence[dict[str, object]],
     modules: Iterable[nn.Module],
     max_steps: int,
-    tolerance: float,
     current_extents: Callable[[], Mapping[str, float]],
     describe: Callable[[Mapping[str, float]], str],
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Trace:
-    """Maximise a stochastic objective with Adam: constant rate until it stops rising, then a cooldown.
+    """Maximise a stochastic objective with Adam: a constant rate, then a cooldown over the last steps.
 
-    The rate stays constant until the mean over a window rises by less than ``tolerance`` times the
-    objective's spread, or until the steps left are those of the cooldown; then it falls linearly. A
-    callback that returns True ends the run.
+    A callback that returns True ends the run.
 
     Args:
         objective: one estimate, differentiable.
         groups: Adam parameter groups with "params" and "lr".
         modules: hold the parameters; their last finite state is restored when something fails.
-        max_steps: the most steps.
-        tolerance: see above.
+        max_steps: how many steps.
         current_extents: medians, for callbacks and the bar.
         describe: extents in words, for the bar.
         progress: show a bar.
@@ -89,12 +88,10 @@ def maximise(
     good: list[dict[str, Tensor]] | None = None
     values: list[float] = []
     cooldown = max(1, min(LONGEST_COOLDOWN, round(COOLDOWN_SHARE * max_steps)))
-    end, converged = max_steps, False
     began = time.perf_counter()
     with tqdm(total=max_steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
-        step = 0
-        while step < end:
-            rate = _rate(step, end, cooldown)
+        for step in range(1, max_steps + 1):
+            rate = _rate(step - 1, max_steps, cooldown)
             for group, full in zip(optimiser.param_groups, base, strict=True):
                 group["lr"] = full * rate
             optimiser.zero_grad(set_to_none=True)
@@ -111,22 +108,18 @@ def maximise(
                         module.load_state_dict(state)
                 kept = "the state of the step before is kept" if good is not None else "there is no earlier state"
                 first_line = str(error).splitlines()[0]
-                raise NonFiniteError(f"step {step + 1}: {first_line}; {kept}", step=step + 1) from error
+                raise NonFiniteError(f"step {step}: {first_line}; {kept}", step=step) from error
             good = [copy.deepcopy(module.state_dict()) for module in modules]
             (-value).backward()
             optimiser.step()
             values.append(number)
-            step += 1
-            if step < end - cooldown and _is_flat(values, tolerance):
-                end, converged = step + cooldown, True
-                bar.total = end
             if progress or callbacks:
                 info = Step(step, max_steps, number, current_extents(), time.perf_counter() - began)
                 bar.set_postfix_str(describe(info.extents), refresh=False)
                 bar.update()
                 if any([callback(info) is True for callback in callbacks]):
                     break
-    return Trace(tuple(values), converged)
+    return Trace(tuple(values), len(values) == max_steps)
 
 
 def _rate(step: int, end: int, cooldown: int) -> float:
@@ -135,10 +128,15 @@ def _rate(step: int, end: int, cooldown: int) -> float:
     return min(1.0, FINAL_RATE + (1.0 - FINAL_RATE) * left)
 
 
-def _is_flat(values: Sequence[float], tolerance: float) -> bool:
-    """Whether the last window's mean is no higher than the one before, up to tolerance · spread."""
-    if len(values) < 3 * WINDOW or len(values) % 10:
-        return False
+def still_rising(values: Sequence[float]) -> bool | None:
+    """Whether the mean of the last window lies significantly above that of the window before; None if it is too short.
+
+    Example:
+        >>> still_rising([0.01 * i for i in range(200)]), still_rising([0.0, 1.0] * 100), still_rising([1.0])
+        (True, False, None)
+    """
+    if len(values) < 2 * WINDOW:
+        return None
     before, last = np.asarray(values[-2 * WINDOW : -WINDOW]), np.asarray(values[-WINDOW:])
-    spread = math.sqrt(0.5 * (before.var() + last.var()))
-    return float(last.mean() - before.mean()) < tolerance * max(spread, 1e-9)
+    error = math.sqrt((before.var(ddof=1) + last.var(ddof=1)) / WINDOW)
+    return bool(last.mean() - before.mean() > SIGNIFICANT * max(error, 1e-12))

@@ -18,7 +18,7 @@ from bayesinv.errors import NonFiniteError, NotConvergedWarning
 from bayesinv.extents import Outward
 from bayesinv.inference.guides import GuideFactory
 from bayesinv.inference.importance import draw_extents
-from bayesinv.inference.loop import Callback, Trace
+from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
 from bayesinv.inference.result import InferenceResult
@@ -129,11 +129,19 @@ def fit_minibatches(
         )
         notes = (*notes, text)
         warnings.warn(text, NotConvergedWarning, stacklevel=3)  # the line that called fit
+    rising = point is None and bool(fitted.active) and still_rising(trace.objective) is True
+    if rising and failure is None:
+        text = (
+            f"the objective of the extents was still rising over their last {2 * WINDOW} steps: raise epochs, or "
+            "max_steps where it is given"
+        )
+        notes = (*notes, text)
+        warnings.warn(text, NotConvergedWarning, stacklevel=3)
     result = InferenceResult(
         **facts,
         trace=trace.objective,
         num_steps=num_steps,
-        converged=failure is None and not short,
+        converged=failure is None and not short and not rising,
         seconds=time.perf_counter() - began,
         seed=seed,
         settings=settings,

@@ -1,4 +1,9 @@
-"""Variational inference over the extents, with the hyperparameters learned alongside."""
+"""The posterior over extents of a deterministic evidence: modes first, then q around them.
+
+Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The built-in
+guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`); "flow" and a
+user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters held.
+"""
 
 from __future__ import annotations
 
@@ -8,154 +13,158 @@ from typing import Any
 
 import pyro
 import torch
+from jaxtyping import Float
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError
-from bayesinv.extents import Outward
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
+from bayesinv.inference.modes import Mode, find_modes
+from bayesinv.inference.target import Target
+from bayesinv.mixture import Adapted, Mixture, adapt, around_modes
 from bayesinv.model import InvarianceModel
-from bayesinv.spike_and_slab import SpikeAndSlab
 
-# Extents start at this quantile of their prior, near the inside: the evidence is smooth there, and a first step from
-# a large orbit, where all inputs look alike, has no slope to follow.
-START_QUANTILE = 0.1
+MIXTURES = ("full_rank", "mean_field")
+GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
+FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
+class Approximation:
+    """q around the modes.
 
     Attributes:
-        max_steps: the most steps.
-        learning_rate: Adam's, for the guide; hyperparameters move at twice and inducing inputs at 0.4 of it.
-        tolerance: of the plateau rule, in units of the objective's spread.
+        extents: draws η_j of q, (J, K).
+        log_weights: raw, log p(D, θ_j) - log q(θ_j), (J,).
+        hyperparameters: u_j, (J, P), where they are latent.
+        density: q(z), over the latent extents alone.
     """
 
-    max_steps: int = 1000
-    learning_rate: float = 0.05
-    tolerance: float = 0.02
+    extents: Float[Tensor, "J K"]
+    log_weights: Float[Tensor, " J"]
+    hyperparameters: Float[Tensor, "J P"] | None
+    density: Mixture
 
 
-def start_values(model: InvarianceModel) -> dict[str, Tensor]:
-    """Starting extents by site name.
-
-    A prior that pushes outwards has its quantiles at the far end, and no likelihood speaks there: its extents start
-    where those of a flat prior would. One with a spike at zero says itself where to start.
-    """
-    start = model.extents.prior_quantile(START_QUANTILE)
-    for k, name in enumerate(model.symmetries):
-        prior = model.extents.priors.get(name)
-        if isinstance(prior, SpikeAndSlab):
-            start[k] = prior.start(START_QUANTILE)
-        elif isinstance(prior, Outward):
-            start[k] = START_QUANTILE * prior.high
-    return {site: start[where] for site, where in model.extents.sites.items()}
-
-
-def hyperparameter_groups(model: InvarianceModel, rate: float) -> list[dict[str, object]]:
-    """Adam groups: scales move ahead of the extents, inducing inputs behind.
-
-    Extents that run ahead of the kernel settle where the starting kernel wants them: at a rate of 0.1 with slower
-    scales, one of 23 simulated sets with a true rotation of 60° ended in a second, lower mode at 108°.
-    """
-    inducing = [model.backbone.inducing] if model.backbone.inducing.requires_grad else []
-    others = [p for p in model.parameters() if p.requires_grad and p is not model.backbone.inducing]
-    groups: list[dict[str, object]] = [{"params": others, "lr": 2.0 * rate}] if others else []
-    return [*groups, {"params": inducing, "lr": 0.4 * rate}] if inducing else groups
-
-
-def fit_hyperparameters(
-    model: InvarianceModel, data: Data, schedule: Schedule, progress: bool, callbacks: Sequence[Callback]
-) -> tuple[Trace, NonFiniteError | None]:
-    """Maximise log p(D | η) + log hyperprior with every extent fixed; returns and raises as `fit_guide`."""
-    eta = torch.tensor([model.extents.fixed[name] for name in model.symmetries], dtype=torch.float64)
-    fixed = dict(model.extents.fixed)
-    groups = hyperparameter_groups(model, schedule.learning_rate)
-
-    def objective() -> Tensor:
-        return model.log_evidence(eta, data) + model.log_hyperprior()
-
-    if not groups:
-        return Trace((float(objective()),), True), None
-    try:
-        trace = maximise(
-            objective,
-            groups,
-            [model],
-            schedule.max_steps,
-            schedule.tolerance,
-            current_extents=lambda: fixed,
-            describe=lambda extents: "extents fixed",
-            progress=progress,
-            callbacks=callbacks,
-        )
-    except NonFiniteError as error:
-        if error.step <= 1:
-            raise
-        return Trace((), False), error
-    return trace, None
-
-
-def fit_guide(
-    model: InvarianceModel,
-    data: Data,
-    guide: str | GuideFactory,
-    schedule: Schedule,
-    progress: bool = False,
-    callbacks: Sequence[Callback] = (),
-) -> tuple[Any, str, Trace, NonFiniteError | None]:
-    """Maximise the ELBO over guide and hyperparameters.
-
-    Returns:
-        The guide, its name, the trace, and the error that ended the run early, if one did; the model and
-        the guide then hold the last good state.
+def climb(
+    target: Target, max_evaluations: int, progress: bool = False, callbacks: Sequence[Callback] = ()
+) -> list[Mode]:
+    """The modes, best first, with the model's hyperparameters at the best one.
 
     Raises:
-        NonFiniteError: the very first step failed, so that there is no good state.
+        NonFiniteError: the evidence could not be computed at the start.
     """
-    q, name = make_guide(guide, model, start_values(model))
-    try:
-        trace = _maximise_elbo(
-            model,
-            q,
-            data,
-            hyperparameter_groups(model, schedule.learning_rate),
-            schedule,
-            progress,
-            callbacks,
-        )
-    except NonFiniteError as error:
-        if error.step <= 1:
-            raise
-        return q, name, Trace((), False), error
-    if name != "flow":
-        return q, name, trace, None
-    # The flow refines q around the fitted normal with the hyperparameters held: they are at their optimum, and a
-    # flow that moves them would trade fit for shape.
+    with tqdm(disable=not progress, unit="evaluation", dynamic_ncols=True) as bar:
+
+        def show(extents: Mapping[str, float]) -> None:
+            bar.set_postfix_str(describe_extents(target.model, extents), refresh=False)
+            bar.update()
+
+        modes = find_modes(target, max_evaluations, callbacks=callbacks, describe=show if progress else None)
+    target.move(modes[0].theta)
+    return modes
+
+
+def approximate(
+    target: Target,
+    modes: Sequence[Mode],
+    num_draws: int,
+    latent: bool,
+    diagonal: bool,
+    seed: int,
+    progress: bool = False,
+) -> Approximation:
+    """Draws and weights of a mixture around the modes.
+
+    Args:
+        target: the log density.
+        modes: of it, best first.
+        num_draws: J.
+        latent: whether hyperparameters are drawn too, or held at the best mode.
+        diagonal: whether covariances are left out.
+        seed: of the draws.
+        progress: show a bar.
+
+    Raises:
+        NumericalError: the evidence could not be computed at any draw.
+    """
+    A = target.num_extents
+    d = A + target.num_hyper if latent else A
+    kept = [mode for mode in modes if not mode.merged]
+    start = around_modes(
+        torch.stack([mode.theta[:d] for mode in kept]),
+        torch.stack([mode.precision[:d, :d] for mode in kept]),
+        torch.tensor([mode.log_mass for mode in kept], dtype=torch.float64),
+        diagonal,
+    )
+    rest = modes[0].theta[d:]
+
+    def log_density(theta: Float[Tensor, " d"]) -> float:
+        return target(torch.cat([theta, rest]), hyperpriors=latent)
+
+    with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
+        found: Adapted = adapt(start, log_density, num_draws, seed, diagonal, lambda: bar.update() and None)
+    hyper = found.theta[:, A:] if latent and target.num_hyper else None
+    if hyper is not None:
+        w = (found.log_weights - found.log_weights.logsumexp(0)).exp()
+        centre = torch.cat([modes[0].theta[:A], w @ hyper, modes[0].theta[d:]])
+        target.move(centre)
+    else:
+        target.move(modes[0].theta)
+    return Approximation(
+        target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A))
+    )
+
+
+def train_guide(
+    target: Target,
+    modes: Sequence[Mode],
+    guide: str | GuideFactory,
+    learning_rate: float,
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Any, str, NonFiniteError | None]:
+    """A Pyro guide on the ELBO, from the best mode, with the hyperparameters held there.
+
+    Returns:
+        The guide, its name, and the error that ended the run early, if one did.
+
+    Raises:
+        NonFiniteError: the very first step failed.
+    """
+    model, data = target.model, target.data
+    eta = target.extents(modes[0].theta[: target.num_extents])
+    q, name = make_guide(guide, model, {site: eta[where] for site, where in model.extents.sites.items()})
     frozen = [p for p in model.parameters() if p.requires_grad]
     for p in frozen:
         p.requires_grad_(False)
+    failure: NonFiniteError | None = None
     try:
-        flow = flow_around(q, model)
-        polish = Schedule(max(1, schedule.max_steps // 2), 0.2 * schedule.learning_rate, schedule.tolerance)
-        refined = _maximise_elbo(model, flow, data, [], polish, progress, callbacks)
+        _maximise_elbo(model, q, data, GUIDE_STEPS, learning_rate, progress, callbacks)
+        if name == "flow":
+            flow = flow_around(q, model)
+            _maximise_elbo(model, flow, data, GUIDE_STEPS, FLOW_SHARE * learning_rate, progress, callbacks)
+            q = flow
     except NonFiniteError as error:
-        return q, "full_rank", trace, error
+        if error.step <= 1:
+            raise
+        failure = error
+        name = "full_rank" if name == "flow" else name
     finally:
         for p in frozen:
             p.requires_grad_(True)
-    return flow, name, Trace(trace.objective + refined.objective, trace.converged), None
+    return q, name, failure
 
 
 def _maximise_elbo(
     model: InvarianceModel,
     guide: Any,
     data: Data,
-    model_groups: list[dict[str, object]],
-    schedule: Schedule,
+    num_steps: int,
+    rate: float,
     progress: bool,
     callbacks: Sequence[Callback],
 ) -> Trace:
@@ -165,10 +174,9 @@ def _maximise_elbo(
             guide(data)  # creates the guide's parameters, which the optimiser has to see
     except NumericalError as error:
         raise NonFiniteError(f"step 1: {error}; there is no earlier state", step=1) from error
-    guide_parameters = list(guide.parameters())
-    groups = list(model_groups)
-    if guide_parameters:
-        groups.append({"params": guide_parameters, "lr": schedule.learning_rate})
+    parameters = list(guide.parameters())
+    if not parameters:  # a guide that is a fixed distribution has nothing to learn
+        return Trace((), True)
 
     def current_extents() -> Mapping[str, float]:
         with torch.no_grad():
@@ -177,10 +185,9 @@ def _maximise_elbo(
 
     return maximise(
         lambda: -elbo(data),
-        groups,
-        [model] + ([guide] if isinstance(guide, nn.Module) else []),
-        schedule.max_steps,
-        schedule.tolerance,
+        [{"params": parameters, "lr": rate}],
+        [guide] if isinstance(guide, nn.Module) else [],
+        num_steps,
         current_extents=current_extents,
         describe=lambda extents: describe_extents(model, extents),
         progress=progress,

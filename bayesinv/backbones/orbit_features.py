@@ -1,0 +1,67 @@
+"""Orbit means of random Fourier features, with a hand-written gradient.
+
+Autograd would keep five arrays of the size of the projected orbit; this keeps two and makes one pass over them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _FourierMean(torch.autograd.Function):
+    """out[i] = Σ_s w_s [cos Wᵀx_si ; sin Wᵀx_si]."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, frequencies: Tensor, weights: Tensor) -> Tensor:
+        S, n, D = points.shape
+        projected = points.reshape(S * n, D) @ frequencies  # (S·n, R)
+        cos, sin = projected.cos(), projected.sin_()
+        ctx.save_for_backward(points, frequencies, weights, cos, sin)
+        means = [torch.mv(part.view(S, -1).T, weights).view(n, -1) for part in (cos, sin)]
+        return torch.cat(means, -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        points, frequencies, weights, cos, sin = ctx.saved_tensors
+        S, n, D = points.shape
+        R = frequencies.shape[1]
+        d_cos, d_sin = grad[:, :R], grad[:, R:]
+        cos, sin = cos.view(S, n, R), sin.view(S, n, R)
+        d_weights = None
+        if ctx.needs_input_grad[2]:
+            d_weights = torch.einsum("snr,nr->s", cos, d_cos) + torch.einsum("snr,nr->s", sin, d_sin)
+        d_projected = torch.addcmul(cos * d_sin, sin, d_cos, value=-1.0).mul_(weights[:, None, None]).view(S * n, R)
+        d_points = (d_projected @ frequencies.T).view(S, n, D) if ctx.needs_input_grad[0] else None
+        d_frequencies = points.reshape(S * n, D).T @ d_projected if ctx.needs_input_grad[1] else None
+        return d_points, d_frequencies, d_weights
+
+
+def fourier_mean(
+    points: Float[Tensor, "S n D"],
+    frequencies: Float[Tensor, "D R"],
+    weights: Float[Tensor, " S"] | None = None,
+) -> Float[Tensor, "n twice_R"]:
+    """φ̄(x_i) = Σ_s w_s [cos ω_rᵀx_si ; sin ω_rᵀx_si], w_s = 1/S without weights.
+
+    Args:
+        points: the orbits, (S, n, D).
+        frequencies: ω as columns, (D, R), in the dtype of the points.
+        weights: of the copies, summing to one.
+
+    Returns:
+        (n, 2R): cosines, then sines; differentiable once in all arguments.
+
+    Example:
+        >>> fourier_mean(torch.zeros(3, 2, 4), torch.ones(4, 5)).shape
+        torch.Size([2, 10])
+    """
+    if weights is None:
+        weights = points.new_full((len(points),), 1.0 / len(points))
+    out: Tensor = _FourierMean.apply(points, frequencies, weights.to(points))
+    return out

@@ -1,0 +1,241 @@
+"""The modes of a deterministic log density, by L-BFGS from several starts, with their curvature."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize
+from torch import Tensor
+
+from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.inference.loop import Callback, Step
+from bayesinv.inference.target import Target
+
+# Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where all
+# inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
+STARTS = (0.1, 0.5)
+MEMORY = 20  # pairs that L-BFGS keeps
+# Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
+# curvature, below.
+GRADIENT = 0.05
+# The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
+LARGEST_DECREMENT = 0.1
+POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
+# Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ. Float32
+# orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
+STEP, SHORTEST, LONGEST = 0.5, 0.02, 0.3
+LEAST_CURVATURE = 0.1  # nats per squared unit of θ: a posterior is not three times as wide as its prior
+# Within so many standard deviations of a mode and this close to its quadratic, another start is on its way to the same.
+SAME_MODE, SAME_VALUE = 1.0, 0.5
+UNLIKELY = 1e10  # what an optimiser is told where the density cannot be computed
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A maximum of the log density.
+
+    Attributes:
+        theta: where, all of θ.
+        value: the log density there, nats.
+        precision: minus the second derivatives in extents and hyperparameters, (d, d), at least ``LEAST_CURVATURE``.
+        decrement: √(gᵀH⁻¹g), the distance that a Newton step would go, in posterior standard deviations.
+        evaluations: of value and gradient that led here, curvature included.
+        trace: the log density at each evaluation of the optimiser.
+        start: the prior quantile that it was found from.
+        merged: whether the run was ended because it had reached the neighbourhood of an earlier mode.
+        ended: whether a callback or the limit of evaluations ended it.
+    """
+
+    theta: Float[Tensor, " size"]
+    value: float
+    precision: Float[Tensor, "d d"]
+    decrement: float
+    evaluations: int
+    trace: tuple[float, ...]
+    start: float
+    merged: bool = False
+    ended: bool = False
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient says that this is a mode."""
+        return self.decrement <= LARGEST_DECREMENT
+
+    @property
+    def log_mass(self) -> float:
+        """Laplace's approximation of the log mass under this mode."""
+        d = len(self.precision)
+        return self.value + 0.5 * d * math.log(2.0 * math.pi) - 0.5 * float(torch.logdet(self.precision))
+
+
+class _Stop(Exception):
+    """Ends a run of the optimiser."""
+
+
+def find_modes(
+    target: Target,
+    max_evaluations: int,
+    starts: Sequence[float] = STARTS,
+    callbacks: Sequence[Callback] = (),
+    describe: Callable[[Mapping[str, float]], None] | None = None,
+) -> list[Mode]:
+    """Modes by L-BFGS from several starts, best first; starts that ran into an earlier mode are marked ``merged``.
+
+    Args:
+        target: the log density.
+        max_evaluations: of value and gradient, for each start.
+        starts: prior quantiles of the extents.
+        callbacks: called after each evaluation; True ends the search.
+        describe: told the current extents after each evaluation, for a progress bar.
+
+    Raises:
+        NonFiniteError: the density could not be computed at the very first start.
+
+    Reference:
+        D. C. Liu, J. Nocedal (1989). On the limited memory BFGS method for large scale optimization. Math. Prog. 45.
+    """
+    modes: list[Mode] = []
+    began = time.perf_counter()
+    origin = target.start(starts[0])
+    for number, quantile in enumerate(starts if target.num_extents else starts[:1]):
+        theta = origin.clone()
+        theta[: target.num_extents] = target.start(quantile)[: target.num_extents]
+        known = [mode for mode in modes if not mode.merged]
+        try:
+            mode = _climb(target, theta, quantile, max_evaluations, known, callbacks, describe, began)
+        except NumericalError as error:
+            if number == 0:
+                text = f"step 1: {str(error).splitlines()[0]}; there is no earlier state"
+                raise NonFiniteError(text, step=1) from error
+            continue  # other starts are a check, and the first has an answer
+        modes.append(mode)
+        if mode.ended:
+            break
+    return sorted(modes, key=lambda mode: (mode.merged, -mode.value))
+
+
+def _climb(
+    target: Target,
+    theta: Tensor,
+    start: float,
+    max_evaluations: int,
+    known: Sequence[Mode],
+    callbacks: Sequence[Callback],
+    describe: Callable[[Mapping[str, float]], None] | None,
+    began: float,
+) -> Mode:
+    trace: list[float] = []
+    best: tuple[float, Tensor, Tensor] | None = None
+    merged = ended = False
+
+    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best, merged, ended
+        at = torch.from_numpy(point.copy())
+        try:
+            value, gradient = target.with_gradient(at)
+        except (NumericalError, torch.linalg.LinAlgError):
+            if best is None:
+                raise
+            return UNLIKELY, np.zeros_like(point)
+        if best is None or value > best[0]:
+            best = (value, at, gradient)
+        trace.append(value)
+        eta = target.extents(at[: target.num_extents]).detach().tolist()
+        named = dict(zip(target.model.symmetries, eta, strict=True))
+        if describe is not None:
+            describe(named)
+        step = Step(len(trace), max_evaluations, value, named, time.perf_counter() - began)
+        if any([callback(step) is True for callback in callbacks]) or len(trace) >= max_evaluations:
+            ended = True
+            raise _Stop
+        if any(_is_near(at, value, mode, target) for mode in known):
+            merged = True
+            raise _Stop
+        return -value, -gradient.numpy()
+
+    inverse = None
+    try:
+        options = {"maxiter": 10 * max_evaluations, "maxfun": 10 * max_evaluations, "maxcor": MEMORY, "gtol": GRADIENT, "ftol": 0.0}
+        found = minimize(objective, theta.numpy(), jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
+        inverse = found.hess_inv
+    except _Stop:
+        pass
+    if best is None:
+        raise NumericalError("the log evidence could not be computed at the start")
+    value, at, gradient = best
+    d = target.num_extents + target.num_hyper
+    if merged or d == 0:
+        rest = float(gradient.norm()) if d == 0 and len(gradient) else 0.0
+        return Mode(at, value, torch.eye(d, dtype=torch.float64), rest, len(trace), tuple(trace), start, merged, ended)
+    widths = np.full(d, LONGEST)
+    if inverse is not None:
+        probes = np.eye(len(at))[:d]
+        widths = np.sqrt(np.maximum([probe @ inverse.matvec(probe) for probe in probes], 0.0))
+    mode = None
+    for _ in range(1 + POLISHING_STEPS):
+        precision = _curvature(target, at, gradient, widths, d)
+        step = torch.linalg.solve(precision, gradient[:d])
+        decrement = math.sqrt(max(float(gradient[:d] @ step), 0.0))
+        mode = Mode(at, value, precision, decrement, len(trace) + d, tuple(trace), start, merged, ended)
+        if mode.converged or ended:
+            break
+        better = _newton(target, at, value, step)
+        if better is None:
+            break
+        at, value, gradient = better
+        trace.append(value)
+        widths = precision.diagonal().rsqrt().numpy()
+    if mode is None:  # the loop runs at least once
+        raise NumericalError("no mode")
+    return mode
+
+
+def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[float, ...] | None:
+    """One damped Newton step in extents and hyperparameters; None if nothing along it is higher."""
+    for share in (1.0, 0.3, 0.1):
+        point = at.clone()
+        point[: len(step)] += share * step
+        low, high = (torch.tensor([b[i] for b in target.bounds[: len(step)]], dtype=torch.float64) for i in (0, 1))
+        point[: len(step)] = point[: len(step)].clamp(low, high)
+        try:
+            reached, gradient = target.with_gradient(point)
+        except (NumericalError, torch.linalg.LinAlgError):
+            continue
+        if reached > value:
+            return point, reached, gradient
+    return None
+
+
+def _curvature(target: Target, at: Tensor, gradient: Tensor, widths: np.ndarray, d: int) -> Float[Tensor, "d d"]:
+    """Minus the second derivatives by forward differences of the gradient, towards the inside, made positive."""
+    rows = []
+    for k in range(d):
+        h = float(np.clip(STEP * widths[k], SHORTEST, LONGEST))
+        h = -h if float(at[k]) > 0 else h
+        point = at.clone()
+        point[k] += h
+        try:
+            rows.append((gradient[:d] - target.with_gradient(point)[1][:d]) / h)
+        except (NumericalError, torch.linalg.LinAlgError):
+            row = torch.zeros(d, dtype=torch.float64)
+            row[k] = 1.0 / max(widths[k], SHORTEST) ** 2
+            rows.append(row)
+    H = torch.stack(rows)
+    values, vectors = torch.linalg.eigh(0.5 * (H + H.T))
+    return (vectors * values.clamp_min(LEAST_CURVATURE)) @ vectors.T
+
+
+def _is_near(theta: Tensor, value: float, mode: Mode, target: Target) -> bool:
+    """Whether θ lies where a mode's quadratic describes the density."""
+    d = len(mode.precision)
+    if mode.merged or d == 0:
+        return False
+    away = theta[:d] - mode.theta[:d]
+    distance = float(away @ mode.precision @ away)
+    return distance < SAME_MODE**2 and abs(value - (mode.value - 0.5 * distance)) < SAME_VALUE

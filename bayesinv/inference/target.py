@@ -1,0 +1,195 @@
+"""log p(D, η, hyperparameters) as a function of one unconstrained vector, for optimisers and samplers.
+
+    θ = (z, u, ζ):   η_k = b_k(z_k) with b_k the bijection onto the support of its prior (Φ for bounded ones, under which a
+    flat prior is N(0, 1)), u the latent coordinates of the hyperparameters, and ζ learned inducing inputs in units of
+    their spread.
+
+The density is the one of the model's own ``forward``; tests hold that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import biject_to
+
+from bayesinv.data import Data
+from bayesinv.errors import NumericalError
+from bayesinv.extents import Outward
+from bayesinv.hyperparameters import assign, vector
+from bayesinv.model import InvarianceModel
+from bayesinv.spike_and_slab import SpikeAndSlab
+
+# Beyond, Φ leaves nothing between an extent and its bound in float64.
+FURTHEST = 6.0
+FURTHEST_HYPER = 12.0  # in u: a factor of e^12 either way
+
+
+class Target:
+    """The log joint density of one model and its data.
+
+    Args:
+        model: initialised; its parameters follow the θ that was evaluated last.
+        data: all of them.
+
+    Attributes:
+        num_extents: A, how many extents are latent.
+        num_hyper: P, numbers that the hyperparameters hold.
+        evaluations: how often the evidence was computed.
+    """
+
+    def __init__(self, model: InvarianceModel, data: Data):
+        self.model, self.data = model, data
+        self.columns = [model.symmetries.index(name) for name in model.active]
+        self.bijections = [biject_to(model.extents.priors[name].support) for name in model.active]
+        self.hyper = model.hyperparameters
+        self.num_extents, self.num_hyper = len(self.columns), sum(h.size for h in self.hyper)
+        learned = getattr(model.backbone, "learn_inducing", False) and model.backbone.inducing.requires_grad
+        self.inducing: Tensor | None = model.backbone.inducing if learned else None
+        if self.inducing is not None:
+            self._origin = self.inducing.detach().clone()
+            spread = self._origin.std()
+            self._spread = float(spread) if bool(spread > 0) else 1.0
+        self._fixed = torch.tensor([model.extents.fixed.get(name, 0.0) for name in model.symmetries], dtype=torch.float64)
+        self.evaluations = 0
+
+    @property
+    def size(self) -> int:
+        """Length of θ."""
+        return self.num_extents + self.num_hyper + (0 if self.inducing is None else self.inducing.numel())
+
+    @property
+    def bounds(self) -> list[tuple[float | None, float | None]]:
+        """A box around θ, far outside of anything that the prior holds likely."""
+        z = [(-FURTHEST, FURTHEST)] * self.num_extents
+        centre = vector(self.hyper).detach().tolist()
+        u = [(c - FURTHEST_HYPER, c + FURTHEST_HYPER) for c in centre]
+        rest = self.size - self.num_extents - self.num_hyper
+        return [*z, *u, *[(None, None)] * rest]
+
+    def start(self, quantile: float) -> Float[Tensor, " size"]:
+        """θ with every extent at a quantile of its prior and everything else where the model is now.
+
+        A prior that pushes outwards has its quantiles at the far end, where no likelihood speaks: its extents start
+        where those of a flat one would. One with a spike at zero says itself where to start.
+        """
+        eta = self.model.extents.prior_quantile(quantile)
+        for k in self.columns:
+            prior = self.model.extents.priors[self.model.symmetries[k]]
+            if isinstance(prior, SpikeAndSlab):
+                eta[k] = prior.start(quantile)
+            elif isinstance(prior, Outward):
+                eta[k] = quantile * prior.high
+        theta = torch.zeros(self.size, dtype=torch.float64)
+        theta[: self.num_extents] = self.to_z(eta)
+        theta[self.num_extents : self.num_extents + self.num_hyper] = vector(self.hyper).detach()
+        return theta
+
+    def to_z(self, eta: Float[Tensor, "*draws K"]) -> Float[Tensor, "*draws A"]:
+        """z of extents, cut to the box."""
+        columns = [b.inv(eta[..., k]) for b, k in zip(self.bijections, self.columns, strict=True)]
+        if not columns:
+            return eta[..., :0]
+        return torch.stack(columns, -1).nan_to_num(nan=0.0, posinf=FURTHEST, neginf=-FURTHEST).clamp(-FURTHEST, FURTHEST)
+
+    def extents(self, z: Float[Tensor, "*draws A"]) -> Float[Tensor, "*draws K"]:
+        """η, fixed ones included."""
+        eta = [self._fixed[k].expand(z.shape[:-1]) for k in range(len(self._fixed))]
+        for i, (b, k) in enumerate(zip(self.bijections, self.columns, strict=True)):
+            eta[k] = b(z[..., i])
+        return torch.stack(eta, -1)
+
+    def log_jacobian(self, z: Float[Tensor, "*draws A"]) -> Float[Tensor, "*draws"]:
+        """log |dη/dz|."""
+        total = z.new_zeros(z.shape[:-1])
+        for i, b in enumerate(self.bijections):
+            total = total + b.log_abs_det_jacobian(z[..., i], b(z[..., i]))
+        return total
+
+    def move(self, theta: Float[Tensor, " size"]) -> None:
+        """Put the model's hyperparameters and inducing inputs where θ says."""
+        A, P = self.num_extents, self.num_hyper
+        assign(self.hyper, theta[A : A + P])
+        if self.inducing is not None:
+            with torch.no_grad():
+                offset = self._spread * theta[A + P :].reshape(self.inducing.shape)
+                self.inducing.copy_(self._origin + offset.to(self._origin))
+
+    def __call__(self, theta: Float[Tensor, " size"], hyperpriors: bool = True) -> float:
+        """log p(D, θ), without gradients.
+
+        Args:
+            theta: where.
+            hyperpriors: whether their priors count; False where hyperparameters are held at learned values.
+
+        Raises:
+            NumericalError: it cannot be computed there.
+        """
+        self.move(theta)
+        with torch.no_grad():
+            value = float(self._log_density(theta[: self.num_extents], hyperpriors))
+        return self._checked(value, theta)
+
+    def with_gradient(self, theta: Float[Tensor, " size"]) -> tuple[float, Float[Tensor, " size"]]:
+        """log p(D, θ) and its gradient.
+
+        Raises:
+            NumericalError: it cannot be computed there.
+        """
+        self.move(theta)
+        z = theta[: self.num_extents].detach().clone().requires_grad_()
+        parameters = [h.parameter for h in self.hyper] + ([] if self.inducing is None else [self.inducing])
+        with torch.enable_grad():
+            value = self._log_density(z, True)
+            wanted = [*([z] if self.num_extents else []), *parameters]
+            found = torch.autograd.grad(value, wanted, allow_unused=True)
+            gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+            of_z = gradients[: 1 if self.num_extents else 0]
+            of_hyper = []
+            for h, gradient in zip(self.hyper, gradients[len(of_z) :], strict=False):
+                (slope,) = torch.autograd.grad(h.u().sum(), h.parameter)
+                of_hyper.append((gradient / slope).reshape(-1).cpu())
+        of_inducing = [] if self.inducing is None else [self._spread * gradients[-1].reshape(-1).double().cpu()]
+        total = torch.cat([*of_z, *of_hyper, *of_inducing]).double()
+        number = self._checked(float(value.detach()), theta)
+        if not bool(torch.isfinite(total).all()):
+            raise NumericalError("the gradient of the log evidence is not finite")
+        return number, total
+
+    def _log_density(self, z: Tensor, hyperpriors: bool) -> Tensor:
+        self.evaluations += 1
+        eta = self.extents(z)
+        value = self.model.log_evidence(eta, self.data)
+        if self.num_extents:
+            value = value + self.model.extents.log_prior(eta) + self.log_jacobian(z)
+        return value + self.model.log_hyperprior() if hyperpriors else value
+
+    def _checked(self, value: float, theta: Tensor) -> float:
+        if not np.isfinite(value):
+            eta = self.extents(theta[: self.num_extents])
+            at = ", ".join(f"{n}={e:.3g}" for n, e in zip(self.model.symmetries, eta.tolist(), strict=True))
+            raise NumericalError(f"the log evidence is {value} at extents {at}")
+        return value
+
+    def differentiable(self, theta: Float[Tensor, " size"]) -> Float[Tensor, ""]:
+        """log p(D, θ) as a node of autograd, for samplers that differentiate on their own."""
+        value: Tensor = _WithGradient.apply(theta, self.with_gradient)
+        return value
+
+
+class _WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, evaluate: Callable[[Tensor], tuple[float, Tensor]]) -> Tensor:
+        value, gradient = evaluate(theta.detach())
+        ctx.save_for_backward(gradient)
+        return theta.new_tensor(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None
