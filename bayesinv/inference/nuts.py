@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,29 +11,43 @@ import torch
 from jaxtyping import Float
 from pyro.infer import MCMC, NUTS
 from pyro.infer.mcmc.util import initialize_model
-from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from bayesinv.data import Data
 from bayesinv.evidence.linear_algebra import cholesky
+from bayesinv.inference.chain_diagnostics import effective_draws, rank_rhat
 from bayesinv.inference.importance import WeightedDraws, draw_extents, weigh
 from bayesinv.model import InvarianceModel
 
 # The proposal for the evidence is a normal fitted to the draws, this much wider, so that its tails cover theirs.
 PROPOSAL_INFLATION = 1.2
 NUM_FRAME_DRAWS = 500  # of the guide, without evaluating the model
+# Doublings of a trajectory, so that a draw costs at most 2⁶ - 1 gradients; in the frame of the guide two or three do.
+MAX_TREE_DEPTH = 6
 
 
 @dataclass(frozen=True)
 class Chains:
-    """Draws (chains, draws, K), R̂ and effective sizes by symmetry (NaN where fixed), and an evidence estimate."""
+    """Draws of several chains, and whether they can be trusted.
+
+    Attributes:
+        extents: (chains, draws, K), internal units.
+        rhat: rank-normalised split R̂ by symmetry; NaN where fixed.
+        ess: the smaller of the bulk and the tail effective sample size by symmetry; NaN where fixed.
+        evidence: draws around those of the chains, weighed, for log p(D).
+        active: which symmetries are latent, (K,).
+        divergences: draws, over all chains, whose trajectory the integrator could not follow.
+        saturated: draws, over all chains, whose trajectory ended at ``MAX_TREE_DEPTH`` doublings.
+    """
 
     extents: Float[Tensor, "chains draws K"]
     rhat: tuple[float, ...]
     ess: tuple[float, ...]
     evidence: WeightedDraws
     active: tuple[bool, ...]
+    divergences: int = 0
+    saturated: int = 0
 
     @property
     def worst_rhat(self) -> float:
@@ -62,41 +77,72 @@ def run_nuts(
         progress: show a bar over all chains.
 
     References:
-        Hoffman & Gelman, 2014, "The No-U-Turn Sampler", arXiv:1111.4246.
+        Hoffman & Gelman, 2014, "The No-U-Turn Sampler", arXiv:1111.4246. Betancourt, 2017, "A conceptual introduction
+        to Hamiltonian Monte Carlo", arXiv:1701.02434 (divergences).
     """
     learned = [p for p in model.parameters() if p.requires_grad]
     for p in learned:  # no gradient to the inducing inputs: a third of the cost of a step
         p.requires_grad_(False)
+    divergences = saturated = 0
     try:
         _, potential, transforms, _ = initialize_model(model, model_args=(data,))
         frame = Frame.around(_unconstrain(model, transforms, draw_extents(model, guide, data, NUM_FRAME_DRAWS)))
         chains = []
         with tqdm(total=num_chains * (num_warmup + num_draws), disable=not progress, unit="draw") as bar:
             for start in frame.whiten(_unconstrain(model, transforms, draw_extents(model, guide, data, num_chains))):
+                counter = _Counter(lambda u: potential(_by_site(model, frame.unwhiten(u["u"]))), bar)
                 mcmc = MCMC(
-                    NUTS(potential_fn=lambda u: potential(_by_site(model, frame.unwhiten(u["u"]))), max_tree_depth=6),
+                    NUTS(potential_fn=counter.potential, max_tree_depth=MAX_TREE_DEPTH),
                     num_samples=num_draws,
                     warmup_steps=num_warmup,
                     initial_params={"u": start},
                     disable_progbar=True,
-                    hook_fn=lambda *_: bar.update(),
+                    hook_fn=counter.after_draw,
                 )
                 mcmc.run()
+                divergences += sum(map(len, mcmc.diagnostics()["divergences"].values()))
+                saturated += counter.saturated
                 chains.append(frame.unwhiten(mcmc.get_samples()["u"]))
         z = torch.stack(chains)  # (chains, draws, active)
         evidence = _evidence(model, potential, transforms, z, num_evidence_draws)
     finally:
         for p in learned:
             p.requires_grad_(True)
-    rhat = split_gelman_rubin(z, chain_dim=0, sample_dim=1)
-    ess = effective_sample_size(z, chain_dim=0, sample_dim=1)
     return Chains(
         _constrain(model, transforms, z),
-        _by_symmetry(model, rhat),
-        _by_symmetry(model, ess),
+        _by_symmetry(model, rank_rhat(z)),
+        _by_symmetry(model, effective_draws(z)),
         evidence,
         tuple(name in model.active for name in model.symmetries),
+        divergences,
+        saturated,
     )
+
+
+class _Counter:
+    """Counts the evaluations of the potential, from which the depth of each trajectory follows.
+
+    Pyro keeps no tree depths. A trajectory of d doublings takes 2^d - 1 leapfrog steps with one evaluation each, and
+    fewer where its last doubling is cut short; as many as the greatest depth has means that nothing turned around.
+    """
+
+    def __init__(self, potential: Callable[[dict[str, Tensor]], Tensor], bar: Any):
+        self._potential = potential
+        self._bar = bar
+        self._since_last = 0
+        self.saturated = 0
+
+    def potential(self, u: dict[str, Tensor]) -> Tensor:
+        """The potential at u."""
+        self._since_last += 1
+        return self._potential(u)
+
+    def after_draw(self, kernel: Any, params: Any, stage: str, i: int) -> None:
+        """Pyro's hook after each draw."""
+        if stage.startswith("Sample"):
+            self.saturated += self._since_last >= 2**MAX_TREE_DEPTH - 1
+        self._since_last = 0
+        self._bar.update()
 
 
 @dataclass(frozen=True)
@@ -149,10 +195,8 @@ def _constrain(model: InvarianceModel, transforms: Any, z: Float[Tensor, "*batch
     return extents.detach()
 
 
-def _by_symmetry(model: InvarianceModel, values: Float[Tensor, " A"]) -> tuple[float, ...]:
-    return tuple(
-        float(values[model.active.index(name)]) if name in model.active else float("nan") for name in model.symmetries
-    )
+def _by_symmetry(model: InvarianceModel, values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(values[model.active.index(name)] if name in model.active else math.nan for name in model.symmetries)
 
 
 @torch.no_grad()

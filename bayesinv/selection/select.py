@@ -20,6 +20,7 @@ from bayesinv.inference import Training, fit
 from bayesinv.inference.vi import hyperparameter_groups
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.psis import limit_in_words
 from bayesinv.randomness import seeded
 from bayesinv.selection.evidence_of_set import LogEvidence, Moments, SetEvidence
 from bayesinv.selection.paired import paired_bayes_factors
@@ -35,7 +36,6 @@ from bayesinv.spike_and_slab import SpikeAndSlab
 METHODS = ("auto", "subsets", "relaxed")
 # 2⁸ = 256 sets: with 16 draws each in the first pass, the most that minutes allow at a tenth of a second.
 MOST_SYMMETRIES = 8
-LARGEST_PARETO_K = 0.7
 # Share of the posterior probability that may rest on sets of few effective draws without a warning.
 LARGEST_ROUGH_SHARE = 0.05
 # Nats below the best set within which refitted hyperparameters might bring a set back.
@@ -97,7 +97,8 @@ def select(
         TypeError: neither a posterior nor a model.
 
     Warns:
-        ImportanceWarning: k̂ > 0.7 for the likeliest set. NotConvergedWarning: too much rests on too few draws.
+        ImportanceWarning: k̂ of the likeliest set is past its limit for so many draws, or cannot be estimated.
+        NotConvergedWarning: too much rests on too few draws.
 
     Reference:
         T. J. Mitchell, J. J. Beauchamp (1988). Bayesian variable selection in linear regression. JASA 83:1023.
@@ -300,7 +301,7 @@ def _subsets(
         slab_log_mass=masses,
     )
     best = selection.draws[int(selection.log_probability.argmax())]
-    trusted = best.pareto_k <= LARGEST_PARETO_K and selection.rough_share <= LARGEST_ROUGH_SHARE
+    trusted = best.good_weights and selection.rough_share <= LARGEST_ROUGH_SHARE
     settings = selection.settings if trusted else {**selection.settings, "trusted": False}
     return dataclasses.replace(selection, warnings=_notes(selection), settings=settings)
 
@@ -308,13 +309,13 @@ def _subsets(
 def _notes(selection: SubsetSelection) -> tuple[str, ...]:
     """What degrades the result, as warnings too."""
     notes = []
-    best = int(selection.log_probability.argmax())
-    k = selection.draws[best].pareto_k
-    if k > LARGEST_PARETO_K:
-        notes.append(
-            f"Pareto k̂ = {k:.2f} of the likeliest set is above {LARGEST_PARETO_K}: its evidence is rough; raise "
-            "draws_per_round or max_rounds"
-        )
+    best = selection.draws[int(selection.log_probability.argmax())]
+    if not best.good_weights:
+        k, num = best.pareto_k, best.num_weights
+        found = f"Pareto k̂ = {k:.2f} of the likeliest set is above {limit_in_words(num)}"
+        if not math.isfinite(k):
+            found = f"the likeliest set has {num} draws of some weight, too few for a Pareto k̂"
+        notes.append(f"{found}: its evidence is rough; raise draws_per_round or max_rounds")
         warnings.warn(notes[-1], ImportanceWarning, stacklevel=4)
     rough = selection.rough_share
     if rough > LARGEST_ROUGH_SHARE:
