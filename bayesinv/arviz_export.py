@@ -97,7 +97,7 @@ def posterior_datatree(
     posterior: "bayesinv.posterior.InvariancePosterior",
     num_draws: int | None = 200,
     predictive: bool = True,
-    reweighted: bool = False,
+    reweighted: bool | None = None,
     seed: int = 0,
 ) -> xr.DataTree:
     """A posterior as a DataTree whose groups share the same draws.
@@ -110,14 +110,15 @@ def posterior_datatree(
         num_draws: draws over all chains, thinned evenly within each; None for all.
         predictive: whether to add `posterior_predictive` and `log_likelihood`. Each draw costs a
             prediction at every training input.
-        reweighted: whether to resample by the importance weights; otherwise they are in
-            `sample_stats`.
+        reweighted: whether to resample by the importance weights; None does where they are good. Draws that
+            are not resampled carry them in `sample_stats`.
         seed: of the prior, the resampling and the predictive draws.
 
     Raises:
         ValueError: `num_draws` below 1, or `reweighted` without weights.
     """
     result, data = posterior.result, posterior.data
+    reweighted = posterior.uses_weights(reweighted)
     extents, log_weights = _select(posterior, num_draws, reweighted, seed)
     chains, draws, num_coordinates = extents.shape
     prior = posterior.model.extents.sample_prior(chains * draws, seed=seed).numpy()

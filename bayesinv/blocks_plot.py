@@ -19,7 +19,7 @@ LONGEST_NAME = 26  # characters of an output or group at the side of a panel
 
 
 def plot_blocks(
-    posterior: bayesinv.posterior.InvariancePosterior, blocks: Blocks, reweighted: bool = False
+    posterior: bayesinv.posterior.InvariancePosterior, blocks: Blocks, reweighted: bool | None = None
 ) -> matplotlib.figure.Figure:
     """Median and 90 % interval of each output, or of the population (a diamond) and each group, before their prior.
 
@@ -28,7 +28,7 @@ def plot_blocks(
     Args:
         posterior: of a model with outputs or groups.
         blocks: its transform.
-        reweighted: whether to use the importance weights.
+        reweighted: whether to use the importance weights; None uses them where they are good.
     """
     import matplotlib
     import matplotlib.figure
@@ -59,7 +59,7 @@ def _rows(
     posterior: bayesinv.posterior.InvariancePosterior,
     coordinate: Any,
     blocks: Blocks,
-    reweighted: bool,
+    reweighted: bool | None,
 ) -> None:
     """All rows of one symmetry, its axis and its title."""
     model, name = posterior.model, coordinate.name

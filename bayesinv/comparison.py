@@ -118,7 +118,7 @@ def compare(
     posteriors: Any,
     data: Any,
     num_samples: int = 32,
-    reweighted: bool = False,
+    reweighted: bool | None = None,
     seed: int = 0,
     level: float = 0.9,
 ) -> Comparison:
@@ -130,7 +130,7 @@ def compare(
         posteriors: a dict of fits by name; posteriors and point estimates, of Gaussian processes and of networks.
         data: test data, whatever ``fit`` takes; read once. (x, y, group) where a fit has extents for groups.
         num_samples: extents that each prediction averages over.
-        reweighted: whether to use importance weights, where a fit has them.
+        reweighted: whether to use importance weights, where a fit has them; None uses those that are good.
         seed: of the predictions.
         level: of the intervals.
 
@@ -175,7 +175,7 @@ def compare(
     groups = _evidence_groups(posteriors)
     rows, densities, extents = [], {}, []
     for name, posterior in posteriors.items():
-        weigh = reweighted and posterior.result.log_weights is not None
+        weigh = posterior.uses_weights(reweighted if posterior.result.log_weights is not None else None)
         whose = posterior.groups_of(test)
         prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed, groups=whose)
         if prediction.probs is not None and prediction.probs.shape[-1] < test.num_outputs:
@@ -320,9 +320,12 @@ def fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str,
             learned = [each for each in other.model.active if "[" in each] or list(other.model.active)
             if not learned or not set(learned) <= set(p.model.extents.fixed):
                 continue
-            medians = dict(zip(other.symmetries, other.quantile(0.5).tolist(), strict=True))
-            alike = all(
-                math.isclose(p.model.extents.fixed[each], medians[each], rel_tol=MEDIAN_TOLERANCE) for each in learned
+            # Those with the weights and those without: a baseline may come from either.
+            weighings = {False, other.uses_weights()}
+            choices = [dict(zip(other.symmetries, other.quantile(0.5, w).tolist(), strict=True)) for w in weighings]
+            alike = any(
+                all(math.isclose(p.model.extents.fixed[n], medians[n], rel_tol=MEDIAN_TOLERANCE) for n in learned)
+                for medians in choices
             )
             if alike and _evidence_key(p)[-2:] == _evidence_key(other)[-2:]:
                 found[name] = other_name
@@ -335,6 +338,11 @@ def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[s
         f"The log evidence of {name!r} is left out: its extents are the posterior medians of {other!r}, so that the "
         "same data would choose them and judge them."
         for name, other in fixed_at_medians(posteriors).items()
+    ]
+    notes += [
+        f"The log evidence of {name!r} has no standard error: {p.result.why_no_standard_error}."
+        for name, p in posteriors.items()
+        if p.result.why_no_standard_error
     ]
     grouped = {repr(name): p.model.groups for name, p in posteriors.items() if p.model.groups is not None}
     all_new = [name for name, groups in grouped.items() if not _any_known(test.groups, groups)]

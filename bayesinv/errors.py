@@ -107,7 +107,7 @@ class ComparisonWarning(UserWarning):
 
 
 class ImportanceWarning(UserWarning):
-    """The importance weights of a variational fit are unreliable (Pareto k̂ above 0.7).
+    """The importance weights of a variational fit are unreliable: Pareto k̂ above `psis.pareto_limit(draws)`.
 
     Reference:
         A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry (2015). Pareto smoothed importance

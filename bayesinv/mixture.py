@@ -64,7 +64,7 @@ class Mixture:
         d = self.means.shape[1]
         unit = torch.quasirandom.SobolEngine(d + 2, scramble=True, seed=seed).draw(num, dtype=torch.float64)
         unit = unit.clamp(1e-9, 1.0 - 1e-9)
-        component = torch.searchsorted(self.shares.cumsum(0), unit[:, -1]).clamp_max(len(self.shares) - 1)
+        component = torch.searchsorted(self.shares.cumsum(0), unit[:, -1].contiguous()).clamp_max(len(self.shares) - 1)
         normal = torch.special.ndtri(unit[:, :d])
         if not math.isinf(self.degrees):
             # SciPy's quantile function: torch has none for this distribution.

@@ -23,7 +23,7 @@ def plot_orbit(
     x: Any,
     symmetry: str | None = None,
     num_copies: int = 7,
-    reweighted: bool = False,
+    reweighted: bool | None = None,
 ) -> "matplotlib.figure.Figure":
     """Copies of one image under the 5, 50 and 95 % posterior quantiles of the extents, a row each.
 
@@ -34,7 +34,7 @@ def plot_orbit(
             zero on; of a finite group every element, up to `num_copies`, with its share of the copies). None shows
             all of them together, at the model's own base draws, which are the same in each row.
         num_copies: how many copies in a row.
-        reweighted: whether to use the importance weights.
+        reweighted: whether to use the importance weights; None uses them where they are good.
 
     Raises:
         DataError: x does not look like the training inputs.

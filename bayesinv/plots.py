@@ -47,7 +47,7 @@ TITLE_WIDTH = 34  # characters of 13 points above a panel of 3.9 inches, whose l
 
 
 def plot_extents(
-    posterior: "bayesinv.posterior.InvariancePosterior", *, reweighted: bool = False
+    posterior: "bayesinv.posterior.InvariancePosterior", *, reweighted: bool | None = None
 ) -> "matplotlib.figure.Figure":
     """Prior against posterior, one panel for each symmetry that is not fixed.
 
@@ -63,7 +63,7 @@ def plot_extents(
 
     Args:
         posterior: the posterior.
-        reweighted: whether to use the importance weights.
+        reweighted: whether to use the importance weights; None uses them where they are good.
 
     Raises:
         ValueError: every symmetry is fixed, or there are no weights to use.

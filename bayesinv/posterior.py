@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +24,7 @@ from bayesinv.groups import as_groups
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.prediction import Prediction
+from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import systematic_resample, weighted_quantile
 from bayesinv.randomness import seeded
 
@@ -40,9 +41,9 @@ LARGEST_RATIO = 20.0
 class InvariancePosterior:
     """The posterior p(η | D) over the extents of the symmetries, and what follows from it.
 
-    Everything that takes `reweighted=True` uses the importance weights of a variational fit,
-    Σ_j w_j δ(η − η_j) in place of q(η); they correct what the guide could not follow,
-    as long as `pareto_k` is below 0.7.
+    Everything that takes `reweighted` uses the importance weights of a variational fit, Σ_j w_j δ(η − η_j) in place
+    of q(η), where they are good: `pareto_k` within `psis.pareto_limit(draws)`. They correct what the guide could not
+    follow. `reweighted=True` uses them whatever k̂ is, `reweighted=False` never.
 
     Args:
         model: the model that was fitted, with its learned hyperparameters.
@@ -67,6 +68,8 @@ class InvariancePosterior:
         self.model = model
         self.data = data
         self.result = result
+        # Posteriors of the function, by the draws that a prediction averages over; so that the next one is fast.
+        self._known: dict[tuple[int, ...], dict[int, Any]] = {}
 
     @property
     def symmetries(self) -> tuple[str, ...]:
@@ -80,7 +83,7 @@ class InvariancePosterior:
 
     @property
     def log_evidence_se(self) -> float | None:
-        """The standard error of `log_evidence` in nats."""
+        """The standard error of `log_evidence` in nats; None where the variance of the weights is infinite."""
         return self.result.log_evidence_se
 
     @property
@@ -111,30 +114,45 @@ class InvariancePosterior:
             raise KeyError(f"no symmetry {symmetry!r}; there are: {', '.join(self.symmetries)}")
         return self.symmetries.index(symmetry)
 
-    def log_weights(self, reweighted: bool) -> Float[np.ndarray, " draws"] | None:
-        """The log weights (draws,) to use: None, all alike, unless `reweighted`.
+    def uses_weights(self, reweighted: bool | None = None) -> bool:
+        """Whether an argument `reweighted` means the importance weights.
+
+        Args:
+            reweighted: True or False as they say; None where there are weights and they are good.
 
         Raises:
-            TypeError: `reweighted` is neither True nor False, such as the name of a symmetry in its place.
-            ValueError: `reweighted`, but the draws carry no weights.
+            TypeError: `reweighted` is something else, such as the name of a symmetry in its place.
+            ValueError: `reweighted=True`, but the draws carry no weights.
         """
+        result = self.result
+        if reweighted is None:
+            return result.log_weights is not None and weights_are_good(result.pareto_k, result.num_draws)
         if not isinstance(reweighted, bool | np.bool_):
-            raise TypeError(f"reweighted: expected True or False, got {reweighted!r}; give arguments by name")
-        if not reweighted:
-            return None
-        if self.result.log_weights is None:
+            raise TypeError(f"reweighted: expected True, False or None, got {reweighted!r}; give arguments by name")
+        if reweighted and result.log_weights is None:
             raise ValueError(
-                f"these draws ({self.result.inference}) carry no importance weights, so there is "
+                f"these draws ({result.inference}) carry no importance weights, so there is "
                 "nothing to reweight; call with reweighted=False"
             )
-        return self.result.log_weights.numpy()
+        return bool(reweighted)
 
-    def quantile(self, probabilities: float | Sequence[float], reweighted: bool = False) -> Float[Tensor, "*levels K"]:
+    def log_weights(self, reweighted: bool | None = None) -> Float[np.ndarray, " draws"] | None:
+        """The log weights (draws,) to use; None, all alike, unless `uses_weights(reweighted)`.
+
+        Raises:
+            TypeError, ValueError: as `uses_weights`.
+        """
+        weights = self.result.log_weights
+        return weights.numpy() if self.uses_weights(reweighted) and weights is not None else None
+
+    def quantile(
+        self, probabilities: float | Sequence[float], reweighted: bool | None = None
+    ) -> Float[Tensor, "*levels K"]:
         """Marginal quantiles of the extents.
 
         Args:
             probabilities: p in [0, 1], a number or a sequence.
-            reweighted: whether to use the importance weights.
+            reweighted: whether to use the importance weights; None uses them where they are good.
 
         Returns:
             (K,) for a number and (levels, K) for a sequence, internal units.
@@ -147,13 +165,13 @@ class InvariancePosterior:
         values = weighted_quantile(self.result.draws.numpy(), np.atleast_1d(levels), self.log_weights(reweighted))
         return torch.from_numpy(values[0] if scalar else values)
 
-    def sample(self, num: int, seed: int = 0, reweighted: bool = False) -> Float[Tensor, "num K"]:
+    def sample(self, num: int, seed: int = 0, reweighted: bool | None = None) -> Float[Tensor, "num K"]:
         """Extents from the posterior, resampled systematically from the stored draws.
 
         Args:
             num: how many; more than there are draws repeats some.
             seed: of the resampling.
-            reweighted: whether to use the importance weights.
+            reweighted: whether to use the importance weights; None uses them where they are good.
 
         Returns:
             (num, K), internal units.
@@ -165,11 +183,11 @@ class InvariancePosterior:
         indices = systematic_resample(num, len(draws), self.log_weights(reweighted), seed)
         return draws[torch.from_numpy(indices)]  # (num, K)
 
-    def summary(self, reweighted: bool = False, level: float = 0.9) -> pd.DataFrame:
+    def summary(self, reweighted: bool | None = None, level: float = 0.9) -> pd.DataFrame:
         """One row a symmetry, in people's units; see `posterior_summary.summary_table`.
 
         Args:
-            reweighted: whether to use the importance weights.
+            reweighted: whether to use the importance weights; None uses them where they are good.
             level: the mass of the equal-tailed interval [lower, upper].
 
         Raises:
@@ -177,7 +195,7 @@ class InvariancePosterior:
         """
         return posterior_summary.summary_table(self, reweighted=reweighted, level=level)
 
-    def upper_limit(self, level: float = 0.95, reweighted: bool = False) -> pd.DataFrame:
+    def upper_limit(self, level: float = 0.95, reweighted: bool | None = None) -> pd.DataFrame:
         """How far each extent reaches at most, with the given posterior probability, in people's units.
 
         What to quote for a plug-in likelihood under a flat prior, which says from where on labels break but rewards no
@@ -185,7 +203,7 @@ class InvariancePosterior:
 
         Args:
             level: the posterior probability below the limit.
-            reweighted: whether to use the importance weights.
+            reweighted: whether to use the importance weights; None uses them where they are good.
 
         Returns:
             Index `symmetry`; columns `upper_limit`, `largest` (what the symmetry could reach) and `unit`.
@@ -212,7 +230,7 @@ class InvariancePosterior:
         return pd.DataFrame(rows).set_index("symmetry")
 
     def predict(
-        self, x: Any, num_samples: int = 32, reweighted: bool = False, seed: int = 0, groups: Any = None
+        self, x: Any, num_samples: int = 32, reweighted: bool | None = None, seed: int = 0, groups: Any = None
     ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
@@ -221,7 +239,7 @@ class InvariancePosterior:
         Args:
             x: (n, *event) tensor or array of floating point, as the training inputs.
             num_samples: J, how many extents to average over.
-            reweighted: whether to use the importance weights.
+            reweighted: whether to use the importance weights; None uses them where they are good.
             seed: of the extents and of the function samples.
             groups: of x, (n,), for a model with groups: numbers or names. -1, a name that training has not seen, or
                 None (all of x) stand for a new group, whose extents are drawn from the population's.
@@ -235,12 +253,31 @@ class InvariancePosterior:
             ValueError: `num_samples` below 1, no weights to use, or groups for a model without.
         """
         inputs = self.check_inputs(x)
-        extents = self.sample(num_samples, seed=seed, reweighted=reweighted)  # (J, K)
-        # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
-        distinct, counts = torch.unique(extents, dim=0, return_counts=True)
-        weights = counts.to(extents.dtype) / num_samples
-        prediction = self.model.predict(inputs, self.data, distinct, weights=weights, seed=seed, groups=groups)
+        rows, weights = self.distinct_draws(num_samples, seed, reweighted)
+        hyper = self.result.hyperparameters
+        prediction = self.model.predict(
+            inputs,
+            self.data,
+            self.result.draws[rows],
+            weights=weights,
+            seed=seed,
+            groups=groups,
+            hyperparameters=None if hyper is None else hyper[rows],
+            known=self._known.setdefault(tuple(rows.tolist()), {}),
+        )
         return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
+
+    def distinct_draws(
+        self, num_samples: int, seed: int = 0, reweighted: bool | None = None
+    ) -> tuple[Int[Tensor, " J"], Float[Tensor, " J"]]:
+        """Draws to average over: rows of ``result.draws``, each once, and how often `sample` would take it, as shares."""
+        weights = self.log_weights(reweighted)
+        rows = torch.from_numpy(systematic_resample(num_samples, len(self.result.draws), weights, seed))
+        # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
+        distinct, counts = torch.unique(rows, return_counts=True)
+        if self.result.num_chains * self.result.num_draws == 1:
+            distinct, counts = distinct[:1], counts.sum()[None]
+        return distinct, counts.to(torch.float64) / num_samples
 
     def groups_of(self, data: Data, stacklevel: int = 3) -> Tensor | None:
         """The groups of test data, where the model has extents for each; None where all share them.
@@ -312,7 +349,7 @@ class InvariancePosterior:
         self,
         num_draws: int | None = 200,
         predictive: bool = True,
-        reweighted: bool = False,
+        reweighted: bool | None = None,
         seed: int = 0,
     ) -> xr.DataTree:
         """The posterior as an `xarray.DataTree`; see `arviz_export.posterior_datatree`.
@@ -321,7 +358,7 @@ class InvariancePosterior:
             num_draws: draws over all chains; None for all of them.
             predictive: whether to add posterior_predictive and log_likelihood, whose cost is one
                 prediction a draw.
-            reweighted: whether to resample by the importance weights.
+            reweighted: whether to resample by the importance weights; None does where they are good.
             seed: of the prior, the resampling and the predictive draws.
         """
         return arviz_export.posterior_datatree(
@@ -332,7 +369,7 @@ class InvariancePosterior:
         self,
         num_draws: int | None = 200,
         predictive: bool = True,
-        reweighted: bool = False,
+        reweighted: bool | None = None,
         seed: int = 0,
     ) -> Any:
         """What the installed ArviZ works on: InferenceData for 0.23, the DataTree itself for 1.x.
@@ -428,7 +465,7 @@ class InvariancePosterior:
 
         return write_report(self, path, **options)
 
-    def plot_extents(self, *symmetries: str, reweighted: bool = False) -> "matplotlib.figure.Figure":
+    def plot_extents(self, *symmetries: str, reweighted: bool | None = None) -> "matplotlib.figure.Figure":
         """Prior against posterior, a panel for each symmetry; see `plots.plot_extents`.
 
         Raises:
@@ -445,7 +482,7 @@ class InvariancePosterior:
         return plots.plot_extents(self, reweighted=reweighted)
 
     def plot_orbit(
-        self, x: Any, symmetry: str | None = None, num_copies: int = 7, reweighted: bool = False
+        self, x: Any, symmetry: str | None = None, num_copies: int = 7, reweighted: bool | None = None
     ) -> "matplotlib.figure.Figure":
         """Copies of an image at the 5, 50 and 95 % extents; see `orbit_plot.plot_orbit`."""
         from bayesinv.orbit_plot import plot_orbit

@@ -18,7 +18,7 @@ _PRIOR_DRAWS = 10_000
 
 def summary_table(
     posterior: "bayesinv.posterior.InvariancePosterior",
-    reweighted: bool = False,
+    reweighted: bool | None = None,
     level: float = 0.9,
 ) -> pd.DataFrame:
     """One row a symmetry, in people's units.
@@ -30,7 +30,7 @@ def summary_table(
 
     Args:
         posterior: the posterior over K symmetries.
-        reweighted: whether to use the importance weights.
+        reweighted: whether to use the importance weights; None uses them where they are good.
         level: the mass of the equal-tailed intervals.
 
     Returns:
@@ -38,8 +38,9 @@ def summary_table(
         `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`, `point`
         (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
         estimate have lower = upper.
-        `attrs` holds level, reweighted, inference, pareto_k, log_evidence, log_evidence_se, and `prefixes`: what comes
-        before each extent, "±", "up to " (one-sided) or nothing (a probability, a spread of groups).
+        `attrs` holds level, reweighted (whether the weights were used), inference, pareto_k, log_evidence,
+        log_evidence_se, and `prefixes`: what comes before each extent, "±", "up to " (one-sided) or nothing (a
+        probability, a spread of groups).
 
     Raises:
         ValueError: `level` outside (0, 1), or `reweighted` without weights.
@@ -47,6 +48,7 @@ def summary_table(
     if not 0 < level < 1:
         raise ValueError(f"level is the mass of an interval, between 0 and 1; got {level}")
     model, result = posterior.model, posterior.result
+    reweighted = posterior.uses_weights(reweighted)
     log_weights = posterior.log_weights(reweighted)
     draws = result.draws.numpy()  # (draws, K)
     weights = np.ones(len(draws)) if log_weights is None else np.exp(log_weights)
@@ -144,9 +146,12 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     facts = [method, f"{result.settings.get('num_train', len(posterior.data))} training examples"]
     if result.log_evidence is not None:
         error = "" if result.log_evidence_se is None else f" ± {result.log_evidence_se:.2g}"
-        facts.append(f"log evidence {result.log_evidence:.1f}{error} nats")
+        reason = f" (no standard error: {result.why_no_standard_error})" if result.why_no_standard_error else ""
+        facts.append(f"log evidence {result.log_evidence:.1f}{error} nats{reason}")
     if result.pareto_k is not None:
         facts.append(f"Pareto k̂ {result.pareto_k:.2f}")
+    if posterior.uses_weights():
+        facts.append("importance-weighted")
     if not result.converged:
         facts.append("not converged")
     return "; ".join(facts)

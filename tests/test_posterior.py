@@ -90,7 +90,9 @@ def test_images_on_another_scale_than_those_trained_on_are_told_of():
 def test_reweighted_is_no_name():
     posterior = make_posterior(weighted=True)
     log_weights = inspect.unwrap(InvariancePosterior.log_weights)  # without the types that only the tests check
-    with pytest.raises(TypeError, match="reweighted: expected True or False, got 'rotation'; give arguments by name"):
+    with pytest.raises(
+        TypeError, match="reweighted: expected True, False or None, got 'rotation'; give arguments by name"
+    ):
         log_weights(posterior, "rotation")
     assert log_weights(posterior, np.True_) is not None and log_weights(posterior, np.False_) is None
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
-from bayesinv.inference.fit import LARGEST_PARETO_K, LARGEST_RHAT
+from bayesinv.inference.fit import LARGEST_RHAT
 from bayesinv.inference.minibatch_fit import FEWEST_STEPS
+from bayesinv.psis import LARGEST_LIMIT, limit_in_words, variance_is_finite, weights_are_good
 from bayesinv.transforms import Coordinate, Transform
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ FEWEST_PER_CLASS = 5
 LARGEST_CLASS_SHARE = 0.9
 COPIES_PER_SYMMETRY = 4  # of a Sobol orbit; with fewer, half of a symmetry's range can be left without a copy
 GUIDE_SHIFT, GUIDE_RATIO = 0.5, 1.5
+# Shares of NUTS draws. Divergences pile up where the posterior is too sharp for the step size, which is where draws are
+# then missing; a few of them are the noise of a step size that is nearly small enough. A trajectory that ran out of
+# doublings costs effective draws and no correctness.
+DIVERGENT_SHARE, SATURATED_SHARE = 0.01, 0.1
 
 
 def diagnose(
@@ -86,15 +92,11 @@ def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
         ]
         worst = max((r if math.isfinite(r) else math.inf for r in values), default=1.0)
         if worst > LARGEST_RHAT:
-            return [
-                Verdict(
-                    "convergence",
-                    "serious",
-                    f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree.",
-                    "Raise num_warmup and num_draws.",
-                )
-            ]
-        return [Verdict("convergence", "ok", f"R̂ is at most {worst:.3f}: the chains agree.")]
+            message = f"R̂ = {worst:.3f} is above {LARGEST_RHAT}: the chains disagree."
+            agreement = Verdict("convergence", "serious", message, "Raise num_warmup and num_draws.")
+        else:
+            agreement = Verdict("convergence", "ok", f"R̂ is at most {worst:.3f}: the chains agree.")
+        return [agreement, *_trajectories(posterior)]
     if result.converged:
         return [Verdict("convergence", "ok", "The run ended by its own rule.")]
     steps = len(result.trace)
@@ -107,6 +109,25 @@ def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
         return [Verdict("convergence", "serious", message, "Raise epochs.")]
     message = f"The objective was still rising after {steps} steps:"
     return [Verdict("convergence", "serious", message, "raise max_steps.")]
+
+
+def _trajectories(posterior: InvariancePosterior) -> list[Verdict]:
+    """Trajectories of NUTS that diverged or ran out of doublings; fits of before they were counted have neither."""
+    result, found = posterior.result, []
+    total = result.num_chains * result.num_draws
+    divergences, saturated = (int(result.settings.get(name) or 0) for name in ("divergences", "saturated"))
+    if divergences:
+        message = (
+            f"{divergences} of {total:,} draws diverged: the sampler could not follow the posterior there, so that "
+            "the intervals may miss a part of it."
+        )
+        level = "serious" if divergences > DIVERGENT_SHARE * total else "note"
+        advice = "Raise num_warmup, give the extents a prior that ends further out, or compare with another guide."
+        found.append(Verdict("convergence", level, message, advice))
+    if saturated > SATURATED_SHARE * total:
+        message = f"{saturated} of {total:,} draws ended at the greatest tree depth: the chains move slowly."
+        found.append(Verdict("convergence", "note", message, 'Raise num_draws, or start from guide="flow".'))
+    return found
 
 
 def _importance(posterior: InvariancePosterior) -> list[Verdict]:
@@ -125,14 +146,19 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
             f"The weights of {result.num_draws} draws have too short a tail to be judged (Pareto k̂ needs about 25):"
         )
         return [Verdict("importance", "serious", message, "raise num_draws.")]
-    if k > LARGEST_PARETO_K:
+    if not weights_are_good(k, result.num_draws):
         message = (
-            f"Pareto k̂ = {k:.2f} is above {LARGEST_PARETO_K}: the guide misses part of the posterior, so that the "
-            "reweighted posterior and log_evidence are rough."
+            f"Pareto k̂ = {k:.2f} is above {limit_in_words(result.num_draws)}: the guide misses part of the posterior, "
+            "so that the reweighted posterior and log_evidence are rough."
         )
         advice = 'Try guide="flow", more max_steps, or inference="nuts".'
+        if k <= LARGEST_LIMIT:  # more draws raise the limit up to here
+            advice = f"Raise num_draws. {advice}"
         return [Verdict("importance", "serious", message, advice)]
-    return [Verdict("importance", "ok", f"Pareto k̂ = {k:.2f}: the importance weights can be trusted.")]
+    message = f"Pareto k̂ = {k:.2f} is within {limit_in_words(result.num_draws)}: the importance weights can be trusted."
+    if not variance_is_finite(k, result.num_draws):
+        message += " Their variance is infinite, so that log_evidence has no standard error."
+    return [Verdict("importance", "ok", message)]
 
 
 def _draws(posterior: InvariancePosterior) -> list[Verdict]:
@@ -185,16 +211,24 @@ def _at_their_bound(posterior: InvariancePosterior) -> list[tuple[Coordinate, fl
     if _is_point(posterior):
         return []
     found = []
+    weights = _weights(posterior)
     for coordinate in posterior.model.coordinates:
         name = coordinate.name
         if name not in posterior.model.active:
             continue
         support = posterior.model.extents.priors[name].support
         high = float(getattr(support, "upper_bound", coordinate.largest))
-        share = float((posterior[name] > (1.0 - BOUND_ZONE) * high).double().mean())
+        share = float(weights @ (posterior[name] > (1.0 - BOUND_ZONE) * high).double().numpy())
         if share >= BOUND_SHARE:
             found.append((coordinate, high, share))
     return found
+
+
+def _weights(posterior: InvariancePosterior) -> Float[np.ndarray, " draws"]:
+    """Those that summaries use: of the draws where they are good, else all alike; they sum to one."""
+    log_weights = posterior.log_weights()
+    total = posterior.result.num_chains * posterior.result.num_draws
+    return np.full(total, 1.0 / total) if log_weights is None else np.exp(log_weights)
 
 
 def _constructor_of(posterior: InvariancePosterior, coordinate: Coordinate) -> Transform | None:
@@ -218,10 +252,11 @@ def _prior(posterior: InvariancePosterior) -> list[Verdict]:
     levels = np.linspace(0.02, 0.98, 49)
     quantiles = torch.stack([posterior.model.extents.prior_quantile(float(p)) for p in levels]).numpy()  # (levels, K)
     dominated, pushed = [], []
+    weights = _weights(posterior)
     for k, name in enumerate(posterior.symmetries):
         if name not in posterior.model.active:
             continue
-        below = (posterior[name].numpy()[:, None] <= quantiles[:, k]).mean(0)
+        below = weights @ (posterior[name].numpy()[:, None] <= quantiles[:, k])
         if np.abs(below - levels).max() < PRIOR_DISTANCE:
             dominated.append(name)
         if isinstance(posterior.model.extents.priors[name], Outward):

@@ -18,8 +18,8 @@ from bayesinv.checks.target import Target
 from bayesinv.comparison import evidence_facts
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence.linear_algebra import cholesky
-from bayesinv.inference.fit import LARGEST_PARETO_K
 from bayesinv.inference.importance import weigh
+from bayesinv.psis import variance_is_finite, why_no_standard_error
 from bayesinv.randomness import seeded
 
 if TYPE_CHECKING:
@@ -37,33 +37,52 @@ class EvidenceEstimate:
 
     Attributes:
         log_evidence: nats, at the hyperparameters that were learned.
-        se: its standard error, nats.
+        se: its standard error, nats; None where the variance of the weights is infinite or k̂ is past its limit.
         method: "importance" or "bridge".
         num_evaluations: of the evidence.
         pareto_k: of the weights, for importance sampling.
     """
 
     log_evidence: float
-    se: float
+    se: float | None
     method: str
     num_evaluations: int
     pareto_k: float | None = None
 
     @property
     def quotable(self) -> bool:
-        """Whether the standard error is below half a nat and, for importance sampling, k̂ at most 0.7."""
-        return self.se < LARGEST_SE and (self.pareto_k is None or self.pareto_k <= LARGEST_PARETO_K)
+        """Whether there is a standard error, and one below half a nat."""
+        return not self.why_not_quotable
+
+    @property
+    def why_not_quotable(self) -> str:
+        """What stands against quoting the number, as a clause; empty where nothing does."""
+        return _why_not_quotable(self.se, self.pareto_k, self.num_evaluations)
 
     def agrees_with(self, other: EvidenceEstimate, errors: float = 3.0) -> bool:
-        """Whether the two lie within so many standard errors of their difference."""
+        """Whether the two lie within so many standard errors of their difference.
+
+        Raises:
+            EvidenceError: one of them has no standard error.
+        """
+        if self.se is None or other.se is None:
+            without = self if self.se is None else other
+            raise EvidenceError(
+                f"the {without.method} estimate has no standard error to compare by: {without.why_not_quotable}"
+            )
         return abs(self.log_evidence - other.log_evidence) <= errors * math.hypot(self.se, other.se)
+
+    def __str__(self) -> str:
+        error = "" if self.se is None else f" ± {self.se:.2f}"
+        doubt = f", not to be quoted: {self.why_not_quotable}" if self.why_not_quotable else ""
+        return f"log evidence {self.log_evidence:.2f}{error} nats ({self.method}){doubt}"
 
 
 def importance_evidence(posterior: InvariancePosterior, num_draws: int = 500, seed: int = 0) -> EvidenceEstimate:
     """log p(D) = log E_g[ p(D, z) / g(z) ], with g a Student t (5) around the posterior's draws, a fifth wider.
 
     Under a flat prior the density of an unconstrained extent falls like exp(-|z|) towards a bound, which a normal does
-    not cover: its k̂ was past 0.7 in two of three fits of digits.
+    not cover: its k̂ was past the largest limit in two of three fits of digits.
 
     Args:
         posterior: a fit of a collapsed evidence, by VI or NUTS.
@@ -143,8 +162,9 @@ def rank_evidences(posteriors: Mapping[str, InvariancePosterior]) -> pd.DataFram
         posteriors: fits by name.
 
     Returns:
-        ``log_evidence``, ``log_evidence_se``, ``difference`` to the best and ``difference_se``, nats, and ``quotable``:
-        a standard error below 0.5 nat at k̂ of at most 0.7.
+        ``log_evidence``, ``log_evidence_se``, ``difference`` to the best and ``difference_se``, nats, with NaN for a
+        standard error that there is not; ``quotable``: a standard error below 0.5 nat from weights of finite variance;
+        and ``reason``, what stands against quoting it.
 
     Raises:
         EvidenceError: a fit without evidence, or evidences of different kinds, orbits or data.
@@ -171,9 +191,7 @@ def rank_evidences(posteriors: Mapping[str, InvariancePosterior]) -> pd.DataFram
             "fit": name,
             "log_evidence": p.log_evidence,
             "log_evidence_se": math.nan if p.log_evidence_se is None else p.log_evidence_se,
-            "quotable": p.log_evidence_se is not None
-            and p.log_evidence_se < LARGEST_SE
-            and (p.pareto_k is None or p.pareto_k <= LARGEST_PARETO_K),
+            "reason": _why_not_quotable(p.log_evidence_se, p.pareto_k, p.result.num_draws),
         }
         for name, p in posteriors.items()
     ]
@@ -182,16 +200,23 @@ def rank_evidences(posteriors: Mapping[str, InvariancePosterior]) -> pd.DataFram
     difference = table["log_evidence"] - best["log_evidence"]
     error = (table["log_evidence_se"] ** 2 + best["log_evidence_se"] ** 2) ** 0.5
     error.iloc[0] = 0.0
-    return table.assign(difference=difference, difference_se=error)
+    return table.assign(difference=difference, difference_se=error, quotable=table["reason"] == "")
+
+
+def _why_not_quotable(se: float | None, k: float | None, num_draws: int) -> str:
+    """What stands against quoting a log evidence; without k̂, as of bridge sampling or a minibatch ELBO, only its se."""
+    if k is not None and not variance_is_finite(k, num_draws):
+        return why_no_standard_error(k, num_draws)
+    if se is None:
+        return "no standard error"
+    return "" if se < LARGEST_SE else f"its standard error, {se:.2f} nats, is not below {LARGEST_SE}"
 
 
 def _posterior_draws(posterior: InvariancePosterior) -> Float[Tensor, "J K"]:
-    """The draws, reweighted where they have weights that can be trusted."""
+    """The draws, reweighted where their weights are good."""
     if posterior.result.num_chains * posterior.result.num_draws == 1:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no draws")
-    k = posterior.pareto_k
-    reweighted = posterior.result.log_weights is not None and k is not None and k <= LARGEST_PARETO_K
-    return posterior.sample(400, reweighted=reweighted)
+    return posterior.sample(400)
 
 
 def _normal_around(z: Float[Tensor, "J A"], inflation: float = INFLATION) -> torch.distributions.MultivariateNormal:

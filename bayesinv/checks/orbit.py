@@ -16,9 +16,9 @@ from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
 from bayesinv.data import Data
 from bayesinv.errors import DataError
-from bayesinv.inference.importance import pareto_smooth
 from bayesinv.orbits import Orbit
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.psis import pareto_smooth
 from bayesinv.quantiles import weighted_quantile
 from bayesinv.transforms.blur import GaussianBlur
 
@@ -86,7 +86,7 @@ def orbit_sensitivity(
     """
     if posterior.result.num_chains * posterior.result.num_draws == 1:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no interval to compare with")
-    reweighted = posterior.result.log_weights is not None
+    reweighted = posterior.uses_weights()
     draws = posterior.sample(num_draws, reweighted=reweighted)
     own = posterior.model.orbit
     orbits = [(own.num_samples, int(own.config()["seed"]))]
@@ -191,7 +191,7 @@ def blur_matched_null(posterior: InvariancePosterior, num_images: int = 64) -> B
             "blur_matched_null: every output or group of this model has an orbit of its own, and a blur is matched to "
             "one; fit a model without outputs= and groups="
         )
-    reweighted = posterior.result.log_weights is not None
+    reweighted = posterior.uses_weights()
     centre = posterior.quantile(0.5, reweighted)
     images = data.x[:num_images]
     copies = _weighted_detail(model.orbit, images, centre)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.inference.importance import pareto_smooth
+from bayesinv.psis import LARGEST_LIMIT, pareto_limit, pareto_smooth
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
@@ -37,14 +37,22 @@ class PriorSensitivity:
     Attributes:
         table: index symmetry; ``prior`` and ``likelihood``, sensitivities; ``diagnosis``; ``median_weaker`` and
             ``median_stronger``, the median in people's units at the prior's power 0.8 and 1.25, and ``unit``.
-        pareto_k: the largest of the four reweightings; past 0.7 the table cannot be trusted.
+        pareto_k: the largest of the four reweightings.
+        limit: of k̂ for so many draws; past it the table cannot be trusted.
     """
 
     table: pd.DataFrame
     pareto_k: float
+    limit: float = LARGEST_LIMIT
 
     def verdicts(self) -> list[Verdict]:
-        """A note for every symmetry whose prior matters."""
+        """A note for every symmetry whose prior matters, or that nobody can say."""
+        if not self.pareto_k <= self.limit:  # NaN is no pass
+            message = (
+                f"Pareto k̂ = {self.pareto_k:.2f} of the powers of prior and likelihood is above its limit, "
+                f"{self.limit:.2f}: these draws do not show how far the prior matters."
+            )
+            return [Verdict("sensitivity", "note", message, "Fit with more num_draws, or again under another prior.")]
         found = []
         for symmetry, row in self.table.iterrows():
             if row["diagnosis"] == _FINE:
@@ -121,7 +129,7 @@ def prior_sensitivity(posterior: InvariancePosterior, num_draws: int = 400, seed
                 "unit": posterior.model.transform.coordinates[target.columns[i]].unit,
             }
         )
-    return PriorSensitivity(pd.DataFrame(rows).set_index("symmetry"), worst)
+    return PriorSensitivity(pd.DataFrame(rows).set_index("symmetry"), worst, pareto_limit(len(draws)))
 
 
 def power_weights(

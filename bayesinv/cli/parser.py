@@ -284,6 +284,6 @@ def _reading(parser: argparse.ArgumentParser) -> None:
 def _reweighted(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reweighted",
-        action="store_true",
-        help="correct the variational posterior by its importance weights (for Pareto k̂ up to 0.7)",
+        action=argparse.BooleanOptionalAction,
+        help="correct the variational posterior by its importance weights (where Pareto k̂ says they are good)",
     )

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bayesinv.cli.words import in_shell_words
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.psis import weights_are_good
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -39,7 +40,8 @@ def summary_text(table: pd.DataFrame) -> str:
         prior = "" if row["fixed"] else f"{sign}{row['prior_median']:.0f}"
         median = f"{sign}{row['median']:.1f}"
         rows.append([str(name), median, interval, row["unit"], inactive, prior])
-    return columns(rows)
+    note = "\n(importance-weighted)" if table.attrs["reweighted"] else ""
+    return columns(rows) + note
 
 
 def facts_text(posterior: InvariancePosterior) -> str:
@@ -47,7 +49,8 @@ def facts_text(posterior: InvariancePosterior) -> str:
     result = posterior.result
     lines = []
     if result.pareto_k is not None:
-        verdict = "reliable" if result.pareto_k <= 0.7 else "not reliable, see the warning"
+        good = weights_are_good(result.pareto_k, result.num_draws)
+        verdict = "reliable" if good else "not reliable, see the warning"
         if not result.converged:
             verdict += ", for the fit as it stopped"
         lines.append(f"Pareto k̂      {result.pareto_k:.2f} (importance weights {verdict})")
@@ -56,7 +59,8 @@ def facts_text(posterior: InvariancePosterior) -> str:
         lines.append(f"largest R̂     {max(finite):.3f}" if finite else "largest R̂     none")
     if result.log_evidence is not None:
         error = "" if not result.log_evidence_se else f" ± {result.log_evidence_se:.2f} (s.e.)"
-        lines.append(f"log evidence  {result.log_evidence:.1f}{error} nats")
+        reason = f" (no s.e.: {result.why_no_standard_error})" if result.why_no_standard_error else ""
+        lines.append(f"log evidence  {result.log_evidence:.1f}{error} nats{reason}")
     stopped = ""
     if not result.converged:
         stopped = "; the chains disagree" if result.rhat else "; still rising at the step limit: raise --max-steps"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from pyro import poutine
@@ -17,8 +14,9 @@ from torch import Tensor
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
 from bayesinv.model import InvarianceModel
-
-NEARLY_EQUAL = 0.95  # share of the draws: the weights then add a twentieth to the variance of any average
+from bayesinv.psis import NEARLY_EQUAL as NEARLY_EQUAL  # where these two were once found
+from bayesinv.psis import pareto_smooth as pareto_smooth
+from bayesinv.psis import variance_is_finite
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,10 @@ class WeightedDraws:
     Attributes:
         extents: (J, K), internal units.
         log_weights: Pareto-smoothed and normalised, logsumexp = 0; (J,).
-        pareto_k: shape of the weights' tail; past 0.7 they cannot be trusted.
+        pareto_k: shape of the weights' tail; past ``psis.pareto_limit(J)`` they cannot be trusted.
         log_evidence: log mean_j w_j.
-        log_evidence_se: its standard error by the delta method, sd(w) / (mean(w) √J).
+        log_evidence_se: its standard error by the delta method, sd(w) / (mean(w) √J); None where the variance of the
+            weights is infinite or k̂ is past its limit.
         num_failed: draws at which the evidence could not be computed; their weight is zero.
     """
 
@@ -38,37 +37,8 @@ class WeightedDraws:
     log_weights: Float[Tensor, " J"]
     pareto_k: float
     log_evidence: float
-    log_evidence_se: float
+    log_evidence_se: float | None
     num_failed: int = 0
-
-
-def pareto_smooth(log_weights: Float[Tensor, " J"]) -> tuple[Float[Tensor, " J"], float]:
-    """Pareto-smoothed normalised log weights and k̂ (Vehtari et al., 2024, arXiv:1507.02646), by ArviZ.
-
-    The fit of the tail does not see the scale of the weights: where all are nearly equal it describes ripples and k̂
-    can be anything (2.2 was seen on weights that differ by a fifth). With an effective sample size above
-    ``NEARLY_EQUAL`` of the draws there is no tail to speak of, and k̂ is reported as at most 0.
-    """
-    values = log_weights.detach().cpu().numpy().astype(np.float64, copy=True)  # psislw works in place
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ announces its next major version at import
-        smoothed, k = _psislw()(values)
-    out = torch.as_tensor(np.array(smoothed), dtype=torch.float64)
-    effective = float((2.0 * log_weights.logsumexp(0) - (2.0 * log_weights).logsumexp(0)).exp())
-    if effective > NEARLY_EQUAL * len(log_weights):
-        k = min(float(k), 0.0)
-    return out - out.logsumexp(0), float(k)
-
-
-def _psislw() -> Callable[[Any], Any]:
-    """``psislw`` of the installed ArviZ: at the top level in 0.x, in arviz-stats from 1.0 on."""
-    try:
-        from arviz import psislw
-    except ImportError:
-        from arviz_stats.base import array_stats
-
-        return array_stats.psislw
-    return psislw
 
 
 def weigh(extents: Float[Tensor, "J K"], log_weights: Float[Tensor, " J"]) -> WeightedDraws:
@@ -77,7 +47,8 @@ def weigh(extents: Float[Tensor, "J K"], log_weights: Float[Tensor, " J"]) -> We
     smoothed, k = pareto_smooth(log_weights)
     log_mean = float(log_weights.logsumexp(0)) - math.log(J)
     relative = (log_weights - log_mean).exp()
-    return WeightedDraws(extents, smoothed, k, log_mean, float(relative.std() / math.sqrt(J)))
+    error = float(relative.std() / math.sqrt(J)) if variance_is_finite(k, J) else None
+    return WeightedDraws(extents, smoothed, k, log_mean, error)
 
 
 @torch.no_grad()

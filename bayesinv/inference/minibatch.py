@@ -15,7 +15,9 @@ from bayesinv.evidence import NetworkEvidence
 from bayesinv.inference.guides import GuideFactory, make_guide
 from bayesinv.inference.importance import extents_of_trace
 from bayesinv.inference.training import Objective, Phase, Training
-from bayesinv.inference.vi import describe_extents, start_values
+from bayesinv.inference.modes import STARTS
+from bayesinv.inference.target import start_extents
+from bayesinv.inference.vi import describe_extents
 from bayesinv.model import InvarianceModel
 
 
@@ -47,7 +49,9 @@ class VariationalObjective(Objective):
         self.guide_name: str | None = None
         self.modules = [model]
         if model.active:
-            self.guide, self.guide_name = make_guide(guide, model, start_values(model))
+            eta = start_extents(model, STARTS[0])
+            start = {site: eta[where] for site, where in model.extents.sites.items()}
+            self.guide, self.guide_name = make_guide(guide, model, start)
             with torch.no_grad():
                 self.guide(batch, num_total)  # creates the guide's parameters
             if isinstance(self.guide, nn.Module):

@@ -9,6 +9,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from bayesinv.mixture import Mixture
+
+from bayesinv.psis import why_no_standard_error
+
 # Importance weights come out of a float64 logsumexp over thousands of draws: relative error of
 # about 1e-13. Anything further from zero than this has not been normalised.
 _NORMALISATION_TOLERANCE = 1e-6
@@ -26,20 +30,25 @@ class InferenceResult:
         guide: the family of q(η) for "vi", None otherwise.
         extents: draws of the half-widths, (chains, draws, K), float64 on the CPU, internal units.
             Symmetries that are fixed are columns of one repeated number.
+        hyperparameters: u of every draw, (chains * draws, P), in the latent coordinates of
+            `bayesinv.hyperparameters`, where they were inferred along with the extents; else None.
+        density: q over the unconstrained coordinates of the latent extents, for a fit by a mixture.
         log_weights: (draws,) log importance weights, Pareto-smoothed and normalised so that
             logsumexp(log_weights) = 0; only with a single chain. None where the draws need none.
-        pareto_k: the shape k-hat of the Pareto fit to the largest weights; past 0.7 they cannot be
-            trusted.
+        pareto_k: the shape k-hat of the Pareto fit to the largest weights; past
+            `psis.pareto_limit(draws)` they cannot be trusted.
         log_evidence: an estimate of log p(D) in nats, or None.
-        log_evidence_se: its standard error in nats, or None.
+        log_evidence_se: its standard error in nats; None where there is none, as where the variance of
+            the weights is infinite.
         trace: the objective (nats) at each optimiser step that estimates it, before any NUTS: the ELBO, at every step
             of a collapsed evidence and at every step of the extents over minibatches.
         seconds: wall-clock time of the fit.
         num_steps: optimiser steps, or transitions of one chain.
         converged: whether the method's own stopping rule was met.
         seed: the seed the fit ran with.
-        rhat: split R-hat for each of the K symmetries (NaN for a fixed one), or None.
-        ess: effective number of draws for each of the K symmetries (NaN for a fixed one), or None.
+        rhat: rank-normalised split R-hat for each of the K symmetries (NaN for a fixed one), or None.
+        ess: effective number of draws for each of the K symmetries, the smaller of that in the bulk and
+            that in the tails (NaN for a fixed one), or None.
         settings: the remaining settings of the fit, anything that JSON can hold.
         warnings: the warnings that the fit raised, in words.
 
@@ -65,6 +74,8 @@ class InferenceResult:
     guide: str | None
     # Shapes and dtypes are checked in __post_init__, which can say what to do about them.
     extents: Tensor
+    hyperparameters: Tensor | None = None
+    density: Mixture | None = None
     log_weights: Tensor | None = None
     pareto_k: float | None = None
     log_evidence: float | None = None
@@ -83,6 +94,11 @@ class InferenceResult:
         _check_extents(self.extents)
         if self.log_weights is not None:
             _check_log_weights(self.log_weights, self.extents)
+        if self.hyperparameters is not None and len(self.hyperparameters) != self.num_chains * self.num_draws:
+            raise ValueError(
+                f"hyperparameters: expected a row for each of {self.num_chains * self.num_draws} draws, got "
+                f"{len(self.hyperparameters)}"
+            )
         for name in ("trace", "rhat", "ess"):
             value = getattr(self, name)
             if value is not None:
@@ -125,6 +141,13 @@ class InferenceResult:
     def num_coordinates(self) -> int:
         """K, counting the fixed symmetries."""
         return self.extents.shape[2]
+
+    @property
+    def why_no_standard_error(self) -> str:
+        """Why the weights give `log_evidence` no standard error, as a clause; empty where it has one."""
+        if self.log_evidence is None or self.log_evidence_se is not None or self.log_weights is None:
+            return ""
+        return why_no_standard_error(self.pareto_k, self.num_draws)
 
     @property
     def draws(self) -> Float64[Tensor, "total K"]:

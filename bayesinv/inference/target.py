@@ -30,12 +30,29 @@ FURTHEST = 6.0
 FURTHEST_HYPER = 12.0  # in u: a factor of e^12 either way
 
 
+def start_extents(model: InvarianceModel, quantile: float) -> Float[Tensor, " K"]:
+    """Extents at a quantile of their priors.
+
+    A prior that pushes outwards has its quantiles at the far end, where no likelihood speaks: its extents start where
+    those of a flat one would. One with a spike at zero says itself where to start.
+    """
+    eta = model.extents.prior_quantile(quantile)
+    for k, name in enumerate(model.symmetries):
+        prior = model.extents.priors.get(name)
+        if isinstance(prior, SpikeAndSlab):
+            eta[k] = prior.start(quantile)
+        elif isinstance(prior, Outward):
+            eta[k] = quantile * prior.high
+    return eta
+
+
 class Target:
     """The log joint density of one model and its data.
 
     Args:
         model: initialised; its parameters follow the θ that was evaluated last.
         data: all of them.
+        extents: held at these, (K,), so that hyperparameters alone are free; None leaves the latent ones free.
 
     Attributes:
         num_extents: A, how many extents are latent.
@@ -43,10 +60,11 @@ class Target:
         evaluations: how often the evidence was computed.
     """
 
-    def __init__(self, model: InvarianceModel, data: Data):
+    def __init__(self, model: InvarianceModel, data: Data, extents: Float[Tensor, " K"] | None = None):
         self.model, self.data = model, data
-        self.columns = [model.symmetries.index(name) for name in model.active]
-        self.bijections = [biject_to(model.extents.priors[name].support) for name in model.active]
+        free = model.active if extents is None else ()
+        self.columns = [model.symmetries.index(name) for name in free]
+        self.bijections = [biject_to(model.extents.priors[name].support) for name in free]
         self.hyper = model.hyperparameters
         self.num_extents, self.num_hyper = len(self.columns), sum(h.size for h in self.hyper)
         learned = getattr(model.backbone, "learn_inducing", False) and model.backbone.inducing.requires_grad
@@ -55,7 +73,8 @@ class Target:
             self._origin = self.inducing.detach().clone()
             spread = self._origin.std()
             self._spread = float(spread) if bool(spread > 0) else 1.0
-        self._fixed = torch.tensor([model.extents.fixed.get(name, 0.0) for name in model.symmetries], dtype=torch.float64)
+        fixed = [model.extents.fixed.get(name, 0.0) for name in model.symmetries]
+        self._fixed = torch.tensor(fixed, dtype=torch.float64) if extents is None else extents.double()
         self.evaluations = 0
 
     @property
@@ -73,18 +92,8 @@ class Target:
         return [*z, *u, *[(None, None)] * rest]
 
     def start(self, quantile: float) -> Float[Tensor, " size"]:
-        """θ with every extent at a quantile of its prior and everything else where the model is now.
-
-        A prior that pushes outwards has its quantiles at the far end, where no likelihood speaks: its extents start
-        where those of a flat one would. One with a spike at zero says itself where to start.
-        """
-        eta = self.model.extents.prior_quantile(quantile)
-        for k in self.columns:
-            prior = self.model.extents.priors[self.model.symmetries[k]]
-            if isinstance(prior, SpikeAndSlab):
-                eta[k] = prior.start(quantile)
-            elif isinstance(prior, Outward):
-                eta[k] = quantile * prior.high
+        """θ with every extent at a quantile of its prior, see `start_extents`, and everything else as the model has it."""
+        eta = start_extents(self.model, quantile)
         theta = torch.zeros(self.size, dtype=torch.float64)
         theta[: self.num_extents] = self.to_z(eta)
         theta[self.num_extents : self.num_extents + self.num_hyper] = vector(self.hyper).detach()

@@ -101,8 +101,12 @@ def approximate(
         diagonal,
     )
     rest = modes[0].theta[d:]
+    evidence = target.model.evidence
+    target(modes[0].theta)
+    anchor = evidence.warm_start
 
     def log_density(theta: Float[Tensor, " d"]) -> float:
+        evidence.warm_start = anchor  # the same for every draw, so that their order changes nothing
         return target(torch.cat([theta, rest]), hyperpriors=latent)
 
     with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:

@@ -54,7 +54,8 @@ def what_was_fitted(posterior: InvariancePosterior, classes: Sequence[str] = ())
     }
     if result.log_evidence is not None:
         error = "" if not result.log_evidence_se else f" ± {result.log_evidence_se:.2f} (standard error)"
-        values["log evidence"] = f"{result.log_evidence:.1f}{error} nats"
+        reason = f" (no standard error: {result.why_no_standard_error})" if result.why_no_standard_error else ""
+        values["log evidence"] = f"{result.log_evidence:.1f}{error} nats{reason}"
     return Section("fitted", "What was fitted", facts("Data, model and inference", values))
 
 
@@ -86,7 +87,7 @@ def verdicts(found: Sequence[Verdict]) -> Section:
     return Section("verdicts", "Verdicts", paragraph(head) + f'<ul class="verdicts">{"".join(items)}</ul>')
 
 
-def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> Section:
+def extents(posterior: InvariancePosterior, level: float, reweighted: bool | None) -> Section:
     """The table of extents and the figure of prior and posterior."""
     summary = posterior.summary(reweighted, level)
     percent = f"{100 * level:g} %"
@@ -97,6 +98,11 @@ def extents(posterior: InvariancePosterior, level: float, reweighted: bool) -> S
         "with “up to” goes one way only, and a percentage of copies is the probability of moving at all. P(inactive) "
         "is the probability that it is too small to see in an input of this size."
     )
+    if summary.attrs["reweighted"]:
+        body += paragraph(
+            f"Medians and intervals are importance-weighted: draws of the guide, weighed by the posterior over the "
+            f"guide (Pareto k̂ {posterior.result.pareto_k:.2f})."
+        )
     scales = [c.name.replace("_", " ") for c in posterior.model.coordinates if c.extent_is == "scale"]
     if scales:
         body += paragraph(
@@ -147,7 +153,7 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1g}"
 
 
-def orbits(posterior: InvariancePosterior, reweighted: bool) -> Section | None:
+def orbits(posterior: InvariancePosterior, reweighted: bool | None) -> Section | None:
     """Copies of training images; None where the inputs are no images of one or three channels."""
     event = posterior.data.event_shape
     if len(event) != 3 or event[0] not in (1, 3) or not posterior.model.active:

@@ -33,7 +33,7 @@ def write_report(
     classes: Sequence[str] = (),
     command: str | None = None,
     level: float = 0.9,
-    reweighted: bool = False,
+    reweighted: bool | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML file about a fit.
@@ -52,7 +52,7 @@ def write_report(
         classes: names of the classes.
         command: the command line that made the fit, where one did.
         level: the mass of the intervals.
-        reweighted: whether to use the importance weights.
+        reweighted: whether to use the importance weights; None uses them where they are good.
         overwrite: whether an existing file may be replaced.
 
     Returns:

@@ -17,9 +17,11 @@ from bayesinv.data import Data
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
 from bayesinv.extents import Outward, Prior
 from bayesinv.inference import Training, fit
-from bayesinv.inference.vi import hyperparameter_groups
+from bayesinv.inference.modes import find_modes
+from bayesinv.inference.target import Target
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
+from bayesinv.psis import limit_in_words
 from bayesinv.randomness import seeded
 from bayesinv.selection.evidence_of_set import LogEvidence, Moments, SetEvidence
 from bayesinv.selection.paired import paired_bayes_factors
@@ -35,7 +37,6 @@ from bayesinv.spike_and_slab import SpikeAndSlab
 METHODS = ("auto", "subsets", "relaxed")
 # 2⁸ = 256 sets: with 16 draws each in the first pass, the most that minutes allow at a tenth of a second.
 MOST_SYMMETRIES = 8
-LARGEST_PARETO_K = 0.7
 # Share of the posterior probability that may rest on sets of few effective draws without a warning.
 LARGEST_ROUGH_SHARE = 0.05
 # Nats below the best set within which refitted hyperparameters might bring a set back.
@@ -78,7 +79,7 @@ def select(
         draws_per_round: evaluations of the evidence in one round of one set; at least 8.
         max_rounds: rounds of one set at the most. Every set has one, likely ones get more.
         tolerance: rounds end where no set's error changes a probability by more than this.
-        refit_steps: optimiser steps on the hyperparameters of each set that is within 30 nats of the best one. 0 holds
+        refit_steps: the most evaluations for the hyperparameters of each set that is within 30 nats of the best one. 0 holds
             them at the fit's values, which were learned with every symmetry in and favour what was in: on null data
             that gave false inclusions in 14 of 40 sets.
         slab_scales: shares of the slabs' reach for `sensitivity`; they cost nothing.
@@ -97,7 +98,8 @@ def select(
         TypeError: neither a posterior nor a model.
 
     Warns:
-        ImportanceWarning: k̂ > 0.7 for the likeliest set. NotConvergedWarning: too much rests on too few draws.
+        ImportanceWarning: k̂ of the likeliest set is past its limit for so many draws, or cannot be estimated.
+        NotConvergedWarning: too much rests on too few draws.
 
     Reference:
         T. J. Mitchell, J. J. Beauchamp (1988). Bayesian variable selection in linear regression. JASA 83:1023.
@@ -300,7 +302,7 @@ def _subsets(
         slab_log_mass=masses,
     )
     best = selection.draws[int(selection.log_probability.argmax())]
-    trusted = best.pareto_k <= LARGEST_PARETO_K and selection.rough_share <= LARGEST_ROUGH_SHARE
+    trusted = best.good_weights and selection.rough_share <= LARGEST_ROUGH_SHARE
     settings = selection.settings if trusted else {**selection.settings, "trusted": False}
     return dataclasses.replace(selection, warnings=_notes(selection), settings=settings)
 
@@ -308,13 +310,13 @@ def _subsets(
 def _notes(selection: SubsetSelection) -> tuple[str, ...]:
     """What degrades the result, as warnings too."""
     notes = []
-    best = int(selection.log_probability.argmax())
-    k = selection.draws[best].pareto_k
-    if k > LARGEST_PARETO_K:
-        notes.append(
-            f"Pareto k̂ = {k:.2f} of the likeliest set is above {LARGEST_PARETO_K}: its evidence is rough; raise "
-            "draws_per_round or max_rounds"
-        )
+    best = selection.draws[int(selection.log_probability.argmax())]
+    if not best.good_weights:
+        k, num = best.pareto_k, best.num_weights
+        found = f"Pareto k̂ = {k:.2f} of the likeliest set is above {limit_in_words(num)}"
+        if not math.isfinite(k):
+            found = f"the likeliest set has {num} draws of some weight, too few for a Pareto k̂"
+        notes.append(f"{found}: its evidence is rough; raise draws_per_round or max_rounds")
         warnings.warn(notes[-1], ImportanceWarning, stacklevel=4)
     rough = selection.rough_share
     if rough > LARGEST_ROUGH_SHARE:
@@ -340,33 +342,19 @@ def evaluator(model: InvarianceModel, data: Data, fixed: Tensor, places: Sequenc
     return evaluate
 
 
-def refitted_model(
-    model: InvarianceModel, data: Data, eta: Tensor, num_steps: int, rate: float = 0.05
-) -> InvarianceModel | None:
-    """A copy whose hyperparameters have taken Adam steps on log p(D | η) + log hyperprior; None if nothing improved."""
+def refitted_model(model: InvarianceModel, data: Data, eta: Tensor, max_evaluations: int) -> InvarianceModel | None:
+    """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved."""
     changed = copy.deepcopy(model)
-    groups = hyperparameter_groups(changed, rate)
-    if not groups:
+    target = Target(changed, data, extents=eta)
+    if target.size == 0:
         return None
-    optimiser = torch.optim.Adam(groups)
-    first, best, kept = -math.inf, -math.inf, copy.deepcopy(changed.state_dict())
-    for step in range(num_steps + 1):
-        optimiser.zero_grad()
-        try:
-            value = changed.log_evidence(eta, data) + changed.log_hyperprior()
-        except NumericalError:  # a step too far; what was found before it stands
-            break
-        if float(value.detach()) > best:  # Adam may step down, and the start must not be lost
-            best, kept = float(value.detach()), copy.deepcopy(changed.state_dict())
-        first = best if step == 0 else first
-        if not value.requires_grad:  # an evidence without hyperparameters
-            break
-        if step < num_steps:
-            (-value).backward()
-            optimiser.step()
-    if not best > first:
+    try:
+        (mode,) = find_modes(target, max_evaluations)
+    except NumericalError:  # not even where they are now
         return None
-    changed.load_state_dict(kept)
+    if not mode.value > mode.trace[0]:
+        return None
+    target.move(mode.theta)
     return changed
 
 
@@ -380,5 +368,7 @@ def _start(posterior: InvariancePosterior, space: UnconstrainedSpace, places: Se
             'a spread are needed to start from; fit with inference="vi" or "nuts"'
         )
     z = space.from_extents(draws, torch.arange(K))
-    found = Moments.weighted(z, torch.full((len(z),), 1.0 / len(z), dtype=torch.float64))
+    log_weights = posterior.log_weights(None)
+    weights = torch.ones(len(z), dtype=torch.float64) if log_weights is None else torch.from_numpy(log_weights).exp()
+    found = Moments.weighted(z, weights / weights.sum())
     return Moments(found.mean, found.covariance + 0.05**2 * torch.eye(K, dtype=torch.float64))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import systematic_resample
 from bayesinv.selection.evidence_of_set import effective_size, relative_error
 from bayesinv.selection.result import Selection
@@ -37,6 +38,21 @@ class SetDraws:
     log_weights: Float[Tensor, " N"]
     pareto_k: float = math.nan
     num_failed: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was integrated, and there are no weights to judge: the empty set."""
+        return self.extents.shape[1] == 0
+
+    @property
+    def num_weights(self) -> int:
+        """Draws with a weight."""
+        return int(torch.isfinite(self.log_weights).sum())
+
+    @property
+    def good_weights(self) -> bool:
+        """Whether Z_A can be trusted: k̂ within the limit for so many draws, or no integral at all."""
+        return self.exact or weights_are_good(self.pareto_k, self.num_weights)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -78,9 +94,13 @@ class SubsetSelection(Selection):
 
     @property
     def log_evidence_se(self) -> Float[Tensor, " sets"]:
-        """Standard errors of log Z_A, nats; 0 for the empty set."""
-        exact = [d.extents.shape[1] == 0 for d in self.draws]
-        errors = [0.0 if e else relative_error(d.log_weights) for e, d in zip(exact, self.draws, strict=True)]
+        """Standard errors of log Z_A, nats; 0 for the empty set.
+
+        They exist whatever k̂ says: a fifth of every proposal is the slab, so that no weight exceeds five times the
+        largest likelihood, and the variance is finite (Hesterberg, 1995, "Weighted average importance sampling and
+        defensive mixture distributions"). A large k̂ says that few draws have seen the largest weights.
+        """
+        errors = [0.0 if d.exact else relative_error(d.log_weights) for d in self.draws]
         return torch.tensor(errors, dtype=torch.float64)
 
     @property
@@ -174,7 +194,7 @@ class SubsetSelection(Selection):
     def rough_share(self) -> float:
         """Posterior probability of the sets that fewer than five effective draws speak for."""
         p = self.log_probability.exp()
-        rough = [d.extents.shape[1] > 0 and effective_size(d.log_weights) < FEW for d in self.draws]
+        rough = [not d.exact and effective_size(d.log_weights) < FEW for d in self.draws]
         return float(p[torch.tensor(rough)].sum())
 
     def with_prior(
