@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from gpytorch.constraints import Positive
-from gpytorch.kernels import Kernel, RBFKernel, ScaleKernel
+from gpytorch.kernels import Kernel, MaternKernel, RBFKernel, ScaleKernel
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -44,6 +44,11 @@ def _default_kernel() -> Kernel:
     return ScaleKernel(RBFKernel(lengthscale_constraint=positive()), outputscale_constraint=positive())
 
 
+def _is_rough(kernel: Kernel) -> bool:
+    """Whether a Matérn-1/2 is in it, whose random features have no gradient to follow: their frequencies have no mean."""
+    return any(isinstance(part, MaternKernel) and part.nu == 0.5 for part in kernel.modules())
+
+
 class GaussianProcess(nn.Module):
     """A Gaussian-process prior over the free function h; the model's function is the orbit average f(x) = mean_s h(T_s x).
 
@@ -63,8 +68,8 @@ class GaussianProcess(nn.Module):
         kernel: any GPyTorch kernel without batch shape; None is a scaled squared exponential whose
             lengthscale starts at the median distance in the data. Priors registered on the kernel count
             in the objective.
-        num_inducing: "auto" for features where the kernel has a spectral density (RBF, Matérn, rational quadratic,
-            constants, sums and products of them) and 150 inducing values where it has none; M for so many inducing
+        num_inducing: "auto" for features where the kernel has a spectral density (RBF, Matérn from 3/2 on, rational
+            quadratic, constants, sums and products of them) and 150 inducing values where it has none; M for so many inducing
             values (never more than inputs); None for the exact covariance (collapsed evidences only).
         learn_inducing: whether Z moves with the kernel's parameters.
         inducing_points: Z itself, shape (M, *event), or (M, D) with features, instead of a random subset of the inputs.
@@ -139,7 +144,7 @@ class GaussianProcess(nn.Module):
                 raise ValueError("inducing_points: there is no place for them with num_inducing=None; leave one out")
             return "exact", None
         if num_inducing == "auto":
-            if points is None and has_spectral_density(self.kernel):
+            if points is None and has_spectral_density(self.kernel) and not _is_rough(self.kernel):
                 return "features", None
             return "inducing", DEFAULT_INDUCING if points is None else len(points)
         if isinstance(num_inducing, bool) or not isinstance(num_inducing, int) or num_inducing < 1:

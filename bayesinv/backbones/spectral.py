@@ -307,7 +307,7 @@ def _base_draws(bases: list[_Base], R: int, generator: torch.Generator) -> list[
     widths = [n + (type(base.kernel) is not RBFKernel) for n, base in zip(directions, bases, strict=True)]
     seed = int(torch.randint(2**31, (), generator=generator))
     engine = torch.quasirandom.SobolEngine(sum(widths), scramble=True, seed=seed)
-    unit = torch.cat([torch.quasirandom.SobolEngine(w, scramble=True, seed=seed+j).draw(R, dtype=torch.float64) for j,w in enumerate(widths)],1).T.clamp(_EDGE, 1.0 - _EDGE)  # (Σ widths, R)
+    unit = engine.draw(R, dtype=torch.float64).T.clamp(_EDGE, 1.0 - _EDGE)  # (Σ widths, R)
     draws: list[tuple[Tensor, Tensor | None]] = []
     for base, n, own in zip(bases, directions, unit.split(widths), strict=True):
         D = len(base.dims)

@@ -34,6 +34,7 @@ class Factor(ABC):
         V: Float[Tensor, "*C M n"],
         precision: Float[Tensor, "n G"],
         gram: Float[Tensor, "G M M"] | None = None,
+        K: Float[Tensor, "*C n n"] | None = None,
     ) -> Factor:
         """Factorise.
 
@@ -41,9 +42,10 @@ class Factor(ABC):
             V: whitened features of the inputs, (M, n), or (C, M, n) where every output has its own.
             precision: λ, non-negative, (n, G).
             gram: V Λ Vᵀ, where the caller has a cheaper way to it; only used for M < n.
+            K: VᵀV, where the caller has it; only used for M >= n.
         """
         primal = V.shape[-2] < V.shape[-1]
-        return PrimalFactor(V, precision, gram) if primal else DualFactor(V, precision)
+        return PrimalFactor(V, precision, gram) if primal else DualFactor(V, precision, K)
 
     @property
     def log_det(self) -> Float[Tensor, " G"]:
@@ -121,9 +123,9 @@ class PrimalPosterior(Posterior):
 class DualFactor(Factor):
     """Through B = I + Λ^½ K Λ^½."""
 
-    def __init__(self, V: Tensor, precision: Tensor):
+    def __init__(self, V: Tensor, precision: Tensor, K: Tensor | None = None):
         self.V = V
-        self.K = V.mT @ V  # (n, n) or (C, n, n)
+        self.K = V.mT @ V if K is None else K  # (n, n) or (C, n, n)
         self.root = precision.T.sqrt()  # (G, n)
         eye = torch.eye(self.K.shape[-1], dtype=V.dtype, device=V.device)
         self._rootK = self.root[..., None] * self.K  # (G, n, n): Λ^½ K

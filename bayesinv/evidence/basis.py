@@ -6,6 +6,7 @@ residual r of variance k_ff - |V|². A constant row of V stands for the unknown 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -29,6 +30,11 @@ class Whitened:
     V: Float[Tensor, "*C M n"]
     residual: Float[Tensor, "*C n"]  # variance that v leaves; zero for features
 
+    @functools.cached_property
+    def K(self) -> Float[Tensor, "*C n n"] | None:
+        """VᵀV, computed once; None where the inputs outnumber the features, whose algebra has no use for it."""
+        return None if self.V.shape[-2] < self.V.shape[-1] else self.V.mT @ self.V
+
     @property
     def per_output(self) -> bool:
         """Whether every output has a V of its own."""
@@ -39,6 +45,13 @@ class Whitened:
         """The residual as columns, never negative: one for all outputs, or one for each."""
         rows = self.residual if self.per_output else self.residual[None]
         return rows.mT.clamp_min(0.0)
+
+    def detached(self) -> Whitened:
+        """The same without gradients."""
+        other = Whitened(self.V.detach(), self.residual.detach())
+        if self.K is not None:
+            other.__dict__["K"] = self.K.detach()
+        return other
 
     def with_offset(self, variance: Float[Tensor, ""]) -> Whitened:
         """With one more row, √variance: a constant added to f, N(0, variance) for every output."""

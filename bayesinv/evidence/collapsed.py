@@ -181,7 +181,7 @@ class SiteEvidence(CollapsedEvidence):
             sites = Sites(precision, sites.target, sites.constant)
         own_gram = white.per_output or self.residual == "fitc" or white.V.shape[-2] >= white.V.shape[-1]
         gram = None if own_gram else self.weighted_gram(white.V, sites, data)
-        return Factor.of(white.V, sites.precision, gram), sites, log_loss
+        return Factor.of(white.V, sites.precision, gram, white.K), sites, log_loss
 
     def bound(self, white: Whitened, data: Data) -> Float[Tensor, ""]:
         """The formula at the top of this module."""

@@ -120,12 +120,12 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         if self.predicts_mode:
             return logistic_mode(white.V, self._offset, data.y)
         precision, b = self._fixed_point(white, data.y, data.num_outputs)
-        return Factor.of(white.V, precision).posterior(b - precision * self._offset)
+        return Factor.of(white.V, precision, K=white.K).posterior(b - precision * self._offset)
 
     def _fixed_point(self, white: Whitened, y: Int[Tensor, " n"], C: int) -> tuple[Tensor, Tensor]:
         """Precisions (n, 1) or (n, C) and locations b (n, C) of the sites, from the last ones or else from nothing."""
         tolerance = TOLERANCE if white.V.requires_grad else VALUE_TOLERANCE
-        white = Whitened(white.V.detach(), white.residual.detach())
+        white = white.detached()
         G = C if white.per_output else 1
         fresh = (
             torch.full((len(y), G), 1.0 / C, dtype=torch.float64, device=y.device),
@@ -201,7 +201,7 @@ class _Step:
 
     def __init__(self, white: Whitened, precision: Tensor, b: Tensor, offset: Tensor):
         self.precision, self.b = precision, b
-        factor = Factor.of(white.V, precision)
+        factor = Factor.of(white.V, precision, K=white.K)
         r = b - precision * offset
         mean, marginal = factor.means(r), factor.variances()
         # One precision an example acts on C - 1 contrasts, which share a factor; otherwise each class has its own.
