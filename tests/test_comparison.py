@@ -415,3 +415,12 @@ def test_real_fits_of_gaussian_processes_and_networks(tmp_path):
         assert table.loc[name, "accuracy"] == pytest.approx(float((labels == test.y).double().mean()))
     assert comparison.extents["point"].tolist() == [False, False, True]
     comparison.plot().savefig(tmp_path / "comparison.png")
+
+
+@pytest.mark.parametrize("reweighted", [True, False])
+def test_medians_with_weights_and_without_are_both_recognised(reweighted):
+    log_weights = torch.linspace(-3, 0, 20, dtype=torch.float64).log_softmax(0)
+    posterior = make_fit(1.0, log_weights=log_weights, pareto_k=0.1, log_evidence=-4.0, log_evidence_se=0.1)
+    medians = dict(zip(NAMES, posterior.quantile(0.5, reweighted).tolist(), strict=True))
+    held = make_fit(medians["rotation"], 1, "fixed", options={"priors": medians}, log_evidence=-5.0)
+    assert comparison_module.fixed_at_medians({"posterior": posterior, "held": held}) == {"held": "posterior"}
