@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from bayesinv import metrics
@@ -320,13 +321,11 @@ def fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str,
             learned = [each for each in other.model.active if "[" in each] or list(other.model.active)
             if not learned or not set(learned) <= set(p.model.extents.fixed):
                 continue
-            # Those with the weights and those without: a baseline may come from either.
-            weighings = {False, other.uses_weights()}
-            choices = [dict(zip(other.symmetries, other.quantile(0.5, w).tolist(), strict=True)) for w in weighings]
-            alike = any(
-                all(math.isclose(p.model.extents.fixed[n], medians[n], rel_tol=MEDIAN_TOLERANCE) for n in learned)
-                for medians in choices
-            )
+            # Medians with the weights and without: a baseline may come from either.
+            medians = torch.stack([other.quantile(0.5, weighted) for weighted in {False, other.uses_weights()}])
+            given = torch.tensor([p.model.extents.fixed[each] for each in learned], dtype=torch.float64)
+            columns = [other.index(each) for each in learned]
+            alike = torch.isclose(medians[:, columns], given, rtol=MEDIAN_TOLERANCE, atol=0.0).all(1).any()
             if alike and _evidence_key(p)[-2:] == _evidence_key(other)[-2:]:
                 found[name] = other_name
                 break

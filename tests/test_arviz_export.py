@@ -160,7 +160,7 @@ def test_regression_targets():
 
 def test_weights_stay_with_their_draws_or_are_used_up():
     posterior = make(weighted=True)
-    tree = posterior.to_datatree(num_draws=100, predictive=False)
+    tree = posterior.to_datatree(num_draws=100, predictive=False, reweighted=False)
     weights = tree["sample_stats"]["log_weight"].values
     assert np.logaddexp.reduce(weights, axis=1) == pytest.approx(0, abs=1e-12)
     stored = posterior.result.log_weights.numpy()[::4]
@@ -173,6 +173,11 @@ def test_weights_stay_with_their_draws_or_are_used_up():
     # systematic resampling of 2000: each weight is met within 1/2000, over a range of about 20°
     assert rotation.mean() == pytest.approx(expected, abs=0.1)
     assert tree.attrs["reweighted"] == 1
+    by_default = posterior.to_datatree(num_draws=2000, predictive=False)
+    assert by_default.attrs["reweighted"] == 1
+    np.testing.assert_array_equal(by_default["posterior"]["extent"], tree["posterior"]["extent"])
+    poor = make(weighted=True, pareto_k=0.9).to_datatree(num_draws=100, predictive=False)
+    assert poor.attrs["reweighted"] == 0 and "sample_stats" in poor.children
 
 
 def test_without_predictions_there_are_no_such_groups():

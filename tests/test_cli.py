@@ -82,6 +82,12 @@ def test_show_prints_the_table(run, capsys):
     assert "60 training examples" in output
 
 
+def test_show_with_weights_or_without(run, capsys):
+    for option, weighted in (("--reweighted", True), ("--no-reweighted", False)):
+        assert main(["show", str(run), option]) == 0
+        assert ("(importance-weighted)" in capsys.readouterr().out) is weighted
+
+
 def test_predict(run, train, tmp_path, capsys):
     out = tmp_path / "new.csv"
     assert main(["predict", str(run), str(train), "--out", str(out), "--num-samples", "4"]) == 0

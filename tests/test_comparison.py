@@ -139,6 +139,25 @@ def test_seed_samples_and_weights_reach_the_predictions():
     assert first["plain"] == second["plain"]
 
 
+def test_good_weights_are_used_by_default():
+    log_weights = torch.linspace(-3, 0, 20, dtype=torch.float64).log_softmax(0)
+    fits = {"good": make_fit(1.0, log_weights=log_weights, pareto_k=0.1)}
+    fits |= {"poor": make_fit(1.0, log_weights=log_weights, pareto_k=0.6), "plain": make_fit(1.0)}
+    medians = bayesinv.compare(fits, make_data()).extents["median"].xs("rotation", level="symmetry")
+    for name, weighted in {"good": True, "poor": False, "plain": False}.items():
+        assert medians[name] == fits[name].summary(reweighted=weighted).loc["rotation", "median"]
+    assert medians["good"] != medians["poor"] == medians["plain"]
+
+
+def test_an_evidence_without_a_standard_error_is_explained():
+    log_weights = torch.zeros(20, dtype=torch.float64).log_softmax(0)
+    fit = make_fit(1.0, log_evidence=-10.0, log_weights=log_weights, pareto_k=0.6)
+    comparison = bayesinv.compare({"rough": fit}, make_data())
+    assert math.isnan(comparison.table.loc["rough", "log_evidence_se"])
+    assert comparison.text_table().loc["rough", "log evidence, nat"] == "-10.0 (A)"
+    assert "'rough' has no standard error: Pareto k̂ = 0.60" in comparison.notes[0]
+
+
 def test_evidences_that_may_not_be_ranked_are_named():
     a = make_fit(1.0, log_evidence=-10.0, log_evidence_se=0.1)
     b = make_fit(1.0, log_evidence=-11.0, log_evidence_se=0.1)
@@ -396,3 +415,12 @@ def test_real_fits_of_gaussian_processes_and_networks(tmp_path):
         assert table.loc[name, "accuracy"] == pytest.approx(float((labels == test.y).double().mean()))
     assert comparison.extents["point"].tolist() == [False, False, True]
     comparison.plot().savefig(tmp_path / "comparison.png")
+
+
+@pytest.mark.parametrize("reweighted", [True, False])
+def test_medians_with_weights_and_without_are_both_recognised(reweighted):
+    log_weights = torch.linspace(-3, 0, 20, dtype=torch.float64).log_softmax(0)
+    posterior = make_fit(1.0, log_weights=log_weights, pareto_k=0.1, log_evidence=-4.0, log_evidence_se=0.1)
+    medians = dict(zip(NAMES, posterior.quantile(0.5, reweighted).tolist(), strict=True))
+    held = make_fit(medians["rotation"], 1, "fixed", options={"priors": medians}, log_evidence=-5.0)
+    assert comparison_module.fixed_at_medians({"posterior": posterior, "held": held}) == {"held": "posterior"}

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from bayesinv import GaussianProcess, InvarianceModel, Training, datasets, fit
-from bayesinv.cli.tables import summary_text
+from bayesinv.cli.tables import facts_text, summary_text
 from bayesinv.errors import DataError, ImportanceWarning, NotConvergedWarning
 from bayesinv.inference import Fixed
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.report.sections import extents
+from bayesinv.report.sections import extents, what_was_fitted
 from bayesinv.transforms import Flip, GaussianBlur
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 
@@ -89,12 +89,50 @@ def test_images_on_another_scale_than_those_trained_on_are_told_of():
 
 def test_reweighted_is_no_name():
     posterior = make_posterior(weighted=True)
-    log_weights = inspect.unwrap(InvariancePosterior.log_weights)  # without the types that only the tests check
-    with pytest.raises(
-        TypeError, match="reweighted: expected True, False or None, got 'rotation'; give arguments by name"
+    uses_weights = inspect.unwrap(InvariancePosterior.uses_weights)  # without the types that only the tests check
+    with pytest.raises(TypeError, match="expected True, False or None, got 'rotation'; give arguments by name"):
+        uses_weights(posterior, "rotation")
+    assert uses_weights(posterior, np.True_) is True and uses_weights(posterior, np.False_) is False
+
+
+@pytest.mark.parametrize(
+    ("facts", "used"),
+    [
+        ({"weighted": True}, True),
+        ({"weighted": True, "pareto_k": 0.61}, True),  # the limit for 400 draws is 0.616
+        ({"weighted": True, "pareto_k": 0.62}, False),
+        ({"weighted": True, "pareto_k": math.nan}, False),
+        ({"weighted": True, "pareto_k": None}, False),
+        ({}, False),
+        ({"chains": 2}, False),
+    ],
+)
+def test_weights_are_used_where_they_are_good(facts, used):
+    posterior = make_posterior(**facts)
+    assert posterior.uses_weights() is used
+    x = posterior.data.x[:2]
+    for call in (
+        lambda **how: posterior.summary(**how)["median"].to_numpy(),
+        lambda **how: posterior.quantile([0.1, 0.5], **how).numpy(),
+        lambda **how: posterior.sample(50, **how).numpy(),
+        lambda **how: posterior.upper_limit(**how)["upper_limit"].to_numpy(),
+        lambda **how: posterior.predict(x, **how).probs.numpy(),
     ):
-        log_weights(posterior, "rotation")
-    assert log_weights(posterior, np.True_) is not None and log_weights(posterior, np.False_) is None
+        np.testing.assert_array_equal(call(), call(reweighted=used))
+        if posterior.result.log_weights is not None:
+            assert not np.array_equal(call(), call(reweighted=not used))
+    assert posterior.summary().attrs["reweighted"] is used
+    for text in (repr(posterior), posterior._repr_html_()):
+        assert ("importance-weighted" in text) is used
+    assert ("importance-weighted" in summary_text(posterior.summary())) is used
+    assert ("importance-weighted" in extents(posterior, 0.9, None).body) is used
+
+
+def test_an_evidence_without_a_standard_error_says_why():
+    posterior = make_posterior(weighted=True, pareto_k=0.55, log_evidence_se=None)
+    for text in (repr(posterior), posterior._repr_html_(), facts_text(posterior), what_was_fitted(posterior).body):
+        assert "-123.4 nats (no s" in text and "k̂ = 0.55 is not below 0.5" in text
+    assert "no s" not in repr(make_posterior(weighted=True)) + facts_text(make_posterior(weighted=True))
 
 
 def test_reweighting_needs_weights():

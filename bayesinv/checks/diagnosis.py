@@ -147,13 +147,13 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
         )
         return [Verdict("importance", "serious", message, "raise num_draws.")]
     if not weights_are_good(k, result.num_draws):
+        few = k <= LARGEST_LIMIT  # more draws raise the limit up to here
+        cause = "these are too few for a guide that" if few else "the guide"
         message = (
-            f"Pareto k̂ = {k:.2f} is above {limit_in_words(result.num_draws)}: the guide misses part of the posterior, "
-            "so that the reweighted posterior and log_evidence are rough."
+            f"Pareto k̂ = {k:.2f} is above {limit_in_words(result.num_draws)}: {cause} misses part of the posterior, so "
+            "that the reweighted posterior and log_evidence are rough."
         )
-        advice = 'Try guide="flow", more max_steps, or inference="nuts".'
-        if k <= LARGEST_LIMIT:  # more draws raise the limit up to here
-            advice = f"Raise num_draws. {advice}"
+        advice = f'{"Raise num_draws, or try" if few else "Try"} guide="flow", more max_steps, or inference="nuts".'
         return [Verdict("importance", "serious", message, advice)]
     message = f"Pareto k̂ = {k:.2f} is within {limit_in_words(result.num_draws)}: the importance weights can be trusted."
     if not variance_is_finite(k, result.num_draws):

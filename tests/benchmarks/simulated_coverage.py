@@ -44,7 +44,7 @@ def job(argument):
     drawn = teacher.simulate(x, eta, num_outputs=OUTPUTS[evidence], seed=seed)
     data = bayesinv.Data(x, drawn.y, None if evidence == "gaussian" else OUTPUTS[evidence])
     posterior = bayesinv.fit(make(), data, seed=seed, max_steps=MAX_STEPS)
-    table = posterior.summary()
+    table = posterior.summary(reweighted=False)
     rotation = table.loc["rotation"]
     return {
         "evidence": evidence,

@@ -59,7 +59,8 @@ def main() -> None:
             rows.append([evidence, name, *cells, f"{ratio:.2f}", f"{nuts_result.rhat[k]:.3f}", "yes" if good else "NO"])
         k_hat = f"k̂ {vi_result.pareto_k:.2f}"
         seconds = [
-            f"{r.seconds:.0f} s, log evidence {r.log_evidence:.1f} ± {r.log_evidence_se:.1f}"
+            f"{r.seconds:.0f} s, log evidence {r.log_evidence:.1f} ± "
+            + ("unknown" if r.log_evidence_se is None else f"{r.log_evidence_se:.1f}")
             for r in (vi_result, nuts_result)
         ]
         rows.append([evidence, "all", f"{seconds[0]}, {k_hat}", seconds[1], "", "", ""])

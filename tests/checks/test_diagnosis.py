@@ -51,10 +51,44 @@ def test_it_prints_every_verdict_with_what_to_do():
 
 
 @pytest.mark.parametrize(
-    ("k", "level"), [(0.3, "ok"), (0.7, "ok"), (0.71, "serious"), (math.inf, "serious"), (math.nan, "serious")]
+    ("k", "level"), [(0.3, "ok"), (0.61, "ok"), (0.62, "serious"), (math.inf, "serious"), (math.nan, "serious")]
 )
 def test_importance(k, level):
+    """The limit for 400 draws is 0.616."""
     assert levels(make_posterior(weighted=True, pareto_k=k), "importance") == [level]
+
+
+def test_importance_names_the_limit_and_the_draws():
+    few, bad = (make_posterior(weighted=True, pareto_k=k).check().named("importance")[0] for k in (0.65, 0.8))
+    assert "above 0.62, the limit for 400 draws" in few.message and "num_draws" in few.advice
+    assert "num_draws" not in bad.advice  # no number of draws would do
+    fine, rough = (make_posterior(weighted=True, pareto_k=k).check().named("importance")[0] for k in (0.4, 0.55))
+    assert "no standard error" in rough.message and "no standard error" not in fine.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ["ok"]),
+        ({"divergences": 0, "saturated": 0}, ["ok"]),
+        ({"divergences": 8}, ["ok", "note"]),  # of 800 draws: one in a hundred
+        ({"divergences": 9}, ["ok", "serious"]),
+        ({"saturated": 80}, ["ok"]),
+        ({"saturated": 81}, ["ok", "note"]),
+    ],
+)
+def test_trajectories(settings, expected):
+    assert levels(make_posterior(chains=2, settings=settings), "convergence") == expected
+
+
+def test_verdicts_on_extents_use_the_weights_of_the_summary():
+    """Half of the draws lie at the end of the prior, and the weights give them nothing."""
+    rotation = torch.cat([grid(0.5, 0.6, 200), grid(3.05, 3.14, 200)])
+    log_weights = torch.cat([torch.zeros(200), torch.full((200,), -30.0)]).double().log_softmax(0)
+    columns = draws_of(rotation, grid(0.05, 0.1), grid(0.01, 0.02))
+    facts = {"extents": columns, "log_weights": log_weights}
+    assert levels(make_posterior(**facts, pareto_k=0.1), "bound") == []
+    assert levels(make_posterior(**facts, pareto_k=0.9), "bound") == ["note"]
 
 
 def test_a_minibatch_fit_has_no_weights_and_says_so():

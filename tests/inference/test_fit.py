@@ -8,6 +8,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro.infer import MCMC
 from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoLaplaceApproximation
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -121,7 +122,7 @@ def test_importance_warning_past_the_threshold(train, monkeypatch):
     module = sys.modules[bayesinv.fit.__module__]
     original = module.importance_sample
     monkeypatch.setattr(module, "importance_sample", lambda *a: replace(original(*a), pareto_k=0.9))
-    with pytest.warns(ImportanceWarning, match=r"Pareto k̂ = 0.90 is above 0.7.*guide=\"flow\""):
+    with pytest.warns(ImportanceWarning, match=r"k̂ = 0.90 is above 0.07, the limit for 12 draws.*guide=\"flow\""):
         posterior = bayesinv.fit(small_model(), train, **QUICK)
     assert posterior.pareto_k == 0.9
     assert any("Pareto" in note for note in posterior.result.warnings)
@@ -212,6 +213,19 @@ def test_one_chain_runs(train):
     assert draws(posterior).shape == (1, 10, 2)
     assert float(posterior["rotation"].std()) > 0
     assert posterior.result.settings["num_warmup"] == 60
+
+
+@pytest.mark.parametrize(("depth", "saturated"), [(1, 20), (10, 0)])
+def test_divergences_and_tree_depths_are_counted(train, monkeypatch, depth, saturated):
+    """One doubling at most: every trajectory ends there. Ten: none does."""
+    original = MCMC.diagnostics
+    monkeypatch.setattr(MCMC, "diagnostics", lambda self: original(self) | {"divergences": {"chain 0": [2, 7, 8]}})
+    monkeypatch.setattr(bayesinv.inference.nuts, "MAX_TREE_DEPTH", depth)
+    model = small_model(priors={"translate_x": None})
+    posterior = bayesinv.fit(model, train, inference="nuts", num_chains=2, num_warmup=10, max_steps=60, num_draws=10)
+    assert posterior.result.settings["divergences"] == 6  # three of each chain
+    assert posterior.result.settings["saturated"] == saturated
+    assert any("6 of 20 draws diverged" in note for note in posterior.result.warnings)
 
 
 def test_stopping_at_the_limit_warns_and_says_so(train):

@@ -34,6 +34,22 @@ def correlated_posterior(scale=1.0):
     return InvariancePosterior(model, make_data(), result)
 
 
+class NullModel(KnownModel):
+    """log p(D | η) falls from η = 0 on: no symmetry is called for."""
+
+    centre = torch.zeros(3, dtype=torch.float64)
+    width = 0.02
+
+
+def null_posterior():
+    """Half-normal draws, the posterior of NullModel under flat priors."""
+    model = NullModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), likelihood="categorical")
+    noise = torch.randn(400, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    extents = (model.width * noise).abs()[None]
+    result = InferenceResult(inference="vi", guide="full_rank", extents=extents, seed=0)
+    return InvariancePosterior(model, make_data(), result)
+
+
 def quadrature(model, row, num=161):
     """log Z_A by the mid-point rule on a grid of each extent in A, uniform slabs."""
     highs = [c.largest for c in model.transform.coordinates]

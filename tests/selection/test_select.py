@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.errors import NotConvergedWarning, NumericalError
+from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
 from bayesinv.extents import Truncated, UniformExtent
 from bayesinv.selection import SubsetSelection
 from bayesinv.selection.select import _as_posterior
 from bayesinv.selection.sets import all_sets, log_prior_of_sets
+from bayesinv.selection.subsets import SetDraws
 from tests.fakes import make_data, make_posterior, make_result
-from tests.selection.known import PRECISION, CorrelatedModel, correlated_posterior, quadrature
+from tests.selection.known import PRECISION, CorrelatedModel, correlated_posterior, null_posterior, quadrature
 
 NAMES = ("rotation", "translate_x", "scale_x")
 
@@ -58,10 +59,37 @@ def test_a_poor_start_ends_at_the_same_numbers(truth, scale):
 
 
 def test_too_few_draws_are_confessed():
-    with pytest.warns(NotConvergedWarning, match="effective draws"):
+    with (
+        pytest.warns(NotConvergedWarning, match="effective draws"),
+        pytest.warns(ImportanceWarning, match="above 0.34, the limit for 32 draws"),
+    ):
         found = bayesinv.select(correlated_posterior(3.0), max_rounds=2, seed=0)
-    assert found.rough_share > 0.05
+    assert found.rough_share > 0.05 and not found.trusted
     assert any("effective draws" in warning for warning in found.warnings)
+
+
+def test_no_symmetry_at_all_is_an_answer_to_trust():
+    """The empty set has no weights, and no k̂ that could be too large."""
+    found = bayesinv.select(null_posterior(), seed=0)
+    assert found.subsets.index[0] == "none" and found.subsets["probability"].iloc[0] > 0.5
+    assert math.isnan(found.subsets["pareto_k"].iloc[0])
+    assert found.trusted and found.warnings == ()
+    assert "NOT TO BE TRUSTED" not in repr(found) and "against" in found.summary()["words"].iloc[0]
+
+
+def test_too_few_draws_for_a_k_hat_are_not_trusted():
+    with (
+        pytest.warns(NotConvergedWarning, match="effective draws"),
+        pytest.warns(ImportanceWarning, match="has 16 draws of some weight, too few"),
+    ):
+        found = bayesinv.select(make_posterior(), max_rounds=1, seed=0)
+    assert not found.trusted and any("too few" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(("k", "good"), [(0.49, True), (0.51, False), (math.nan, False)])
+def test_a_set_is_judged_by_its_own_number_of_draws(k, good):
+    log_weights = torch.cat([torch.zeros(100), torch.full((900,), -torch.inf)]).double()  # a limit of 0.5
+    assert SetDraws(torch.zeros(1000, 1, dtype=torch.float64), log_weights, k).good_weights is good
 
 
 def test_symmetries_that_replace_each_other(selection, truth):
@@ -272,7 +300,7 @@ def test_on_digits():
         priors={"translate_x": UniformExtent(0.0, 0.5)},
         num_orbit_samples=8,
     )
-    posterior = bayesinv.fit(model, train, seed=0, max_steps=250, num_draws=50)
+    posterior = bayesinv.fit(model, train, seed=0, max_steps=250, num_draws=300)
     found = bayesinv.select(posterior, refit_steps=0, seed=0)
     assert found.inclusion.loc["rotation", "probability"] > 0.99
     assert found.inclusion.loc["translate_x", "probability"] < 0.5
