@@ -143,7 +143,8 @@ def main(arguments=None) -> None:
     import warnings
 
     import bayesinv
-    from bayesinv.checks.recalibration import job_of, simulated_fits
+    from bayesinv.checks.recalibration import job_of
+    from bayesinv.checks.simulated_fits import simulated_fits
 
     size = SMALL if options.small else FULL
     N = options.simulations or (24 if options.small else 100)

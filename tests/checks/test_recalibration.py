@@ -10,8 +10,9 @@ import torch
 from scipy.stats import norm
 
 import bayesinv
-from bayesinv.checks.recalibration import job_of, refit_options, simulated_fits
+from bayesinv.checks.recalibration import job_of, refit_options
 from bayesinv.checks.simulated_data import CLASS_ENTROPY, EVIDENCE, two_sided_p
+from bayesinv.checks.simulated_fits import simulated_fits
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError, RecalibrationError
 from bayesinv.inference.result import InferenceResult
