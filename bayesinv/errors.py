@@ -17,6 +17,7 @@ __all__ = [
     "NonFiniteError",
     "NotConvergedWarning",
     "NumericalError",
+    "RecalibrationError",
     "SavedFileError",
 ]
 
@@ -74,6 +75,24 @@ class NumericalError(ArithmeticError):
 
 class NotSettledError(NumericalError):
     """The inner iteration of an evidence did not settle, so that it has no value at these extents."""
+
+
+class RecalibrationError(ValueError):
+    """Intervals cannot be recalibrated: simulated data do not look like the real ones, or too few fits succeeded.
+
+    Attributes:
+        statistic: what differs between real and simulated data; None for another reason.
+        p_value: how probable a difference as large is if the model is right; None for another reason.
+
+    Example:
+        >>> from bayesinv.errors import RecalibrationError
+        >>> RecalibrationError("the data differ", "log evidence", 0.001).p_value
+        0.001
+    """
+
+    def __init__(self, message: str, statistic: str | None = None, p_value: float | None = None):
+        super().__init__(message)
+        self.statistic, self.p_value = statistic, p_value
 
 
 class SavedFileError(ValueError):

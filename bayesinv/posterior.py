@@ -27,6 +27,7 @@ from bayesinv.prediction import Prediction
 from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import systematic_resample, weighted_quantile
 from bayesinv.randomness import seeded
+from bayesinv.recalibrated import Recalibration
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -49,6 +50,7 @@ class InvariancePosterior:
         model: the model that was fitted, with its learned hyperparameters.
         data: the training data; predictions condition on it.
         result: the draws and the facts about the fit.
+        recalibration: what simulated fits said about the intervals, if `recalibrate` was called.
 
     Raises:
         ValueError: the draws and the model count different symmetries.
@@ -59,7 +61,13 @@ class InvariancePosterior:
         >>> posterior.predict(x_new).probs  # doctest: +SKIP
     """
 
-    def __init__(self, model: InvarianceModel, data: Data, result: InferenceResult) -> None:
+    def __init__(
+        self,
+        model: InvarianceModel,
+        data: Data,
+        result: InferenceResult,
+        recalibration: Recalibration | None = None,
+    ) -> None:
         if result.num_coordinates != len(model.symmetries):
             raise ValueError(
                 f"the draws hold {result.num_coordinates} extents, the model has "
@@ -70,6 +78,7 @@ class InvariancePosterior:
         self.result = result
         # Posteriors of the function, by the draws that a prediction averages over; so that the next one is fast.
         self._known: dict[tuple[int, ...], dict[int, Any]] = {}
+        self.recalibration = recalibration
 
     @property
     def symmetries(self) -> tuple[str, ...]:
@@ -146,22 +155,32 @@ class InvariancePosterior:
         return weights.numpy() if self.uses_weights(reweighted) and weights is not None else None
 
     def quantile(
-        self, probabilities: float | Sequence[float], reweighted: bool | None = None
+        self,
+        probabilities: float | Sequence[float],
+        reweighted: bool | None = None,
+        recalibrated: bool | None = None,
     ) -> Float[Tensor, "*levels K"]:
         """Marginal quantiles of the extents.
 
         Args:
             probabilities: p in [0, 1], a number or a sequence.
-            reweighted: whether to use the importance weights; None uses them where they are good.
+            reweighted: whether to use the importance weights, None where they are good; a recalibration knows which it
+                was made with.
+            recalibrated: whether to return recalibrated quantiles; None does where there is a recalibration.
 
         Returns:
             (K,) for a number and (levels, K) for a sequence, internal units.
 
         Raises:
-            ValueError: p outside [0, 1], or no weights to use.
+            ValueError: p outside [0, 1], no weights to use, or no recalibration.
         """
         scalar = isinstance(probabilities, float | int)
         levels = np.asarray(probabilities, dtype=float)
+        if recalibrated and self.recalibration is None:
+            raise ValueError("recalibrated: this posterior has not been recalibrated; call posterior.recalibrate()")
+        if self.recalibration is not None and recalibrated is not False:
+            values = self.recalibration.quantile(self.result, self.model.extents, np.atleast_1d(levels))
+            return torch.from_numpy(values[0] if scalar else values)
         values = weighted_quantile(self.result.draws.numpy(), np.atleast_1d(levels), self.log_weights(reweighted))
         return torch.from_numpy(values[0] if scalar else values)
 
@@ -452,6 +471,20 @@ class InvariancePosterior:
         from bayesinv.checks import diagnose  # the checks fit models, so they sit above this module
 
         return diagnose(self, other=other, orbit=orbit, sensitivity=sensitivity, test=test)
+
+    def recalibrate(self, num_simulations: int = 100, **options: Any) -> "InvariancePosterior":
+        """The same draws with intervals corrected by fits to simulated data; see `checks.recalibrate` for the options.
+
+        Args:
+            num_simulations: how many; each is a fit.
+            options: `fit`, `fit_options`, `extents`, `reweighted`, `x`, `jobs`, `folder`, `seed`, `force`.
+
+        Raises:
+            RecalibrationError: data simulated from the fitted model do not look like the real ones.
+        """
+        from bayesinv.checks import recalibrate  # the checks fit models, so they sit above this module
+
+        return recalibrate(self, num_simulations, **options)
 
     def report(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write one self-contained HTML file about this fit; see `report.write_report` for the options.

@@ -35,10 +35,11 @@ def summary_table(
 
     Returns:
         Index `symmetry`; columns `median`, `lower`, `upper` (the interval of mass `level`), `unit`,
+        after a recalibration `raw_median`, `raw_lower`, `raw_upper` (those of the draws),
         `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`, `point`
         (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
         estimate have lower = upper.
-        `attrs` holds level, reweighted (whether the weights were used), inference, pareto_k, log_evidence,
+        `attrs` holds level, reweighted (whether the weights were used), recalibrated, inference, pareto_k, log_evidence,
         log_evidence_se, and `prefixes`: what comes before each extent, "±", "up to " (one-sided) or nothing (a
         probability, a spread of groups).
 
@@ -55,6 +56,7 @@ def summary_table(
     tail = (1 - level) / 2
     levels = np.array([0.5, tail, 1 - tail])
     values = weighted_quantile(draws, levels, log_weights)  # (3, K)
+    recalibrated = None if posterior.recalibration is None else _numpy(posterior.quantile(levels.tolist()))
     prior = np.stack([_numpy(model.extents.prior_quantile(float(p))) for p in levels])  # (3, K)
     prior_draws = _numpy(model.extents.sample_prior(_PRIOR_DRAWS, seed=0))  # (draws, K)
     negligible = _numpy(model.transform.negligible(posterior.data.event_shape))  # (K,)
@@ -76,6 +78,10 @@ def summary_table(
             "fixed": name in model.extents.fixed,
             "point": result.num_chains * result.num_draws == 1,
         }
+        if recalibrated is not None:
+            row |= {f"raw_{name}": row[name] for name in ("median", "lower", "upper")}
+            mended = (float(coordinate.to_people(float(v))) for v in recalibrated[:, k])
+            row["median"], row["lower"], row["upper"] = mended
         if result.rhat is not None:
             row["rhat"] = result.rhat[k]
         if result.ess is not None:
@@ -90,6 +96,7 @@ def summary_table(
         "pareto_k": result.pareto_k,
         "log_evidence": result.log_evidence,
         "log_evidence_se": result.log_evidence_se,
+        "recalibrated": recalibrated is not None,
         "prefixes": {c.name: "" if c.name in spreads else c.prefix for c in model.coordinates},
     }
     return table
@@ -118,6 +125,8 @@ def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
         interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
         if row["fixed"] or row["point"]:
             interval = "fixed" if row["fixed"] else "point estimate"
+        elif "raw_lower" in row:
+            interval += f" (as fitted {_number(row['raw_lower'])} to {_number(row['raw_upper'])})"
         cells = (
             str(name),
             f"{prefixes[str(name)]}{_number(row['median'])}{unit}",
@@ -154,6 +163,8 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
         facts.append("importance-weighted")
     if not result.converged:
         facts.append("not converged")
+    if posterior.recalibration is not None:
+        facts.append(f"intervals recalibrated by {posterior.recalibration.num_simulations} simulations")
     return "; ".join(facts)
 
 
@@ -162,7 +173,8 @@ def _interval_words(row: pd.Series, prefix: str) -> str:
     if row["fixed"] or row["point"]:
         return f"{prefix}{_number(row['median'])}{unit}, {'fixed' if row['fixed'] else 'point estimate'}"
     interval = f"{_number(row['lower'])} to {_number(row['upper'])}{unit}"
-    return f"{prefix}{_number(row['median'])}{unit}, 90 % interval {interval}"
+    raw = f" (as fitted {_number(row['raw_lower'])} to {_number(row['raw_upper'])})" if "raw_lower" in row else ""
+    return f"{prefix}{_number(row['median'])}{unit}, 90 % interval {interval}{raw}"
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,8 @@ version, the model's configuration, the scalars of the inference result, the ver
 with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
 of the model's `state_dict`. For a network `outputs_at_first` is what it returned for the first inputs
 in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
-the same. Arrays of Python objects, which NumPy would unpickle, are refused.
+the same. `recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
+objects, which NumPy would unpickle, are refused.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
+from bayesinv.recalibrated import Recalibration
 
 FORMAT = "bayesinv.InvariancePosterior"
 # Raised when a file of this version can no longer be read by the code before it.
@@ -144,6 +146,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             groups=_optional(arrays, "groups"),
         )
         config, symmetries = header["model"], tuple(header["symmetries"])
+        recalibration = _recalibration(header, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} is incomplete or damaged: {error}") from error
     if model is None:
@@ -163,7 +166,12 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     device = next(model.parameters()).device
     data = data.to(device)
     _check_outputs(path, arrays.get("outputs_at_first"), model, data)
-    return InvariancePosterior(model, data, result)
+    return InvariancePosterior(model, data, result, recalibration)
+
+
+def _recalibration(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Recalibration | None:
+    stored = header.get("recalibration")  # files written before there was any have no such entry
+    return None if stored is None else Recalibration.from_header(stored, arrays["recalibration/errors"])
 
 
 def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
@@ -185,6 +193,8 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         "num_classes": data.num_classes,
         "result": {name: getattr(result, name) for name in _SCALARS},
     }
+    if posterior.recalibration is not None:
+        header["recalibration"] = posterior.recalibration.header()
     arrays = {
         "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
         "extents": result.extents.numpy(),
@@ -196,6 +206,8 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         arrays["groups"] = _numpy("groups", data.groups)
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
+    if posterior.recalibration is not None:
+        arrays["recalibration/errors"] = posterior.recalibration.errors
     outputs = _outputs_at_first(posterior.model, data)
     if outputs is not None:
         arrays["outputs_at_first"] = outputs.cpu().numpy()

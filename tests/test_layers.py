@@ -24,6 +24,7 @@ LAYERS = [
     ["evidence"],
     ["model", "model_checks", "model_config", "model_simulation"],
     ["inference.result"],
+    ["recalibrated"],
     ["posterior_summary", "plots", "blocks_plot", "orbit_plot", "arviz_export"],
     ["posterior"],
     ["storage", "inference", "comparison", "comparison_plot"],

@@ -7,6 +7,7 @@ from bayesinv.checks.orbit import BlurNull, OrbitSensitivity, blur_matched_null,
 from bayesinv.checks.plots import plot_coverage, plot_ranks
 from bayesinv.checks.predictive import predictive_check, probability_integral_transform, reliability
 from bayesinv.checks.ranks import simultaneous_band, uniformity
+from bayesinv.checks.recalibration import recalibrate
 from bayesinv.checks.records import load_simulations
 from bayesinv.checks.refitted import RefittedExtents, refitted_extents
 from bayesinv.checks.sensitivity import PriorSensitivity, prior_sensitivity
@@ -34,6 +35,7 @@ __all__ = [
     "prior_sensitivity",
     "probability_integral_transform",
     "rank_evidences",
+    "recalibrate",
     "recorded",
     "refitted_extents",
     "reliability",

@@ -141,7 +141,7 @@ def simulation_based_calibration(
     }
     done = {} if folder is None else read_records(Path(folder), facts)
     missing = [i for i in range(num_simulations) if i not in done]
-    for record in _run(task, missing, jobs, seed):
+    for record in side_by_side(functools.partial(simulate_and_fit, task, seed=seed), missing, jobs):
         done[record["index"]] = record
         if folder is not None:
             write_record(Path(folder), record)
@@ -241,18 +241,18 @@ def _judged(model: InvarianceModel, fitted: Any, truth: Tensor, num_ranks: int, 
     return record
 
 
-def _run(task: Task, indices: Iterable[int], jobs: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Records as they are finished."""
+def side_by_side(job: Callable[[int], dict[str, Any]], indices: Iterable[int], jobs: int) -> Iterator[dict[str, Any]]:
+    """Records of `job` at each index, in order, as they are finished; `jobs` processes."""
     indices = list(indices)
     if jobs == 1 or len(indices) <= 1:
         for index in indices:
-            yield simulate_and_fit(task, index, seed)
+            yield job(index)
         return
     # Started afresh: a process that forks while torch's threads hold locks can hang.
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as p:
-        futures = [p.submit(simulate_and_fit, task, index, seed) for index in indices]
+        futures = [p.submit(job, index) for index in indices]
         try:
             for future in futures:
                 yield future.result()
