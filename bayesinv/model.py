@@ -414,7 +414,7 @@ class InvarianceModel(nn.Module):
             groups: of x, as in :meth:`function_posterior`.
             hyperparameters: of each draw, in latent coordinates; None for the model's own.
             known: posteriors of the function by row of ``extents`` that earlier calls with the same draws computed; new
-                ones are added.
+                ones are added, which it need not keep.
         """
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
@@ -428,23 +428,31 @@ class InvarianceModel(nn.Module):
                     if known is None or self.groups is not None or not isinstance(self.evidence, CollapsedEvidence):
                         average.add(*self.function_posterior(x, data, eta, groups), share)
                         continue
-                    if j not in known:
-                        known[j] = self.evidence.condition(self.at(eta), data)
-                    average.add(*known[j].moments(x), share)
+                    conditioned = known.get(j)
+                    if conditioned is None:
+                        conditioned = known[j] = self.evidence.condition(self.at(eta), data)
+                    average.add(*conditioned.moments(x), share)
         return average.result()
 
     @torch.no_grad()
     def log_likelihood(
-        self, data: Data, train: Data, extents: Float[Tensor, "J K"], seed: int = 0
+        self,
+        data: Data,
+        train: Data,
+        extents: Float[Tensor, "J K"],
+        seed: int = 0,
+        hyperparameters: Float[Tensor, "J P"] | None = None,
     ) -> Float[Tensor, "J n"]:
-        """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents."""
+        """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents (and hyperparameters)."""
         rows = []
+        hyper = self.hyperparameters if hyperparameters is not None else []
         for j, eta in enumerate(extents):
             groups = None if self.groups is None else data.groups
-            with seeded(seed + j):  # of the extents of unseen groups
+            # Seeded, as the extents of unseen groups are drawn.
+            with seeded(seed + j), at(hyper, None if hyperparameters is None else hyperparameters[j]):
                 mean, variance = self.function_posterior(data.x, train, eta, groups)
-            z = standard_normal_draws(1, mean.numel(), seed + j).reshape(mean.shape).to(mean.device)
-            rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
+                z = standard_normal_draws(1, mean.numel(), seed + j).reshape(mean.shape).to(mean.device)
+                rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
         return torch.stack(rows)
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from bayesinv import arviz_export, posterior_summary
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
+from bayesinv.function_cache import FunctionCache
 from bayesinv.groups import as_groups
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
@@ -28,6 +29,7 @@ from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import systematic_resample, weighted_quantile
 from bayesinv.randomness import seeded
 from bayesinv.recalibrated import Recalibration
+from bayesinv.unconstrained import ExtentGuide, Unconstrained
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -76,9 +78,12 @@ class InvariancePosterior:
         self.model = model
         self.data = data
         self.result = result
-        # Posteriors of the function, by the draws that a prediction averages over; so that the next one is fast.
-        self._known: dict[tuple[int, ...], dict[int, Any]] = {}
+        self._known = FunctionCache(model.memory_budget)  # by row of the draws, so that the next prediction is fast
         self.recalibration = recalibration
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what predictions keep, which can be many times as large and is computed again when needed."""
+        return {**self.__dict__, "_known": FunctionCache(self.model.memory_budget)}
 
     @property
     def symmetries(self) -> tuple[str, ...]:
@@ -104,6 +109,25 @@ class InvariancePosterior:
     def trace(self) -> tuple[float, ...]:
         """The objective (ELBO) in nats at each optimiser step."""
         return self.result.trace
+
+    @property
+    def guide(self) -> ExtentGuide:
+        """q(η), with ``log_prob`` and ``sample``; after NUTS the one that its chains started from.
+
+        Raises:
+            ValueError: this fit kept none.
+
+        Example:
+            >>> posterior.guide.log_prob(posterior.result.draws)  # doctest: +SKIP
+        """
+        result = self.result
+        if result.density is None:
+            made = result.inference if result.guide is None else f"guide={result.guide!r}"
+            raise ValueError(
+                f'guide: the guides "full_rank" and "mean_field" keep their q, and this fit ({made}) has none; fit with '
+                "one of them, or use posterior.sample()"
+            )
+        return ExtentGuide(Unconstrained(self.model.extents), result.density)
 
     def __getitem__(self, symmetry: str) -> Float[Tensor, " draws"]:
         """All draws of one extent, chain after chain, (chains * draws,), internal units.
@@ -282,7 +306,7 @@ class InvariancePosterior:
             seed=seed,
             groups=groups,
             hyperparameters=None if hyper is None else hyper[rows],
-            known=self._known.setdefault(tuple(rows.tolist()), {}),
+            known=self._known.of_rows(rows.tolist()),
         )
         return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
 

@@ -119,6 +119,7 @@ class GaussianProcess(nn.Module):
         self.num_features = (DEFAULT_FEATURES if num_features is None else num_features) if self._in_features else None
         self.learn_inducing = learn_inducing and self.space == "inducing"
         self.features_given = num_features is not None
+        self.inducing_given = num_inducing != "auto" or inducing_points is not None
         self._given_inducing = inducing_points
         empty = torch.empty(0, 0, dtype=torch.float64)
         self.inducing = nn.Parameter(empty, requires_grad=self.learn_inducing)

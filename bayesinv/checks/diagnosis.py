@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
 from bayesinv.inference.fit import LARGEST_RHAT
@@ -54,13 +55,21 @@ def diagnose(
         test: data that the fit has not seen.
 
     Returns:
-        Verdicts, in the order: convergence, importance, draws, bound, prior, orbit, classes, sensitivity,
-            predictive, guides; those with nothing to say are left out.
+        Verdicts, in the order: convergence, modes, importance, draws, inducing, bound, prior, orbit, classes,
+            sensitivity, predictive, guides; those with nothing to say are left out.
 
     Raises:
         TypeError: ``other`` is no fit. ValueError: a fit of other symmetries.
     """
-    checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [_convergence, _importance, _draws, _bounds, _prior]
+    checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [
+        _convergence,
+        mode_verdicts,
+        _importance,
+        _draws,
+        inducing_verdicts,
+        _bounds,
+        _prior,
+    ]
     found = [verdict for check in checks for verdict in check(posterior)]
     found += _orbit_size(posterior) if not orbit else _orbit_measured(posterior)
     found += _classes(posterior)
