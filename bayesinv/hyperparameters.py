@@ -58,6 +58,13 @@ class Hyperparameter:
         return torch.log(self.constraint.transform(raw) - self.constraint.lower_bound.double())
 
     @torch.no_grad()
+    def natural(self, u: Float[Tensor, "*draws size"]) -> Float[Tensor, "*draws size"]:
+        """The parameter's own value at a coordinate: a lengthscale, a variance."""
+        if self.is_logarithmic:
+            return self.constraint.lower_bound.double().cpu() + u.exp()
+        return u if self.constraint is None else self.constraint.transform(u)
+
+    @torch.no_grad()
     def set(self, u: Float[Tensor, " size"]) -> None:
         """Move the parameter to a coordinate."""
         raw = u

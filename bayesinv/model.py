@@ -30,8 +30,8 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, sample_extents
-from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
+from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.model_checks import (
     check_average,
     check_cells,
@@ -426,7 +426,8 @@ class InvarianceModel(nn.Module):
             for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
                 with at(hyper, None if hyperparameters is None else hyperparameters[j]):
                     if known is None or self.groups is not None or not isinstance(self.evidence, CollapsedEvidence):
-                        average.add(*self.function_posterior(x, data, eta, groups), share)
+                        mean, variance = self.function_posterior(x, data, eta, groups)
+                        average.add(mean, variance, share)
                         continue
                     conditioned = known.get(j)
                     if conditioned is None:

@@ -124,8 +124,8 @@ class InvariancePosterior:
         if result.density is None:
             made = result.inference if result.guide is None else f"guide={result.guide!r}"
             raise ValueError(
-                f'guide: the guides "full_rank" and "mean_field" keep their q, and this fit ({made}) has none; fit with '
-                "one of them, or use posterior.sample()"
+                f'guide: the guides "full_rank" and "mean_field" keep their q, and this fit ({made}) has none; fit '
+                "with one of them, or use posterior.sample()"
             )
         return ExtentGuide(Unconstrained(self.model.extents), result.density)
 
@@ -222,9 +222,15 @@ class InvariancePosterior:
         Raises:
             ValueError: `num` below 1, or no weights to use.
         """
-        draws = self.result.draws
-        indices = systematic_resample(num, len(draws), self.log_weights(reweighted), seed)
-        return draws[torch.from_numpy(indices)]  # (num, K)
+        return self.result.draws[self.sample_rows(num, seed, reweighted)]  # (num, K)
+
+    def sample_rows(self, num: int, seed: int = 0, reweighted: bool | None = None) -> Int[Tensor, " num"]:
+        """Rows of ``result.draws``, and of ``result.hyperparameters``, that `sample` takes.
+
+        Raises:
+            ValueError: `num` below 1, or no weights to use.
+        """
+        return torch.from_numpy(systematic_resample(num, len(self.result.draws), self.log_weights(reweighted), seed))
 
     def summary(self, reweighted: bool | None = None, level: float = 0.9) -> pd.DataFrame:
         """One row a symmetry, in people's units; see `posterior_summary.summary_table`.
@@ -313,9 +319,8 @@ class InvariancePosterior:
     def distinct_draws(
         self, num_samples: int, seed: int = 0, reweighted: bool | None = None
     ) -> tuple[Int[Tensor, " J"], Float[Tensor, " J"]]:
-        """Draws to average over: rows of ``result.draws``, each once, and how often `sample` would take it, as shares."""
-        weights = self.log_weights(reweighted)
-        rows = torch.from_numpy(systematic_resample(num_samples, len(self.result.draws), weights, seed))
+        """Draws to average over: rows of ``result.draws``, each once, and the share that `sample` would take of it."""
+        rows = self.sample_rows(num_samples, seed, reweighted)
         # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
         distinct, counts = torch.unique(rows, return_counts=True)
         if self.result.num_chains * self.result.num_draws == 1:
@@ -394,18 +399,24 @@ class InvariancePosterior:
         predictive: bool = True,
         reweighted: bool | None = None,
         seed: int = 0,
+        log_likelihood: bool = False,
     ) -> xr.DataTree:
         """The posterior as an `xarray.DataTree`; see `arviz_export.posterior_datatree`.
 
         Args:
             num_draws: draws over all chains; None for all of them.
-            predictive: whether to add posterior_predictive and log_likelihood, whose cost is one
-                prediction a draw.
+            predictive: whether to add posterior_predictive, at the cost of one prediction a draw.
             reweighted: whether to resample by the importance weights; None does where they are good.
             seed: of the prior, the resampling and the predictive draws.
+            log_likelihood: whether to add log_likelihood; not for `az.loo`, which is wrong here.
         """
         return arviz_export.posterior_datatree(
-            self, num_draws=num_draws, predictive=predictive, reweighted=reweighted, seed=seed
+            self,
+            num_draws=num_draws,
+            predictive=predictive,
+            reweighted=reweighted,
+            seed=seed,
+            log_likelihood=log_likelihood,
         )
 
     def to_arviz(
@@ -414,12 +425,13 @@ class InvariancePosterior:
         predictive: bool = True,
         reweighted: bool | None = None,
         seed: int = 0,
+        log_likelihood: bool = False,
     ) -> Any:
         """What the installed ArviZ works on: InferenceData for 0.23, the DataTree itself for 1.x.
 
         The arguments are those of `to_datatree`.
         """
-        return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed))
+        return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed, log_likelihood))
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write everything to one file; see `storage.save`."""

@@ -5,8 +5,9 @@ version, the model's configuration, the scalars of the inference result, the ver
 with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
 of the model's `state_dict`. For a network `outputs_at_first` is what it returned for the first inputs
 in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
-the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means` and `density/scales` with the
-header's `degrees` are q, of fits that have them; version 1 had neither. `recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
+the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means` and
+`density/scales` with the header's `degrees` are q, of fits that have them; version 1 had neither.
+`recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
 objects, which NumPy would unpickle, are refused.
 """
 

@@ -52,7 +52,9 @@ class Unconstrained:
         columns = [b.inv(eta[..., k]) for b, k in zip(self._bijections, self.columns, strict=True)]
         if not columns:
             return eta[..., :0]
-        return torch.stack(columns, -1).nan_to_num(nan=0.0, posinf=FURTHEST, neginf=-FURTHEST).clamp(-FURTHEST, FURTHEST)
+        return (
+            torch.stack(columns, -1).nan_to_num(nan=0.0, posinf=FURTHEST, neginf=-FURTHEST).clamp(-FURTHEST, FURTHEST)
+        )
 
     def extents(self, z: Float[Tensor, "*draws A"]) -> Float[Tensor, "*draws K"]:
         """η, fixed ones included."""

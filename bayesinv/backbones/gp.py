@@ -130,7 +130,12 @@ class GaussianProcess(nn.Module):
     ) -> tuple[Space, int | None]:
         """Where to compute, and the number of inducing values; refuses what contradicts itself."""
         if num_features is not None:
-            if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 2 or num_features % 2:
+            if (
+                isinstance(num_features, bool)
+                or not isinstance(num_features, int)
+                or num_features < 2
+                or num_features % 2
+            ):
                 raise ValueError(f"num_features: expected an even integer of at least 2, got {num_features!r}")
             if num_inducing != "auto" or points is not None:
                 raise ValueError("num_features and inducing values are two ways to compute; give one of them")

@@ -26,12 +26,10 @@ def mode_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     for mode in modes[1:]:
         differing = [
             f"{c.name} {c.words(there)} in place of {c.words(here)}"
-            for c, there, here in zip(
-                posterior.model.coordinates, mode["extents"], modes[0]["extents"], strict=True
-            )
+            for c, there, here in zip(posterior.model.coordinates, mode["extents"], modes[0]["extents"], strict=True)
             if abs(there - here) > MODES_APART * c.largest
         ]
-        what = ", ".join(differing) if differing else "the same extents and other hyperparameters"
+        what = ", ".join(differing) if differing else "the same extents with other hyperparameters"
         lower = modes[0]["log_joint"] - mode["log_joint"]
         message = f"The climb from another start ended {lower:.1f} nats lower, at {what}."
         advice = "The draws cover each such mode in proportion to its mass."
@@ -58,14 +56,13 @@ def inducing_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     else:
         share = cost["share"]
         message = (
-            f"At the medians the inducing values leave {share:.1%} of the prior variance (the exact evidence, which would "
-            "say what that costs, is too large)"
+            f"At the medians the inducing values leave {share:.1%} of the prior variance (the exact evidence, which "
+            "would say what that costs, is too large)"
         )
         level = "ok" if share < NOTED_SHARE else "note" if share < SERIOUS_SHARE else "serious"
     if level == "ok":
         return [Verdict("inducing", "ok", f"{message}.")]
     message += ": the extents may be those of the inducing values and not of the data."
-    features = has_spectral_density(posterior.model.backbone.kernel)
     has_features = has_spectral_density(posterior.model.backbone.kernel)
     first = 'random features (num_inducing="auto")' if has_features else "a kernel with a spectral density"
     advice = f"Use {first}, num_inducing=None for some hundred examples, or more inducing values."

@@ -116,7 +116,7 @@ def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
     if "training" in result.settings:
         message = f"The extents took {steps} steps and need at least {FEWEST_STEPS} to cross their range."
         return [Verdict("convergence", "serious", message, "Raise epochs.")]
-    message = f"The objective was still rising after {steps} steps:"
+    message = f"The climb of the evidence ended after {steps} evaluations without reaching an optimum:"
     return [Verdict("convergence", "serious", message, "raise max_steps.")]
 
 

@@ -88,7 +88,7 @@ def normal_of(guide: Any, extents: Extents) -> Mixture | None:
     if type(guide) is FullRankNormal:
         normal = guide.get_posterior()
         mean, scale = normal.loc.detach(), normal.scale_tril.detach()
-        order = list(guide.prototype_trace.stochastic_nodes)
+        order = list(guide._unconstrained_shapes)
     elif type(guide) is AutoNormal:
         order = list(sites)
         parts = [guide._get_loc_and_scale(site) for site in order]

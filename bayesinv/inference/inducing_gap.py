@@ -28,9 +28,9 @@ def inducing_gap(model: InvarianceModel, data: Data, eta: Float[Tensor, " K"]) -
         eta: extents, (K,), internal units.
 
     Returns:
-        {"gap": log p_exact(D | η) - log p(D | η)} in nats, where the n²S² kernel values fit into the model's memory budget
-        and extents are in common; else {"share": of the prior variance of f(x_i) that inducing values leave, on average}.
-        None for a model without inducing values, or over minibatches.
+        {"gap": log p_exact(D | η) - log p(D | η)} in nats, where the n²S² kernel values fit into the model's memory
+        budget and extents are in common; else {"share": of the prior variance of f(x_i) that inducing values leave, on
+        average}. None for a model without inducing values, or over minibatches.
 
     Example:
         >>> inducing_gap(posterior.model, posterior.data, posterior.quantile(0.5))  # doctest: +SKIP

@@ -161,7 +161,13 @@ def _climb(
 
     inverse = None
     try:
-        options = {"maxiter": 10 * max_evaluations, "maxfun": 10 * max_evaluations, "maxcor": MEMORY, "gtol": GRADIENT, "ftol": 0.0}
+        options = {
+            "maxiter": 10 * max_evaluations,
+            "maxfun": 10 * max_evaluations,
+            "maxcor": MEMORY,
+            "gtol": GRADIENT,
+            "ftol": 0.0,
+        }
         found = minimize(objective, theta.numpy(), jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
         inverse = found.hess_inv
     except _Stop:

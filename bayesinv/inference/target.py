@@ -1,6 +1,6 @@
 """log p(D, η, hyperparameters) as a function of one unconstrained vector, for optimisers and samplers.
 
-    θ = (z, u, ζ):   z the extents in unconstrained coordinates (:mod:`bayesinv.unconstrained`), u the latent coordinates of
+    θ = (z, u, ζ):   z unconstrained coordinates of the extents (:mod:`bayesinv.unconstrained`), u latent coordinates of
     the hyperparameters, and ζ learned inducing inputs in units of their spread.
 
 The density is the one of the model's own ``forward``; tests hold that.
@@ -85,7 +85,7 @@ class Target:
         return [*z, *u, *[(None, None)] * rest]
 
     def start(self, quantile: float) -> Float[Tensor, " size"]:
-        """θ with every extent at a quantile of its prior, see `start_extents`, and everything else as the model has it."""
+        """θ with every extent at a quantile of its prior, see `start_extents`, and all else as the model has it."""
         eta = start_extents(self.model, quantile)
         theta = torch.zeros(self.size, dtype=torch.float64)
         theta[: self.num_extents] = self.to_z(eta)
