@@ -319,13 +319,17 @@ class InvariancePosterior:
     def distinct_draws(
         self, num_samples: int, seed: int = 0, reweighted: bool | None = None
     ) -> tuple[Int[Tensor, " J"], Float[Tensor, " J"]]:
-        """Draws to average over: rows of ``result.draws``, each once, and the share that `sample` would take of it."""
+        """Draws to average over: rows of ``result.draws``, each once, and the share that `sample` would take of it.
+
+        Rows that hold the same numbers count as one: the work is per distinct draw.
+        """
         rows = self.sample_rows(num_samples, seed, reweighted)
-        # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
-        distinct, counts = torch.unique(rows, return_counts=True)
-        if self.result.num_chains * self.result.num_draws == 1:
-            distinct, counts = distinct[:1], counts.sum()[None]
-        return distinct, counts.to(torch.float64) / num_samples
+        draws, hyper = self.result.draws[rows], self.result.hyperparameters
+        values = draws if hyper is None else torch.cat([draws, hyper[rows]], 1)
+        _, which, counts = torch.unique(values, dim=0, return_inverse=True, return_counts=True)
+        distinct = torch.full_like(counts, len(self.result.draws)).scatter_reduce(0, which, rows, "amin")
+        order = distinct.argsort()
+        return distinct[order], counts[order].to(torch.float64) / num_samples
 
     def groups_of(self, data: Data, stacklevel: int = 3) -> Tensor | None:
         """The groups of test data, where the model has extents for each; None where all share them.

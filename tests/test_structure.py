@@ -5,8 +5,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from bayesinv.evidence.polya_gamma import STEP_TOLERANCE
-
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import DataError, ExtentError
