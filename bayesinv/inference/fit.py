@@ -250,6 +250,7 @@ def _fit_collapsed(
         else:
             settings = facts["settings"] | {"num_warmup": asked.num_warmup, "guide": facts["guide"]}
             facts |= _chain_draws(chains, asked.num_warmup)
+            facts["settings"] = settings | facts["settings"]
     return facts, failure
 
 
