@@ -78,10 +78,10 @@ class DemoResult:
 def run(
     seed: int = 0,
     num_train: int = 500,
-    max_steps: int = 250,
-    num_inducing: int = 150,
+    max_steps: int = 200,
+    num_inducing: int | str | None = "auto",
     num_orbit_samples: int = 24,
-    num_draws: int = 200,
+    num_draws: int = 128,
     num_test: int | None = None,
     sets: tuple[DigitSet, ...] = SETS,
     on_step: Callable[[str, str, Step], None] | None = None,
@@ -91,8 +91,8 @@ def run(
     Args:
         seed: of data, models and fits.
         num_train: training images.
-        max_steps: the most optimiser steps of the posterior; see `fit_steps` for the others.
-        num_inducing: inducing points.
+        max_steps: the most evaluations from each start for the posterior; see `fit_steps` for the others.
+        num_inducing: as for `GaussianProcess`: "auto" for random features.
         num_orbit_samples: S, copies of each image.
         num_draws: posterior draws, each weighed by one evaluation of the evidence.
         num_test: test images, None for all that are left of the 1,797.
@@ -142,7 +142,7 @@ def run(
 
 
 def fit_steps(method: str, max_steps: int) -> int:
-    """The most optimiser steps of a method: three fifths for those that learn no extents.
+    """The most evaluations of a method: three fifths for those that learn no extents.
 
     Their hyperparameters settle sooner, as there are no extents for them to follow.
     """

@@ -90,7 +90,7 @@ moves of ±10 % of the width, scalings of ±10 %, no shear; the same for all thr
     _output(parser, default=Path("demo-results"))
     parser.add_argument("--num-train", type=int, default=500, help="training images a set (500)")
     parser.add_argument("--num-test", type=int, help="test images a set (all left of 1,797)")
-    _sizes(parser, max_steps=250, num_draws=200)
+    _sizes(parser, max_steps=200, num_draws=128)
     parser.add_argument("--seed", type=int, default=0, help="of data and fits (0)")
 
 
@@ -132,13 +132,13 @@ thousand training images are practical.
         default="categorical",
         help="categorical: y are labels 0..C-1 (default); gaussian: y are real numbers",
     )
-    model.add_argument("--evidence", default="auto", help="auto, dirichlet, polya_gamma or gaussian")
+    model.add_argument("--evidence", default="auto", help="auto, softmax, dirichlet or gaussian")
     model.add_argument(
         "--padding",
         default="zeros",
         help="what lies outside an image: zeros (default), border or reflection",
     )
-    _sizes(parser, max_steps=1000, num_draws=300)
+    _sizes(parser, max_steps=200, num_draws=128)
     inference = parser.add_argument_group("inference")
     inference.add_argument(
         "--inference",
@@ -254,16 +254,30 @@ def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _num_inducing(text: str) -> int | str | None:
+    """ "auto", none, or a number."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected auto, none or a whole number, got {text!r}") from None
+
+
 def _sizes(parser: argparse.ArgumentParser, max_steps: int, num_draws: int) -> None:
     group = parser.add_argument_group("size of the computation")
     group.add_argument(
         "--num-inducing",
-        type=int,
-        default=150,
-        help="inducing points of the Gaussian process (150)",
+        type=_num_inducing,
+        default="auto",
+        metavar="M",
+        help="auto: random features, no inducing points (default); none: the exact covariance, for some hundred images; "
+        "or a number of inducing points",
     )
     group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
-    group.add_argument("--max-steps", type=int, default=max_steps, help=f"most optimiser steps ({max_steps})")
+    group.add_argument(
+        "--max-steps", type=int, default=max_steps, help=f"most evaluations of the evidence from each start ({max_steps})"
+    )
     group.add_argument("--num-draws", type=int, default=num_draws, help=f"posterior draws ({num_draws})")
 
 
