@@ -114,6 +114,11 @@ class CollapsedEvidence(Evidence, ABC):
         """The posterior of the coordinates, for predictions."""
 
     @property
+    def is_lower_bound(self) -> bool:
+        """Whether inducing values give a lower bound on the evidence, which more of them only raise."""
+        return False
+
+    @property
     def predicts_mode(self) -> bool:
         """Whether predictions take the function at its mode instead of averaging over it."""
         return False
@@ -163,6 +168,11 @@ class SiteEvidence(CollapsedEvidence):
         if residual not in RESIDUALS:
             raise ValueError(f"residual: expected one of {list(RESIDUALS)}, got {residual!r}")
         self.residual = residual
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """With residual="bound"."""
+        return self.residual == "bound"
 
     @abstractmethod
     def sites(self, data: Data) -> Sites:
