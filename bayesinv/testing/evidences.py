@@ -154,7 +154,7 @@ class EvidenceCase:
     def cold(self) -> EvidenceCase:
         """A copy whose inner iteration starts from nothing."""
         other = copy.deepcopy(self)
-        other.evidence.warm_start = None
+        other.model.evidence.warm_start = None
         return other
 
 
@@ -276,7 +276,7 @@ def check_converges_in_orbit(case: EvidenceCase) -> None:
             copy.deepcopy(case.model.backbone),
             case.model.transform,
             likelihood=case.model.likelihood,
-            evidence=copy.deepcopy(case.evidence),
+            evidence=copy.deepcopy(case.model.evidence),
             num_orbit_samples=num_samples,
             precision="double",
         )
