@@ -16,9 +16,11 @@ from bayesinv.errors import NumericalError
 
 # Degrees of freedom: under a flat prior a posterior in z has normal tails, so that these are the heavier ones.
 DEGREES = 5.0
-# Of Laplace's scale, in standard deviations, in the first round: a proposal that is too wide costs draws, one too narrow
-# the answer.
-WIDENING = 1.15
+# Of the scale in the first round: a proposal that is too wide costs draws, one too narrow the answer. A t distribution of
+# five degrees of freedom has 1.29 times the standard deviation of its scale already.
+WIDENING = 0.95
+LOOK = 2.0  # standard deviations of Laplace's approximation at which the density is looked at, either side of a mode
+SIDES = (0.4, 2.5)  # limits of the scales found there
 # Shares of the draws in each round. The first two say where the mass is; all of them count in the end.
 ROUNDS = (0.2, 0.3, 0.5)
 # Modes with less than this share of the mass by Laplace's approximation get no draws.
@@ -99,23 +101,63 @@ class Adapted:
     guide: Mixture
 
 
-def around_modes(
-    means: Float[Tensor, "M d"], precisions: Float[Tensor, "M d d"], log_masses: Float[Tensor, " M"], diagonal: bool
-) -> Mixture:
-    """Laplace's approximation at every mode that holds a share of the mass, a little wider.
+def two_piece(
+    mode: Float[Tensor, " d"],
+    precision: Float[Tensor, "d d"],
+    value: float,
+    log_density: Callable[[Float[Tensor, " d"]], float],
+    diagonal: bool,
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"], float]:
+    """Mean, covariance and log mass of a density around a mode, with a scale of its own on either side of it.
+
+    Along each direction e_k of Laplace's approximation (columns of the symmetric root of the correlations, so that each
+    belongs to one coordinate) the density is looked at two standard deviations below and above the mode. A drop of Δ
+    there is that of a normal with scale 2 / √(2Δ); a normal with scales r below and q above has
+
+        mean √(2/π) (q - r),    variance (1 - 2/π) (q - r)² + q r,    mass (q + r) / 2.
+
+    Extents that may well be zero have long tails on that side, which Laplace's approximation cuts off.
 
     Args:
-        means: the modes.
-        precisions: minus the second derivatives of the log density there.
-        log_masses: by Laplace's approximation.
-        diagonal: whether covariances are left out, as in a mean-field guide.
+        mode: θ, (d,).
+        precision: minus the second derivatives there.
+        value: the log density there.
+        log_density: of θ; a NumericalError counts as the end of the density.
+        diagonal: whether covariances are left out.
+
+    Reference:
+        J. Geweke (1989). Bayesian inference in econometric models using Monte Carlo integration. Econometrica 57.
     """
+    d = len(mode)
+    covariance = torch.linalg.inv(precision)
+    sd = covariance.diagonal().sqrt()
+    correlation = torch.eye(d, dtype=torch.float64) if diagonal else covariance / torch.outer(sd, sd)
+    values, vectors = torch.linalg.eigh(correlation)
+    root = sd[:, None] * ((vectors * values.clamp_min(0.0).sqrt()) @ vectors.T)
+    sides = torch.ones(2, d, dtype=torch.float64)
+    for i, sign in enumerate((-1.0, 1.0)):
+        for k in range(d):
+            try:
+                drop = value - log_density(mode + sign * LOOK * root[:, k])
+            except (NumericalError, torch.linalg.LinAlgError):
+                drop = math.inf
+            sides[i, k] = min(max(LOOK / math.sqrt(2.0 * max(drop, 1e-3)), SIDES[0]), SIDES[1])
+    r, q = sides
+    mean = mode + root @ (math.sqrt(2.0 / math.pi) * (q - r))
+    variance = (1.0 - 2.0 / math.pi) * (q - r).square() + q * r
+    spread = (root * variance) @ root.T
+    log_det = float(torch.linalg.slogdet(root).logabsdet)
+    log_mass = value + 0.5 * d * math.log(2.0 * math.pi) + log_det + float((0.5 * (q + r)).log().sum())
+    return mean, spread, log_mass
+
+
+def around_modes(
+    means: Float[Tensor, "M d"], covariances: Float[Tensor, "M d d"], log_masses: Float[Tensor, " M"]
+) -> Mixture:
+    """A mixture with the moments found at every mode that holds a share of the mass, a little wider."""
     shares = (log_masses - log_masses.logsumexp(0)).exp()
     kept = shares >= SMALLEST_SHARE
-    covariances = torch.linalg.inv(precisions[kept])
-    if diagonal:
-        covariances = torch.diag_embed(covariances.diagonal(dim1=-2, dim2=-1))
-    scales = WIDENING * torch.linalg.cholesky(0.5 * (covariances + covariances.mT))
+    scales = WIDENING * torch.linalg.cholesky(covariances[kept])
     return Mixture(shares[kept] / shares[kept].sum(), means[kept], scales)
 
 
@@ -205,10 +247,11 @@ def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, 
         mean = mine @ theta
         away = theta - mean
         moments = (mine[:, None] * away).T @ away
-        mixed = trust * moments + (1.0 - trust) * before
+        # The moments are those of the density; the scale of a t with its heavier tails stays a little below them.
+        mixed = trust * WIDENING**2 * moments + (1.0 - trust) * before
         if diagonal:
             mixed = torch.diag(mixed.diagonal())
         means.append(trust * mean + (1.0 - trust) * proposal.means[m])
-        scales.append(torch.linalg.cholesky(mixed + 1e-10 * torch.eye(d, dtype=torch.float64)))
+        scales.append(torch.linalg.cholesky(mixed))
     total = torch.tensor(shares, dtype=torch.float64)
     return Mixture(total / total.sum(), torch.stack(means), torch.stack(scales), proposal.degrees)

@@ -24,7 +24,7 @@ from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Adapted, Mixture, adapt, around_modes
+from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, two_piece
 from bayesinv.model import InvarianceModel
 
 MIXTURES = ("full_rank", "mean_field")
@@ -94,12 +94,6 @@ def approximate(
     A = target.num_extents
     d = A + target.num_hyper if latent else A
     kept = [mode for mode in modes if not mode.merged]
-    start = around_modes(
-        torch.stack([mode.theta[:d] for mode in kept]),
-        torch.stack([mode.precision[:d, :d] for mode in kept]),
-        torch.tensor([mode.log_mass for mode in kept], dtype=torch.float64),
-        diagonal,
-    )
     rest = modes[0].theta[d:]
     evidence = target.model.evidence
     target(modes[0].theta)
@@ -108,6 +102,14 @@ def approximate(
     def log_density(theta: Float[Tensor, " d"]) -> float:
         evidence.warm_start = anchor  # the same for every draw, so that their order changes nothing
         return target(torch.cat([theta, rest]), hyperpriors=latent)
+
+    pieces = []
+    for mode in kept:
+        at = mode.theta[:d]
+        height = mode.value if latent else log_density(at)
+        pieces.append(two_piece(at, mode.precision[:d, :d], height, log_density, diagonal))
+    means, covariances, masses = zip(*pieces, strict=True)
+    start = around_modes(torch.stack(means), torch.stack(covariances), torch.tensor(masses, dtype=torch.float64))
 
     with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
         found: Adapted = adapt(start, log_density, num_draws, seed, diagonal, lambda: bar.update() and None)
