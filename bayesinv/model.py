@@ -30,8 +30,8 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, sample_extents
-from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
+from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.model_checks import (
     check_average,
     check_cells,

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.evidence.algebra import Factor, Posterior

@@ -33,7 +33,9 @@ def dense(V, precision, b, elsewhere):
     return torch.stack(log_dets), *(torch.stack(column, 1) for column in zip(*columns, strict=True))
 
 
-CASES = [(M, n, per_output, sets) for M, n in ((4, 7), (7, 4), (5, 5)) for per_output in (False, True) for sets in (1, C)]
+CASES = [
+    (M, n, per_output, sets) for M, n in ((4, 7), (7, 4), (5, 5)) for per_output in (False, True) for sets in (1, C)
+]
 
 
 @pytest.mark.parametrize(("M", "n", "per_output", "num_sets"), CASES)

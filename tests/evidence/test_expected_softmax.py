@@ -18,9 +18,7 @@ def problem(n, C, spread=2.0, seed=0, shared=True):
 
 def test_three_normals_have_the_distribution_function_of_the_gumbel():
     u = torch.linspace(-6.0, 20.0, 20_001, dtype=torch.float64)
-    mixture = sum(
-        w * torch.special.ndtr((u - m) / s) for w, m, s in zip(WEIGHTS, MEANS, SCALES, strict=True)
-    )
+    mixture = sum(w * torch.special.ndtr((u - m) / s) for w, m, s in zip(WEIGHTS, MEANS, SCALES, strict=True))
     assert float((mixture - torch.exp(-torch.exp(-u))).abs().max()) <= 0.006
     assert sum(WEIGHTS) == pytest.approx(1.0, abs=1e-12)
     mean = sum(w * m for w, m in zip(WEIGHTS, MEANS, strict=True))

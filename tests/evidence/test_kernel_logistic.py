@@ -12,7 +12,11 @@ def problem(M, n, C=3, per_output=False, seed=0):
     generator = torch.Generator().manual_seed(seed)
     lead = (C,) if per_output else ()
     V = torch.randn(*lead, M, n, generator=generator, dtype=torch.float64)
-    return V, 0.5 * torch.randn(C, generator=generator, dtype=torch.float64), torch.randint(C, (n,), generator=generator)
+    return (
+        V,
+        0.5 * torch.randn(C, generator=generator, dtype=torch.float64),
+        torch.randint(C, (n,), generator=generator),
+    )
 
 
 def log_joint(V, v, offset, y):

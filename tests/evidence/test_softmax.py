@@ -166,7 +166,9 @@ def test_sites_that_do_not_settle_are_an_error(monkeypatch):
 @pytest.mark.parametrize("variance", [0.01, 10.0, 1e3, 1e5])
 def test_it_settles_at_any_scale(variance):
     generator = torch.Generator().manual_seed(0)
-    data = Data(torch.zeros(40, 1), torch.randint(4, (40,), generator=generator), num_classes=4)  # labels of pure chance
+    data = Data(
+        torch.zeros(40, 1), torch.randint(4, (40,), generator=generator), num_classes=4
+    )  # labels of pure chance
     evidence = evidence_for(data)
     assert math.isfinite(float(evidence.bound(white_of(kernel_matrix(40, variance)), data)))
 
