@@ -118,6 +118,7 @@ class GaussianProcess(nn.Module):
         self.space, self.num_inducing = self._space(num_inducing, inducing_points, num_features)
         self.num_features = (DEFAULT_FEATURES if num_features is None else num_features) if self._in_features else None
         self.learn_inducing = learn_inducing and self.space == "inducing"
+        self._may_learn_inducing = learn_inducing
         self.features_given = num_features is not None
         self._given_inducing = inducing_points
         empty = torch.empty(0, 0, dtype=torch.float64)
@@ -156,7 +157,7 @@ class GaussianProcess(nn.Module):
     def with_inducing(self) -> GaussianProcess:
         """A copy, not yet initialised, with inducing values in place of random features."""
         kernel = None if self.is_default_kernel else self.kernel
-        return GaussianProcess(kernel, DEFAULT_INDUCING, features=self.features)
+        return GaussianProcess(kernel, DEFAULT_INDUCING, self._may_learn_inducing, features=self.features)
 
     @property
     def _in_features(self) -> bool:

@@ -173,8 +173,10 @@ def test_what_is_asked_for_comes_before_the_kernel():
     assert GaussianProcess(inducing_points=torch.rand(3, 4)).num_inducing == 3
     assert GaussianProcess(num_features=64).num_features == 64
     assert GaussianProcess(MaternKernel(nu=0.5), num_features=8).space == "features"
-    model = bayesinv.InvarianceModel(GaussianProcess(learn_inducing=True), "rotation", evidence="stochastic")
-    assert (model.backbone.space, model.backbone.num_inducing) == ("inducing", 150)
+    for learn in (True, False):
+        model = bayesinv.InvarianceModel(GaussianProcess(learn_inducing=learn), "rotation", evidence="stochastic")
+        assert (model.backbone.space, model.backbone.num_inducing) == ("inducing", 150)
+        assert model.backbone.learn_inducing == learn
 
 
 def in_features(kernel=None, x=None, num_features=256, **options):
