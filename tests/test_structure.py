@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from bayesinv.evidence.polya_gamma import STEP_TOLERANCE
 
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import DataError, ExtentError
+from bayesinv.evidence.polya_gamma import STEP_TOLERANCE
 from bayesinv.structure import PerOutput, by_output, priors_of_blocks
 from bayesinv.transforms import Affine2d
 

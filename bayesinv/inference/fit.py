@@ -25,9 +25,9 @@ from bayesinv.inference.modes import Mode
 from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
-from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
+from bayesinv.inference.target import Target
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -56,7 +56,7 @@ def fit(
     training: Training | None = None,
     hyperparameters: str = "latent",
     learning_rate: float = 0.05,
-    num_draws: int = 128,
+    num_draws: int = 160,
     num_chains: int = 2,
     num_warmup: int = 150,
     progress: bool = False,

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesinv.mixture import Mixture
+
 from bayesinv.psis import why_no_standard_error
 
 # Importance weights come out of a float64 logsumexp over thousands of draws: relative error of
