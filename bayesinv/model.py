@@ -422,6 +422,7 @@ class InvarianceModel(nn.Module):
         if self.groups is not None:  # once, not for every draw: names that are not known are warned of
             groups = as_groups(groups, self.groups, len(x))
         hyper = self.hyperparameters if hyperparameters is not None else []
+        near: Any = None
         with seeded(seed):
             for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
                 with at(hyper, None if hyperparameters is None else hyperparameters[j]):
@@ -429,7 +430,8 @@ class InvarianceModel(nn.Module):
                         average.add(*self.function_posterior(x, data, eta, groups), share)
                         continue
                     if j not in known:
-                        known[j] = self.evidence.condition(self.at(eta), data)
+                        known[j] = self.evidence.condition(self.at(eta), data, near)
+                    near = known[j]
                     average.add(*known[j].moments(x), share)
         return average.result()
 

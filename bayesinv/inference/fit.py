@@ -56,7 +56,7 @@ def fit(
     training: Training | None = None,
     hyperparameters: str = "latent",
     learning_rate: float = 0.05,
-    num_draws: int = 128,
+    num_draws: int = 160,
     num_chains: int = 2,
     num_warmup: int = 150,
     progress: bool = False,
