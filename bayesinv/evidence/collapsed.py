@@ -110,8 +110,8 @@ class CollapsedEvidence(Evidence, ABC):
         """log p(D | η) from the whitened features of the training inputs."""
 
     @abstractmethod
-    def solve(self, white: Whitened, data: Data) -> Posterior:
-        """The posterior of the coordinates, for predictions."""
+    def solve(self, white: Whitened, data: Data, near: Posterior | None = None) -> Posterior:
+        """The posterior of the coordinates, for predictions; ``near`` is one at similar extents, to start from."""
 
     @property
     def is_lower_bound(self) -> bool:
@@ -123,10 +123,16 @@ class CollapsedEvidence(Evidence, ABC):
         """Whether predictions take the function at its mode instead of averaging over it."""
         return False
 
-    def condition(self, prior: CollapsedPrior, data: Data) -> Conditioned:
-        """The function given the data, to be asked for its moments as often as one likes."""
+    def condition(self, prior: CollapsedPrior, data: Data, near: Conditioned | None = None) -> Conditioned:
+        """The function given the data, to be asked for its moments as often as one likes.
+
+        Args:
+            prior: at one value of the extents.
+            data: the training data.
+            near: the same at similar extents, from which an iteration starts; saves time and changes nothing else.
+        """
         basis, white = self.whitened(prior, data)
-        posterior = self.solve(white, data)
+        posterior = self.solve(white, data, None if near is None else near.posterior)
         return Conditioned(basis, posterior, self.mean, self.offset_variance, not self.predicts_mode)
 
     def function_posterior(
@@ -204,7 +210,7 @@ class SiteEvidence(CollapsedEvidence):
         loss = log_loss.sum() * (C / log_loss.shape[1])
         return sites.constant - 0.5 * (log_det + quadratic + loss)
 
-    def solve(self, white: Whitened, data: Data) -> Posterior:
-        """The posterior of the coordinates under the sites."""
+    def solve(self, white: Whitened, data: Data, near: Posterior | None = None) -> Posterior:
+        """The posterior of the coordinates under the sites; in closed form, so that ``near`` is of no use."""
         factor, sites, _ = self._factor(white, data)
         return factor.posterior(sites.precision * (sites.target - self.mean))
