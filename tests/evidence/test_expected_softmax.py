@@ -62,7 +62,7 @@ def test_probabilities_sum_to_one(C):
 @pytest.mark.parametrize("C", [2, 4, 10])
 def test_derivatives_against_finite_differences(C, shared):
     mean, variance, y = problem(5, C, seed=2, shared=shared)
-    # The nodes move with mean and variance, and what lies outside of them is 1e-7: that bounds the difference quotients.
+    # The nodes move with mean and variance, and what lies outside of them is 1e-7: the quotients are no more exact.
     _, d_mean, d_variance = expected_softmax(mean, variance, y, num_nodes=100)
 
     def value(m, v):
@@ -121,3 +121,12 @@ def test_certain_labels_right_and_wrong_stay_finite(gap, variance):
     if variance < 10:
         assert float(value[0]) == pytest.approx(0.0, abs=1e-3)
         assert float(value[1]) < -10.0
+
+
+@pytest.mark.parametrize("C", [2, 5])
+def test_single_precision_has_four_digits(C):
+    mean, variance, y = problem(30, C, seed=4)
+    double, single = expected_softmax(mean, variance, y), expected_softmax(mean.float(), variance.float(), y)
+    for a, b in zip(double, single, strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(b.double(), a, atol=1e-4, rtol=1e-3)
