@@ -20,8 +20,9 @@ from gpytorch.constraints import GreaterThan, Positive
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Standard deviations of the weak priors in u. Lengthscales start at the median distance of the inputs, which has the right
-# order; amplitudes and noise start at a guess. Clean labels leave an amplitude without an upper bound: its prior ends that.
+# Standard deviations of the weak priors in u. Lengthscales start at the median distance of the inputs, which has the
+# right order; amplitudes and noise start at a guess. Clean labels leave an amplitude without an upper bound: its prior
+# ends that.
 SCALE_SD, AMPLITUDE_SD = 1.0, 2.0
 _AMPLITUDES = ("outputscale", "noise", "constant", "variance")
 
@@ -56,6 +57,13 @@ class Hyperparameter:
         if not self.is_logarithmic:
             return raw
         return torch.log(self.constraint.transform(raw) - self.constraint.lower_bound.double())
+
+    @torch.no_grad()
+    def natural(self, u: Float[Tensor, "*draws size"]) -> Float[Tensor, "*draws size"]:
+        """The parameter's own value at a coordinate: a lengthscale, a variance."""
+        if self.is_logarithmic:
+            return self.constraint.lower_bound.double().cpu() + u.exp()
+        return u if self.constraint is None else self.constraint.transform(u)
 
     @torch.no_grad()
     def set(self, u: Float[Tensor, " size"]) -> None:

@@ -141,7 +141,7 @@ def test_what_contradicts_itself_is_refused():
             GaussianProcess(num_features=8, **options)
     with pytest.raises(ValueError, match="no place for them with num_inducing=None"):
         GaussianProcess(num_inducing=None, inducing_points=torch.rand(3, 4))
-    with pytest.raises(ValueError, match="LinearKernel has no spectral density.*num_inducing=150"):
+    with pytest.raises(ValueError, match=r"LinearKernel has no spectral density.*num_inducing=150"):
         GaussianProcess(LinearKernel(), num_features=8)
     with pytest.raises(ValueError, match="num_features: the stochastic evidence keeps a distribution over inducing"):
         bayesinv.InvarianceModel(GaussianProcess(num_features=8), "rotation", evidence="stochastic")

@@ -370,9 +370,9 @@ def test_unfitting_evidence_names_the_choices(evidence, likelihood, message):
 
 
 def test_a_removed_evidence_names_its_successor():
-    with pytest.raises(ValueError, match='no longer part of bayesinv.*use "softmax"'):
+    with pytest.raises(ValueError, match=r'no longer part of bayesinv.*use "softmax"'):
         as_evidence("polya_gamma", "categorical")
-    with pytest.raises(ValueError, match='no longer part of bayesinv.*use "softmax"'):
+    with pytest.raises(ValueError, match=r'no longer part of bayesinv.*use "softmax"'):
         evidence_from_config({"type": "polya_gamma"})
 
 
