@@ -31,6 +31,7 @@ def build_datatree(
     log_likelihood: Float[np.ndarray, "chains draws n"] | None = None,
     observed: Shaped[np.ndarray, "n *output"] | None = None,
     log_weights: Float[np.ndarray, "chains draws"] | None = None,
+    hyperparameters: Mapping[str, Float[np.ndarray, "chains draws size"]] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """A DataTree in ArviZ's layout from plain arrays.
@@ -45,12 +46,13 @@ def build_datatree(
         log_likelihood: log p(y_i | f_ij) in nats, for the same draws.
         observed: the targets.
         log_weights: log importance weights of the draws, in `sample_stats`.
+        hyperparameters: draws of kernel scales and noise by name, in their own units; variables of `posterior`.
         attrs: facts about the fit for the root; None values are left out.
 
     Returns:
-        Groups `posterior` (variable `extent`: chain, draw, symmetry), and as given `prior`,
-        `posterior_predictive` and `log_likelihood` (variable `y`), `sample_stats` (`log_weight`)
-        and `observed_data` (`y`).
+        Groups `posterior` (variable `extent`: chain, draw, symmetry; one for each hyperparameter), and as given
+        `prior`, `posterior_predictive` and `log_likelihood` (variable `y`), `sample_stats` (`log_weight`) and
+        `observed_data` (`y`).
 
     Example:
         >>> import numpy as np
@@ -61,6 +63,10 @@ def build_datatree(
     facts = _attributes(attrs or {})
     groups = {"posterior": _extent_dataset(extents, symmetries, units)}
     draws = {name: groups["posterior"].coords[name].values for name in ("chain", "draw")}
+    for name, values in (hyperparameters or {}).items():
+        # A single number has no axis; those of several dimensions get one each, as their sizes differ.
+        array = values[..., 0] if values.shape[-1] == 1 else values
+        groups["posterior"][name] = (("chain", "draw", f"{name}_dim")[: array.ndim], array)
     if prior is not None:
         groups["prior"] = _extent_dataset(prior, symmetries, units)
     if predictive is not None:
@@ -99,6 +105,7 @@ def posterior_datatree(
     predictive: bool = True,
     reweighted: bool | None = None,
     seed: int = 0,
+    log_likelihood: bool = False,
 ) -> xr.DataTree:
     """A posterior as a DataTree whose groups share the same draws.
 
@@ -108,34 +115,39 @@ def posterior_datatree(
     Args:
         posterior: the posterior.
         num_draws: draws over all chains, thinned evenly within each; None for all.
-        predictive: whether to add `posterior_predictive` and `log_likelihood`. Each draw costs a
-            prediction at every training input.
+        predictive: whether to add `posterior_predictive`. Each draw costs a prediction at every training input.
         reweighted: whether to resample by the importance weights; None does where they are good. Draws that
             are not resampled carry them in `sample_stats`.
         seed: of the prior, the resampling and the predictive draws.
+        log_likelihood: whether to add `log_likelihood`, for criticism of the fit to its training data. Leave-one-out
+            scores from it (`az.loo`, `az.waic`) are wrong: f at an example is drawn from a posterior that has seen its
+            label, by approximate sites or network weights that importance weights do not undo. Score held-out data.
 
     Raises:
         ValueError: `num_draws` below 1, or `reweighted` without weights.
     """
     result, data = posterior.result, posterior.data
     reweighted = posterior.uses_weights(reweighted)
-    extents, log_weights = _select(posterior, num_draws, reweighted, seed)
-    chains, draws, num_coordinates = extents.shape
+    rows, log_weights = _select(posterior, num_draws, reweighted, seed)
+    chains, draws = rows.shape
+    extents = result.draws.numpy()[rows]  # (chains, draws, K)
     prior = posterior.model.extents.sample_prior(chains * draws, seed=seed).numpy()
     targets = likelihood = None
     if predictive:
-        targets, likelihood = _predictive(posterior, extents.reshape(-1, num_coordinates), seed)
+        targets = _predictive(posterior, rows.reshape(-1), seed)
         targets = targets.reshape(chains, draws, *targets.shape[1:])
-        likelihood = likelihood.reshape(chains, draws, -1)
-    return build_datatree(
+    if log_likelihood:
+        likelihood = _log_likelihood(posterior, rows.reshape(-1), seed).reshape(chains, draws, -1)
+    tree = build_datatree(
         _to_people(posterior, extents),
         posterior.symmetries,
         [c.unit for c in posterior.model.transform.coordinates],
-        prior=_to_people(posterior, prior.reshape(chains, draws, num_coordinates)),
+        prior=_to_people(posterior, prior.reshape(extents.shape)),
         predictive=targets,
         log_likelihood=likelihood,
         observed=_squeezed(data.y.cpu().numpy()),
         log_weights=log_weights,
+        hyperparameters=_hyperparameters(posterior, rows),
         attrs={
             "inference_library": "bayesinv",
             "inference_library_version": _version(),
@@ -149,6 +161,9 @@ def posterior_datatree(
             "log_evidence_se": result.log_evidence_se,
         },
     )
+    if log_likelihood:
+        tree["log_likelihood"].attrs["note"] = "of data that the fit has seen: not for leave-one-out scores"
+    return tree
 
 
 def _select(
@@ -157,38 +172,51 @@ def _select(
     reweighted: bool,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The draws to export, (chains, draws, K), and their log weights, (chains, draws)."""
+    """Rows of `result.draws` to export, (chains, draws), and their log weights, (chains, draws)."""
     result = posterior.result
-    extents = result.extents.numpy()
-    wanted = extents.shape[0] * extents.shape[1] if num_draws is None else num_draws
+    wanted = result.num_chains * result.num_draws if num_draws is None else num_draws
     if wanted < 1:
         raise ValueError(f"num_draws must be at least 1; got {num_draws}")
     if reweighted:
         log_weights = posterior.log_weights(True)
-        indices = systematic_resample(wanted, extents.shape[1], log_weights, seed)
-        return extents[:, indices], None
-    per_chain = min(-(-wanted // extents.shape[0]), extents.shape[1])  # rounded up
+        return systematic_resample(wanted, result.num_draws, log_weights, seed)[None], None
+    per_chain = min(-(-wanted // result.num_chains), result.num_draws)  # rounded up
     # Evenly spaced integers; in integers, so that no rounding repeats a draw.
-    indices = np.arange(per_chain) * extents.shape[1] // per_chain
+    indices = np.arange(per_chain) * result.num_draws // per_chain
+    rows = np.arange(result.num_chains)[:, None] * result.num_draws + indices
     if result.log_weights is None:
-        return extents[:, indices], None
+        return rows, None
     weights = result.log_weights.numpy()[None, indices]
-    return extents[:, indices], weights - np.logaddexp.reduce(weights, axis=1, keepdims=True)
+    return rows, weights - np.logaddexp.reduce(weights, axis=1, keepdims=True)
 
 
-def _predictive(
-    posterior: "bayesinv.posterior.InvariancePosterior", extents: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """A target and a log likelihood per draw and training example, (J, n, *output), (J, n)."""
-    import torch  # here, so that build_datatree can be used without it
+def _hyperparameters(
+    posterior: "bayesinv.posterior.InvariancePosterior", rows: np.ndarray
+) -> dict[str, np.ndarray] | None:
+    """Draws by name, (chains, draws, size), in the parameters' own units; None where the fit held them."""
+    u = posterior.result.hyperparameters
+    if u is None:
+        return None
+    found = posterior.model.hyperparameters
+    parts = u[rows].split([h.size for h in found], -1)
+    return {h.name: h.natural(part).numpy() for h, part in zip(found, parts, strict=True)}
 
-    model, data = posterior.model, posterior.data
-    eta = torch.from_numpy(np.ascontiguousarray(extents))  # (J, K)
+
+def _predictive(posterior: "bayesinv.posterior.InvariancePosterior", rows: np.ndarray, seed: int) -> np.ndarray:
+    """A target per draw and training example, (J, n, *output)."""
+    model, data, result = posterior.model, posterior.data, posterior.result
     rng = np.random.default_rng(seed)
     targets = []
     groups = None if model.groups is None else data.groups
-    for j in range(len(eta)):
-        prediction = model.predict(data.x, data, eta[j : j + 1], seed=seed + j, groups=groups)
+    for j, row in enumerate(rows):
+        prediction = model.predict(
+            data.x,
+            data,
+            result.draws[row : row + 1],
+            seed=seed + j,
+            groups=groups,
+            hyperparameters=None if result.hyperparameters is None else result.hyperparameters[row : row + 1],
+        )
         if prediction.probs is not None:
             cdf = np.cumsum(prediction.probs.cpu().numpy(), axis=1)  # (n, C)
             # The count of classes whose cumulative probability the uniform has passed; rounding of
@@ -198,8 +226,16 @@ def _predictive(
         elif prediction.mean is not None:
             mean, variance = prediction.mean.cpu().numpy(), prediction.variance.cpu().numpy()
             targets.append(_squeezed(rng.normal(mean, np.sqrt(variance))))
-    likelihood = model.log_likelihood(data, data, eta, seed=seed).cpu().numpy()
-    return np.stack(targets), likelihood.astype(float)
+    return np.stack(targets)
+
+
+def _log_likelihood(posterior: "bayesinv.posterior.InvariancePosterior", rows: np.ndarray, seed: int) -> np.ndarray:
+    """log p(y_i | f_ij) per draw and training example, (J, n)."""
+    result = posterior.result
+    hyper = None if result.hyperparameters is None else result.hyperparameters[rows]
+    data = posterior.data
+    values = posterior.model.log_likelihood(data, data, result.draws[rows], seed=seed, hyperparameters=hyper)
+    return np.asarray(values.cpu().numpy(), dtype=float)
 
 
 def _to_people(posterior: "bayesinv.posterior.InvariancePosterior", extents: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, sample_extents
-from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
+from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.model_checks import (
     check_average,
     check_cells,
@@ -67,8 +67,8 @@ class InvarianceModel(nn.Module):
         likelihood: "categorical" (labels 0..C-1), "bernoulli" (labels 0 and 1, a network with one output) or
             "gaussian" (real targets). Labels are (n,), or maps (n, height, width) for a network that returns
             (n, C, height, width).
-        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "softmax" (the default for classes),
-            "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network "laplace"
+        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "softmax" (the default for
+            classes), "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network "laplace"
             and "plugin".
         priors: by symmetry name: a Pyro distribution, a number (fixed), or None (off); internal units.
         num_orbit_samples: S, the size of the sampled orbit. A finite S is part of the model.
@@ -414,7 +414,7 @@ class InvarianceModel(nn.Module):
             groups: of x, as in :meth:`function_posterior`.
             hyperparameters: of each draw, in latent coordinates; None for the model's own.
             known: posteriors of the function by row of ``extents`` that earlier calls with the same draws computed; new
-                ones are added.
+                ones are added, which it need not keep.
         """
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
@@ -427,26 +427,36 @@ class InvarianceModel(nn.Module):
             for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
                 with at(hyper, None if hyperparameters is None else hyperparameters[j]):
                     if known is None or self.groups is not None or not isinstance(self.evidence, CollapsedEvidence):
-                        average.add(*self.function_posterior(x, data, eta, groups), share)
+                        mean, variance = self.function_posterior(x, data, eta, groups)
+                        average.add(mean, variance, share)
                         continue
-                    if j not in known:
-                        known[j] = self.evidence.condition(self.at(eta), data, near)
-                    near = known[j]
-                    average.add(*known[j].moments(x), share)
+                    conditioned = known.get(j)
+                    if conditioned is None:
+                        conditioned = known[j] = self.evidence.condition(self.at(eta), data, near)
+                    near = conditioned
+                    mean, variance = conditioned.moments(x)
+                    average.add(mean, variance, share)
         return average.result()
 
     @torch.no_grad()
     def log_likelihood(
-        self, data: Data, train: Data, extents: Float[Tensor, "J K"], seed: int = 0
+        self,
+        data: Data,
+        train: Data,
+        extents: Float[Tensor, "J K"],
+        seed: int = 0,
+        hyperparameters: Float[Tensor, "J P"] | None = None,
     ) -> Float[Tensor, "J n"]:
-        """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents."""
+        """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents (and hyperparameters)."""
         rows = []
+        hyper = self.hyperparameters if hyperparameters is not None else []
         for j, eta in enumerate(extents):
             groups = None if self.groups is None else data.groups
-            with seeded(seed + j):  # of the extents of unseen groups
+            # Seeded, as the extents of unseen groups are drawn.
+            with seeded(seed + j), at(hyper, None if hyperparameters is None else hyperparameters[j]):
                 mean, variance = self.function_posterior(data.x, train, eta, groups)
-            z = standard_normal_draws(1, mean.numel(), seed + j).reshape(mean.shape).to(mean.device)
-            rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
+                z = standard_normal_draws(1, mean.numel(), seed + j).reshape(mean.shape).to(mean.device)
+                rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
         return torch.stack(rows)
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from bayesinv import arviz_export, posterior_summary
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
+from bayesinv.function_cache import FunctionCache
 from bayesinv.groups import as_groups
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
@@ -28,6 +29,7 @@ from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import systematic_resample, weighted_quantile
 from bayesinv.randomness import seeded
 from bayesinv.recalibrated import Recalibration
+from bayesinv.unconstrained import ExtentGuide, Unconstrained
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -76,9 +78,12 @@ class InvariancePosterior:
         self.model = model
         self.data = data
         self.result = result
-        # Posteriors of the function, by the draws that a prediction averages over; so that the next one is fast.
-        self._known: dict[tuple[int, ...], dict[int, Any]] = {}
+        self._known = FunctionCache(model.memory_budget)  # by row of the draws, so that the next prediction is fast
         self.recalibration = recalibration
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what predictions keep, which can be many times as large and is computed again when needed."""
+        return {**self.__dict__, "_known": FunctionCache(self.model.memory_budget)}
 
     @property
     def symmetries(self) -> tuple[str, ...]:
@@ -104,6 +109,25 @@ class InvariancePosterior:
     def trace(self) -> tuple[float, ...]:
         """The objective (ELBO) in nats at each optimiser step."""
         return self.result.trace
+
+    @property
+    def guide(self) -> ExtentGuide:
+        """q(η), with ``log_prob`` and ``sample``; after NUTS the one that its chains started from.
+
+        Raises:
+            ValueError: this fit kept none.
+
+        Example:
+            >>> posterior.guide.log_prob(posterior.result.draws)  # doctest: +SKIP
+        """
+        result = self.result
+        if result.density is None:
+            made = result.inference if result.guide is None else f"guide={result.guide!r}"
+            raise ValueError(
+                f'guide: the guides "full_rank" and "mean_field" keep their q, and this fit ({made}) has none; fit '
+                "with one of them, or use posterior.sample()"
+            )
+        return ExtentGuide(Unconstrained(self.model.extents), result.density)
 
     def __getitem__(self, symmetry: str) -> Float[Tensor, " draws"]:
         """All draws of one extent, chain after chain, (chains * draws,), internal units.
@@ -198,9 +222,15 @@ class InvariancePosterior:
         Raises:
             ValueError: `num` below 1, or no weights to use.
         """
-        draws = self.result.draws
-        indices = systematic_resample(num, len(draws), self.log_weights(reweighted), seed)
-        return draws[torch.from_numpy(indices)]  # (num, K)
+        return self.result.draws[self.sample_rows(num, seed, reweighted)]  # (num, K)
+
+    def sample_rows(self, num: int, seed: int = 0, reweighted: bool | None = None) -> Int[Tensor, " num"]:
+        """Rows of ``result.draws``, and of ``result.hyperparameters``, that `sample` takes.
+
+        Raises:
+            ValueError: `num` below 1, or no weights to use.
+        """
+        return torch.from_numpy(systematic_resample(num, len(self.result.draws), self.log_weights(reweighted), seed))
 
     def summary(self, reweighted: bool | None = None, level: float = 0.9) -> pd.DataFrame:
         """One row a symmetry, in people's units; see `posterior_summary.summary_table`.
@@ -282,21 +312,24 @@ class InvariancePosterior:
             seed=seed,
             groups=groups,
             hyperparameters=None if hyper is None else hyper[rows],
-            known=self._known.setdefault(tuple(rows.tolist()), {}),
+            known=self._known.of_rows(rows.tolist()),
         )
         return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
 
     def distinct_draws(
         self, num_samples: int, seed: int = 0, reweighted: bool | None = None
     ) -> tuple[Int[Tensor, " J"], Float[Tensor, " J"]]:
-        """Draws to average over: rows of ``result.draws``, each once, and how often `sample` would take it, as shares."""
-        weights = self.log_weights(reweighted)
-        rows = torch.from_numpy(systematic_resample(num_samples, len(self.result.draws), weights, seed))
-        # The work is per distinct draw: repeats (all symmetries fixed, heavy weights) are counted.
-        distinct, counts = torch.unique(rows, return_counts=True)
-        if self.result.num_chains * self.result.num_draws == 1:
-            distinct, counts = distinct[:1], counts.sum()[None]
-        return distinct, counts.to(torch.float64) / num_samples
+        """Draws to average over: rows of ``result.draws``, each once, and the share that `sample` would take of it.
+
+        Rows that hold the same numbers count as one: the work is per distinct draw.
+        """
+        rows = self.sample_rows(num_samples, seed, reweighted)
+        draws, hyper = self.result.draws[rows], self.result.hyperparameters
+        values = draws if hyper is None else torch.cat([draws, hyper[rows]], 1)
+        _, which, counts = torch.unique(values, dim=0, return_inverse=True, return_counts=True)
+        distinct = torch.full_like(counts, len(self.result.draws)).scatter_reduce(0, which, rows, "amin")
+        order = distinct.argsort()
+        return distinct[order], counts[order].to(torch.float64) / num_samples
 
     def groups_of(self, data: Data, stacklevel: int = 3) -> Tensor | None:
         """The groups of test data, where the model has extents for each; None where all share them.
@@ -370,18 +403,24 @@ class InvariancePosterior:
         predictive: bool = True,
         reweighted: bool | None = None,
         seed: int = 0,
+        log_likelihood: bool = False,
     ) -> xr.DataTree:
         """The posterior as an `xarray.DataTree`; see `arviz_export.posterior_datatree`.
 
         Args:
             num_draws: draws over all chains; None for all of them.
-            predictive: whether to add posterior_predictive and log_likelihood, whose cost is one
-                prediction a draw.
+            predictive: whether to add posterior_predictive, at the cost of one prediction a draw.
             reweighted: whether to resample by the importance weights; None does where they are good.
             seed: of the prior, the resampling and the predictive draws.
+            log_likelihood: whether to add log_likelihood; not for `az.loo`, which is wrong here.
         """
         return arviz_export.posterior_datatree(
-            self, num_draws=num_draws, predictive=predictive, reweighted=reweighted, seed=seed
+            self,
+            num_draws=num_draws,
+            predictive=predictive,
+            reweighted=reweighted,
+            seed=seed,
+            log_likelihood=log_likelihood,
         )
 
     def to_arviz(
@@ -390,12 +429,13 @@ class InvariancePosterior:
         predictive: bool = True,
         reweighted: bool | None = None,
         seed: int = 0,
+        log_likelihood: bool = False,
     ) -> Any:
         """What the installed ArviZ works on: InferenceData for 0.23, the DataTree itself for 1.x.
 
         The arguments are those of `to_datatree`.
         """
-        return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed))
+        return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed, log_likelihood))
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write everything to one file; see `storage.save`."""

@@ -5,7 +5,9 @@ version, the model's configuration, the scalars of the inference result, the ver
 with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
 of the model's `state_dict`. For a network `outputs_at_first` is what it returned for the first inputs
 in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
-the same. `recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
+the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means` and
+`density/scales` with the header's `degrees` are q, of fits that have them; version 1 had neither.
+`recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
 objects, which NumPy would unpickle, are refused.
 """
 
@@ -13,6 +15,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 import os
 import platform
 import uuid
@@ -30,6 +33,7 @@ from bayesinv.errors import SavedFileError
 from bayesinv.inference.checkpoints import is_checkpoint
 from bayesinv.inference.differences import differences
 from bayesinv.inference.result import InferenceResult
+from bayesinv.mixture import Mixture
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
@@ -37,7 +41,8 @@ from bayesinv.recalibrated import Recalibration
 
 FORMAT = "bayesinv.InvariancePosterior"
 # Raised when a file of this version can no longer be read by the code before it.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 
 _SCALARS = (
     "inference",
@@ -54,6 +59,7 @@ _SCALARS = (
     "settings",
     "warnings",
 )
+_DENSITY = ("shares", "means", "scales")
 # Inputs at which a network is run, two since one may be squeezed away, and how far outputs may differ, as a share of
 # the largest: float32 on another machine stays below a thousandth, and reduced precision on a GPU near it.
 _FIRST_INPUTS = 2
@@ -135,6 +141,8 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     try:
         result = InferenceResult(
             extents=torch.from_numpy(arrays["extents"]),
+            hyperparameters=_optional(arrays, "hyperparameters"),
+            density=_density(header, arrays),
             log_weights=_optional(arrays, "log_weights"),
             trace=tuple(arrays["trace"].tolist()),
             **_result_fields(header["result"]),
@@ -169,6 +177,14 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     return InvariancePosterior(model, data, result, recalibration)
 
 
+def _density(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Mixture | None:
+    if "degrees" not in header:
+        return None
+    degrees = math.inf if header["degrees"] is None else float(header["degrees"])
+    shares, means, scales = (torch.from_numpy(arrays[f"density/{name}"]) for name in _DENSITY)
+    return Mixture(shares, means, scales, degrees)
+
+
 def _recalibration(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Recalibration | None:
     stored = header.get("recalibration")  # files written before there was any have no such entry
     return None if stored is None else Recalibration.from_header(stored, arrays["recalibration/errors"])
@@ -195,6 +211,9 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
     }
     if posterior.recalibration is not None:
         header["recalibration"] = posterior.recalibration.header()
+    if result.density is not None:
+        degrees = result.density.degrees
+        header["degrees"] = None if math.isinf(degrees) else degrees  # JSON has no infinity
     arrays = {
         "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
         "extents": result.extents.numpy(),
@@ -204,6 +223,10 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
     }
     if data.groups is not None:
         arrays["groups"] = _numpy("groups", data.groups)
+    if result.hyperparameters is not None:
+        arrays["hyperparameters"] = _numpy("hyperparameters", result.hyperparameters)
+    if result.density is not None:
+        arrays |= {f"density/{name}": _numpy(name, getattr(result.density, name)) for name in _DENSITY}
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
     if posterior.recalibration is not None:
@@ -258,11 +281,11 @@ def _header(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         version = int(header["format_version"])
     except (KeyError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} is not a posterior saved by bayesinv: {error}") from error
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         versions = header.get("versions")
         writer = versions.get("bayesinv") if isinstance(versions, dict) else None
         raise SavedFileError(
-            f"{path} has format version {version}, this bayesinv reads {FORMAT_VERSION}; it was "
+            f"{path} has format version {version}, this bayesinv reads up to {FORMAT_VERSION}; it was "
             f"written by bayesinv {writer or 'of an unknown version'}: load it with that"
         )
     return header

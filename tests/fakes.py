@@ -35,6 +35,8 @@ class KnownModel(InvarianceModel):
         num_function_samples: int = 64,
         seed: int = 0,
         groups: Any = None,
+        hyperparameters: Tensor | None = None,
+        known: Any = None,
     ) -> Prediction:
         weights = torch.full((len(extents),), 1 / len(extents)) if weights is None else weights
         p = extents[:, 0] / math.pi  # (J,)
@@ -46,7 +48,9 @@ class KnownModel(InvarianceModel):
         probs = torch.stack([1 - mean, mean]).expand(len(x), 2)
         return Prediction(variance=(second - mean.square()).expand(len(x), 2), probs=probs)
 
-    def log_likelihood(self, data: Data, train: Data, extents: Tensor, seed: int = 0) -> Tensor:
+    def log_likelihood(
+        self, data: Data, train: Data, extents: Tensor, seed: int = 0, hyperparameters: Tensor | None = None
+    ) -> Tensor:
         p = extents[:, :1] / math.pi  # (J, 1)
         return torch.where(data.y[None, :].flatten(1) == 1, p.log(), torch.log1p(-p))
 

@@ -111,7 +111,7 @@ def test_extents_are_in_the_units_that_the_coordinate_names():
 @pytest.mark.parametrize("chains", [1, 2])
 def test_all_groups_belong_to_the_same_draws(chains):
     posterior = make(chains=chains)
-    tree = posterior.to_datatree(num_draws=10)
+    tree = posterior.to_datatree(num_draws=10, log_likelihood=True)
     shape = (chains, 10 // chains)
     assert tree["posterior"]["extent"].shape == (*shape, 3)
     assert tree["prior"]["extent"].shape == (*shape, 3)
@@ -120,6 +120,75 @@ def test_all_groups_belong_to_the_same_draws(chains):
     likelihood = tree["log_likelihood"]["y"].values
     y = posterior.data.y.numpy()
     np.testing.assert_allclose(likelihood, np.where(y == 1, np.log(p), np.log1p(-p)), rtol=1e-6)
+
+
+def test_log_likelihoods_of_training_data_are_left_out_unless_asked_for():
+    """`az.loo` on them is wrong, and says nothing about it."""
+    posterior = make()
+    assert "log_likelihood" not in posterior.to_datatree(num_draws=5).children
+    asked = posterior.to_datatree(num_draws=5, predictive=False, log_likelihood=True)
+    assert "posterior_predictive" not in asked.children
+    assert "not for leave-one-out" in asked["log_likelihood"].attrs["note"]
+
+
+def fitted(hyperparameters="latent"):
+    import torch
+
+    import bayesinv
+
+    data = bayesinv.datasets.digits(size=8, num_train=24, seed=0).train
+    data = bayesinv.Data(data.x, torch.stack([data.y % 2, data.y % 3], 1).double())
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=64), "rotation", likelihood="gaussian", num_orbit_samples=4
+    )
+    return bayesinv.fit(model, data, seed=0, num_draws=80, hyperparameters=hyperparameters)
+
+
+def test_hyperparameters_are_exported_in_their_own_units_beside_their_extents():
+    from bayesinv.hyperparameters import at
+
+    posterior = fitted()
+    group = posterior.to_datatree(num_draws=None, predictive=False, reweighted=False)["posterior"]
+    names = [h.name for h in posterior.model.hyperparameters]
+    assert set(group.data_vars) == {"extent", *names}
+    kernel, evidence = posterior.model.backbone.kernel, posterior.model.evidence
+    for j in (0, 7, 79):
+        with at(posterior.model.hyperparameters, posterior.result.hyperparameters[j]):
+            values = [float(v) for v in (kernel.outputscale, kernel.base_kernel.lengthscale, evidence.noise)]
+        np.testing.assert_allclose([float(group[name][0, j]) for name in names], values, rtol=1e-6)
+    assert all(group[name].dims == ("chain", "draw") for name in names)
+    # The same rows are resampled for both.
+    some = posterior.to_datatree(num_draws=30, predictive=False, reweighted=True)["posterior"]
+    pairs = {
+        (float(a), float(b)) for a, b in zip(group["extent"].values[0, :, 0], group[names[0]].values[0], strict=True)
+    }
+    taken = zip(some["extent"].values[0, :, 0], some[names[0]].values[0], strict=True)
+    assert {(float(a), float(b)) for a, b in taken} <= pairs
+    held = fitted("optimised").to_datatree(num_draws=5, predictive=False)
+    assert set(held["posterior"].data_vars) == {"extent"}
+
+
+def test_predictive_draws_use_the_hyperparameters_of_their_own_draw():
+    """With a noise of its own for each draw, the targets of a draw spread by that noise."""
+    import dataclasses
+
+    from bayesinv.posterior import InvariancePosterior
+
+    posterior = fitted()
+    names = [h.name for h in posterior.model.hyperparameters]
+    noise = next(k for k, name in enumerate(names) if "noise" in name)
+    u = posterior.result.hyperparameters.clone()
+    u[:, noise] = -8.0
+    u[::2, noise] = 6.0
+    result = dataclasses.replace(posterior.result, hyperparameters=u)
+    posterior = InvariancePosterior(posterior.model, posterior.data, result)
+    tree = posterior.to_datatree(num_draws=8, reweighted=False, log_likelihood=True)
+    rows = np.arange(8) * 80 // 8
+    y = tree["posterior_predictive"]["y"].values[0] - posterior.data.y.numpy()
+    assert (np.abs(y[rows % 2 == 0]).mean((1, 2)) > 5).all()  # a noise of e³ = 20
+    assert (np.abs(y[rows % 2 == 1]).mean((1, 2)) < 5).all()
+    likelihood = tree["log_likelihood"]["y"].values[0]
+    assert (likelihood[rows % 2 == 0] < -6).all()  # -2 log(20 √2π) = -7.8
 
 
 def test_thinning_keeps_chains_and_order():

@@ -10,11 +10,12 @@ from pyro import poutine
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.extents import SITE_PREFIX
+from bayesinv.hyperparameters import AMPLITUDE_SD, SCALE_SD
 
 
 def small_model(**options):
     options = {"num_orbit_samples": 4, "precision": "double"} | options
-    return bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=8), ["rotation", "translate_x"], **options)
+    return bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=64), ["rotation", "translate_x"], **options)
 
 
 @pytest.fixture
@@ -29,7 +30,9 @@ def test_sites_are_the_extents_and_one_evidence_factor(images):
     sampled = [n for n, site in trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]]
     assert sampled == [SITE_PREFIX + "rotation"]
     eta = torch.stack([trace.nodes["extent_rotation"]["value"], torch.tensor(0.1, dtype=torch.float64)])
-    expected = model.log_evidence(eta, images) + model.extents.log_prior(eta)
+    # Outputscale and lengthscale lie at the centre of their weak priors.
+    weak = sum(-math.log(sd) - 0.5 * math.log(2.0 * math.pi) for sd in (AMPLITUDE_SD, SCALE_SD))
+    expected = model.log_evidence(eta, images) + model.extents.log_prior(eta) + weak
     torch.testing.assert_close(trace.log_prob_sum(), expected)
 
 
@@ -39,7 +42,10 @@ def test_hyperpriors_are_counted_once(images):
     model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(kernel, num_inducing=8), "rotation", num_orbit_samples=2)
     model.initialise(images)
     trace = poutine.trace(model).get_trace(images)
-    expected = prior.log_prob(model.backbone.kernel.base_kernel.lengthscale).sum().double()
+    lengthscale = model.backbone.kernel.base_kernel.lengthscale.sum()
+    # The user's prior with the Jacobian of u = log(lengthscale), and the weak one of the outputscale at its centre.
+    weak = -math.log(AMPLITUDE_SD) - 0.5 * math.log(2.0 * math.pi)
+    expected = prior.log_prob(lengthscale) + lengthscale.log() + weak
     torch.testing.assert_close(trace.nodes["hyperpriors"]["fn"].log_factor, expected)
 
 
@@ -137,7 +143,8 @@ def test_simulation_says_what_it_cannot_do(images):
 
 
 def test_class_probabilities_sum_to_one_and_move_with_the_evidence(images):
-    for evidence in ("dirichlet", "polya_gamma"):
+    average = bayesinv.evidence.SoftmaxEvidence(prediction="average")
+    for evidence in ("softmax", "dirichlet", average):
         model = small_model(evidence=evidence)
         model.initialise(images)
         prediction = model.predict(images.x, images, torch.tensor([[0.2, 0.05]], dtype=torch.float64))

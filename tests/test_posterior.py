@@ -298,7 +298,7 @@ def test_signs_follow_the_distribution_that_the_model_draws_from():
 def real():
     """A short fit on 80 digits at 8×8, and the images held out."""
     split = datasets.digits(size=8, num_train=80, seed=0)
-    model = InvarianceModel(GaussianProcess(num_inducing=16), ["rotation", "translate_x"], num_orbit_samples=4)
+    model = InvarianceModel(GaussianProcess(num_features=64), ["rotation", "translate_x"], num_orbit_samples=4)
     with warnings.catch_warnings():
         # fifteen steps leave the guide rough, and the fit says so
         warnings.simplefilter("ignore", ImportanceWarning)
@@ -327,5 +327,5 @@ def test_end_to_end(real, tmp_path):
     same = again.predict(test.x[:50], num_samples=8)
     # the file holds every number in full
     torch.testing.assert_close(same.probs, prediction.probs, rtol=0, atol=0)
-    tree = again.to_datatree(num_draws=5)
+    tree = again.to_datatree(num_draws=5, log_likelihood=True)
     assert tree["log_likelihood"]["y"].shape == (1, 5, 80)

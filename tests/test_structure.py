@@ -9,7 +9,6 @@ import torch
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import DataError, ExtentError
-from bayesinv.evidence.polya_gamma import STEP_TOLERANCE
 from bayesinv.structure import PerOutput, by_output, priors_of_blocks
 from bayesinv.transforms import Affine2d
 

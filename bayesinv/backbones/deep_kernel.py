@@ -218,8 +218,8 @@ def DeepKernel(
         kernel: ``RBFKernel`` or ``MaternKernel`` with one lengthscale, alone or in a ``ScaleKernel``; its values are
             the starts. None is a squared exponential that starts at the median distance of the features. With
             frozen=True any GPyTorch kernel.
-        num_inducing: M; never more than the number of inputs. None is 64, and with frozen=True what the kernel allows,
-            as ``GaussianProcess(num_inducing="auto")``.
+        num_inducing: M; never more than the number of inputs. None is 64; with frozen=True random features of the
+            kernel where it has a spectral density, as ``GaussianProcess(num_inducing="auto")``.
         num_outputs: classes or target columns; None takes them from the data.
         frozen: whether the features are left alone.
 

@@ -45,12 +45,12 @@ def _default_kernel() -> Kernel:
 
 
 def _is_rough(kernel: Kernel) -> bool:
-    """Whether a Matérn-1/2 is in it, whose random features have no gradient to follow: their frequencies have no mean."""
+    """Whether a Matérn-1/2 is in it: its frequencies have no mean, and its random features no gradient to follow."""
     return any(isinstance(part, MaternKernel) and part.nu == 0.5 for part in kernel.modules())
 
 
 class GaussianProcess(nn.Module):
-    """A Gaussian-process prior over the free function h; the model's function is the orbit average f(x) = mean_s h(T_s x).
+    """A Gaussian-process prior over the free function h, for a model of its orbit averages f(x) = mean_s h(T_s x).
 
     Three spaces to compute in:
 
@@ -69,8 +69,8 @@ class GaussianProcess(nn.Module):
             lengthscale starts at the median distance in the data. Priors registered on the kernel count
             in the objective.
         num_inducing: "auto" for features where the kernel has a spectral density (RBF, Matérn from 3/2 on, rational
-            quadratic, constants, sums and products of them) and 150 inducing values where it has none; M for so many inducing
-            values (never more than inputs); None for the exact covariance (collapsed evidences only).
+            quadratic, constants, sums and products of them) and 150 inducing values where it has none; M for so
+            many inducing values (never more than inputs); None for the exact covariance (collapsed evidences only).
         learn_inducing: whether Z moves with the kernel's parameters.
         inducing_points: Z itself, shape (M, *event), or (M, D) with features, instead of a random subset of the inputs.
         features: a network φ from (n, *event) to D features per input, for h(x) = g(φ(x)), g ~ GP(0, k). It is
@@ -120,6 +120,7 @@ class GaussianProcess(nn.Module):
         self.learn_inducing = learn_inducing and self.space == "inducing"
         self._may_learn_inducing = learn_inducing
         self.features_given = num_features is not None
+        self.inducing_given = num_inducing != "auto" or inducing_points is not None
         self._given_inducing = inducing_points
         empty = torch.empty(0, 0, dtype=torch.float64)
         self.inducing = nn.Parameter(empty, requires_grad=self.learn_inducing)
@@ -130,7 +131,12 @@ class GaussianProcess(nn.Module):
     ) -> tuple[Space, int | None]:
         """Where to compute, and the number of inducing values; refuses what contradicts itself."""
         if num_features is not None:
-            if isinstance(num_features, bool) or not isinstance(num_features, int) or num_features < 2 or num_features % 2:
+            if (
+                isinstance(num_features, bool)
+                or not isinstance(num_features, int)
+                or num_features < 2
+                or num_features % 2
+            ):
                 raise ValueError(f"num_features: expected an even integer of at least 2, got {num_features!r}")
             if num_inducing != "auto" or points is not None:
                 raise ValueError("num_features and inducing values are two ways to compute; give one of them")
@@ -165,7 +171,7 @@ class GaussianProcess(nn.Module):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the covariance of the inputs is taken as it is; ``inducing`` then only sets the scale of the kernel."""
+        """Whether the covariance of the inputs is taken as it is; ``inducing`` then only sets the kernel's scale."""
         return self.space == "exact"
 
     def initialise(self, x: Float[Tensor, "n ..."], output_variance: float, seed: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
 from bayesinv.inference.fit import LARGEST_RHAT
@@ -54,13 +55,21 @@ def diagnose(
         test: data that the fit has not seen.
 
     Returns:
-        Verdicts, in the order: convergence, importance, draws, bound, prior, orbit, classes, sensitivity,
-            predictive, guides; those with nothing to say are left out.
+        Verdicts, in the order: convergence, modes, importance, draws, inducing, bound, prior, orbit, classes,
+            sensitivity, predictive, guides; those with nothing to say are left out.
 
     Raises:
         TypeError: ``other`` is no fit. ValueError: a fit of other symmetries.
     """
-    checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [_convergence, _importance, _draws, _bounds, _prior]
+    checks: list[Callable[[InvariancePosterior], list[Verdict]]] = [
+        _convergence,
+        mode_verdicts,
+        _importance,
+        _draws,
+        inducing_verdicts,
+        _bounds,
+        _prior,
+    ]
     found = [verdict for check in checks for verdict in check(posterior)]
     found += _orbit_size(posterior) if not orbit else _orbit_measured(posterior)
     found += _classes(posterior)
@@ -107,7 +116,7 @@ def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
     if "training" in result.settings:
         message = f"The extents took {steps} steps and need at least {FEWEST_STEPS} to cross their range."
         return [Verdict("convergence", "serious", message, "Raise epochs.")]
-    message = f"The objective was still rising after {steps} steps:"
+    message = f"The climb of the evidence ended after {steps} evaluations without reaching an optimum:"
     return [Verdict("convergence", "serious", message, "raise max_steps.")]
 
 

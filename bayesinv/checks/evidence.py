@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pyro.distributions import MultivariateStudentT
 from pyro.ops.stats import effective_sample_size
 from torch import Tensor
@@ -36,7 +36,7 @@ class EvidenceEstimate:
     """log p(D) by one method.
 
     Attributes:
-        log_evidence: nats, at the hyperparameters that were learned.
+        log_evidence: nats; hyperparameters are integrated out where the fit drew them, and else those it learned.
         se: its standard error, nats; None where the variance of the weights is infinite or k̂ is past its limit.
         method: "importance" or "bridge".
         num_evaluations: of the evidence.
@@ -79,8 +79,9 @@ class EvidenceEstimate:
 
 
 def importance_evidence(posterior: InvariancePosterior, num_draws: int = 500, seed: int = 0) -> EvidenceEstimate:
-    """log p(D) = log E_g[ p(D, z) / g(z) ], with g a Student t (5) around the posterior's draws, a fifth wider.
+    """log p(D) = log E_g[ p(D, θ) / g(θ) ], with g a Student t (5) around the posterior's draws, a fifth wider.
 
+    θ holds the extents, unconstrained, and the hyperparameters where the fit drew them (``hyperparameters="latent"``).
     Under a flat prior the density of an unconstrained extent falls like exp(-|z|) towards a bound, which a normal does
     not cover: its k̂ was past the largest limit in two of three fits of digits.
 
@@ -98,18 +99,18 @@ def importance_evidence(posterior: InvariancePosterior, num_draws: int = 500, se
     """
     target = Target(posterior)
     with seeded(seed):
-        normal = _normal_around(target.z_of(_posterior_draws(posterior)))
+        normal = _normal_around(target.theta_of(_posterior_draws(posterior)))
         degrees = torch.tensor(DEGREES, dtype=torch.float64)
         g = MultivariateStudentT(degrees, normal.loc, normal.scale_tril)
-        z = g.sample(torch.Size([num_draws]))
-    drawn = weigh(target.eta_of(z), target.log_density(z) - g.log_prob(z))
+        theta = g.sample(torch.Size([num_draws]))
+    drawn = weigh(target.eta_of(theta), target.log_density(theta) - g.log_prob(theta))
     return EvidenceEstimate(drawn.log_evidence, drawn.log_evidence_se, "importance", num_draws, drawn.pareto_k)
 
 
 def bridge_evidence(posterior: InvariancePosterior, num_draws: int = 1000, seed: int = 0) -> EvidenceEstimate:
     """log p(D) by bridge sampling between the posterior, sampled anew by random-walk Metropolis, and a normal.
 
-        r = [ 1/N₂ Σ_i l₂ᵢ / (s₁ l₂ᵢ + s₂ r) ] / [ 1/N₁ Σ_j 1 / (s₁ l₁ⱼ + s₂ r) ],   l = p(D, z) / g(z)
+        r = [ 1/N₂ Σ_i l₂ᵢ / (s₁ l₂ᵢ + s₂ r) ] / [ 1/N₁ Σ_j 1 / (s₁ l₁ⱼ + s₂ r) ],   l = p(D, θ) / g(θ)
 
     with l₁ at N₁ draws of the posterior and l₂ at N₂ of g, s = N / (N₁ + N₂); r, a fixed point, is p(D). The normal is
     fitted to the first half of the chain and used on the second. It shares with importance sampling neither draws nor
@@ -130,7 +131,7 @@ def bridge_evidence(posterior: InvariancePosterior, num_draws: int = 1000, seed:
     """
     target = Target(posterior)
     with seeded(seed):
-        chain, densities = _metropolis(target, target.z_of(_posterior_draws(posterior)), num_draws)
+        chain, densities = _metropolis(target, target.theta_of(_posterior_draws(posterior)), num_draws)
         half = len(chain) // 2
         g = _normal_around(chain[:half], inflation=1.0)
         z1, log_p1 = chain[half:], densities[half:]
@@ -212,31 +213,31 @@ def _why_not_quotable(se: float | None, k: float | None, num_draws: int) -> str:
     return "" if se < LARGEST_SE else f"its standard error, {se:.2f} nats, is not below {LARGEST_SE}"
 
 
-def _posterior_draws(posterior: InvariancePosterior) -> Float[Tensor, "J K"]:
-    """The draws, reweighted where their weights are good."""
+def _posterior_draws(posterior: InvariancePosterior) -> Int[Tensor, " J"]:
+    """Rows of the draws, reweighted where their weights are good."""
     if posterior.result.num_chains * posterior.result.num_draws == 1:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no draws")
-    return posterior.sample(400)
+    return posterior.sample_rows(400)
 
 
-def _normal_around(z: Float[Tensor, "J A"], inflation: float = INFLATION) -> torch.distributions.MultivariateNormal:
+def _normal_around(z: Float[Tensor, "J d"], inflation: float = INFLATION) -> torch.distributions.MultivariateNormal:
     covariance = torch.atleast_2d(torch.cov(z.T)) * inflation**2
     factor = cholesky(covariance, "the covariance of the draws", regularise=True)
     return torch.distributions.MultivariateNormal(z.mean(0), scale_tril=factor)
 
 
 def _metropolis(
-    target: Target, start: Float[Tensor, "J A"], num_draws: int
-) -> tuple[Float[Tensor, "num_draws A"], Float[Tensor, " num_draws"]]:
-    """Random-walk Metropolis with steps of 2.4 / √A in the metric of the start (Roberts, Gelman & Gilks, 1997)."""
-    A = start.shape[1]
-    L = _normal_around(start, inflation=2.4 / math.sqrt(A)).scale_tril
+    target: Target, start: Float[Tensor, "J d"], num_draws: int
+) -> tuple[Float[Tensor, "num_draws d"], Float[Tensor, " num_draws"]]:
+    """Random-walk Metropolis with steps of 2.4 / √d in the metric of the start (Roberts, Gelman & Gilks, 1997)."""
+    d = start.shape[1]
+    L = _normal_around(start, inflation=2.4 / math.sqrt(d)).scale_tril
     z = start[:1]
     log_p = target.log_density(z)
     chain, densities = [], []
     burn = num_draws // 5
     for step in range(burn + num_draws):
-        proposal = z + torch.randn(1, A, dtype=z.dtype) @ L.T
+        proposal = z + torch.randn(1, d, dtype=z.dtype) @ L.T
         log_new = target.log_density(proposal)
         if float(torch.rand((), dtype=z.dtype).log()) < float(log_new - log_p):
             z, log_p = proposal, log_new

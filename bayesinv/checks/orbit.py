@@ -66,7 +66,8 @@ def orbit_sensitivity(
 ) -> OrbitSensitivity:
     """Evidence and extents on orbits of S, 2S and 4S copies and other base draws, without fitting again.
 
-    Draws of the posterior are weighed by p(D | η, other orbit) / p(D | η, own orbit), hyperparameters held.
+    Draws of the posterior are weighed by p(D | η, u, other orbit) / p(D | η, u, own orbit), with the hyperparameters u
+    of each draw where the fit drew them, and else those that it learned.
 
     Args:
         posterior: of a collapsed evidence.
@@ -87,7 +88,8 @@ def orbit_sensitivity(
     if posterior.result.num_chains * posterior.result.num_draws == 1:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no interval to compare with")
     reweighted = posterior.uses_weights()
-    draws = posterior.sample(num_draws, reweighted=reweighted)
+    chosen = posterior.sample_rows(num_draws, reweighted=reweighted)
+    draws = posterior.result.draws[chosen]
     own = posterior.model.orbit
     orbits = [(own.num_samples, int(own.config()["seed"]))]
     for factor in factors:
@@ -97,11 +99,12 @@ def orbit_sensitivity(
     rows, before = [], None
     for num_samples, seed in orbits:
         target = Target(_on_orbit(posterior, num_samples, seed, data))
-        values = target.log_likelihood(torch.cat([centre, draws]))
-        before = values[1:] if before is None else before
-        log_weights, k = pareto_smooth(values[1:] - before)
+        values = target.log_likelihood(draws, target.hyperparameters_of(chosen))
+        before = values if before is None else before
+        log_weights, k = pareto_smooth(values - before)
         medians = weighted_quantile(draws.numpy(), np.array([0.5]), log_weights.numpy())[0]
-        row = {"num_samples": num_samples, "seed": seed, "log_evidence": float(values[0]), "pareto_k": k}
+        at_medians = float(target.log_likelihood(centre)[0])
+        row = {"num_samples": num_samples, "seed": seed, "log_evidence": at_medians, "pareto_k": k}
         for k_column in target.columns:
             coordinate = posterior.model.transform.coordinates[k_column]
             row[coordinate.name] = float(coordinate.to_people(float(medians[k_column])))

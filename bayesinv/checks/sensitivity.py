@@ -93,7 +93,10 @@ def prior_sensitivity(posterior: InvariancePosterior, num_draws: int = 400, seed
     base = torch.zeros(len(draws), dtype=torch.float64)
     if result.log_weights is not None:
         base = result.log_weights[keep]
-    parts = {"prior": target.log_prior(draws), "likelihood": target.log_likelihood(draws)}
+    parts = {
+        "prior": target.log_prior(draws),
+        "likelihood": target.log_likelihood(draws, target.hyperparameters_of(keep)),
+    }
     usable = torch.isfinite(parts["likelihood"]) & torch.isfinite(base)
     draws, base = draws[usable], base[usable] - base[usable].logsumexp(0)
     parts = {name: value[usable] for name, value in parts.items()}

@@ -1,24 +1,26 @@
-"""The unnormalised posterior of the extents at held hyperparameters, on the whole of ℝ^A.
+"""The unnormalised posterior of a fit on the whole of ℝ^d: of extents, and of hyperparameters where it drew them.
 
-log p(D, z) = log p(D | η(z)) + log p(η(z)) + log |dη/dz|,    η_k = bijection of z_k onto the prior's support
+    log p(D, θ) = log p(D | η(z), u) + log p(η(z)) + log |dη/dz| + log p(u),    θ = (z, u)
+
+Where a fit held its hyperparameters, u is absent and its prior does not count.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import biject_to
 
 from bayesinv.errors import NumericalError
+from bayesinv.hyperparameters import at
+from bayesinv.inference import target as joint
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
-
-EDGE = 1e-9  # draws on a bound are moved inside by this share of the range, where z is finite
 
 
 class Target:
@@ -26,6 +28,10 @@ class Target:
 
     Args:
         posterior: whose evidence is a deterministic function of the extents.
+
+    Attributes:
+        columns: places of the latent extents among the K.
+        num_extents: A, how many are latent.
 
     Raises:
         ValueError: nothing is latent, or the evidence is an estimate from minibatches.
@@ -41,37 +47,36 @@ class Target:
                 "deterministic function of the extents, of a GaussianProcess"
             )
         self.model, self.data = model, posterior.data
-        self.columns = [model.symmetries.index(name) for name in model.active]
-        self.maps = [biject_to(model.extents.priors[name].support) for name in model.active]
+        self._draws, self._hyper = posterior.result.draws, posterior.result.hyperparameters
+        # A copy, since evaluations move its hyperparameters; the orbit may be one that only this posterior knows.
+        self._joint = joint.Target(copy.deepcopy(model), posterior.data)
+        self._held = self._joint.start(0.5)[self._joint.num_extents :]
+        self.columns = self._joint.space.columns
+        self.num_extents = len(self.columns)
 
-    def z_of(self, extents: Float[Tensor, "J K"]) -> Float[Tensor, "J A"]:
-        """z of η."""
-        columns = []
-        for k, name, change in zip(self.columns, self.model.active, self.maps, strict=True):
-            support = self.model.extents.priors[name].support
-            low, high = float(getattr(support, "lower_bound", 0.0)), float(getattr(support, "upper_bound", math.inf))
-            margin = EDGE * (high - low) if math.isfinite(high) else EDGE
-            columns.append(change.inv(extents[:, k].clamp(low + margin, high - margin)))
-        return torch.stack(columns, -1)
+    def theta_of(self, rows: Int[Tensor, " J"]) -> Float[Tensor, "J d"]:
+        """θ of draws of the posterior, by their rows."""
+        z = self._joint.to_z(self._draws[rows])
+        return z if self._hyper is None else torch.cat([z, self._hyper[rows]], 1)
 
-    def eta_of(self, z: Float[Tensor, "J A"]) -> Float[Tensor, "J K"]:
-        """η of z, fixed symmetries included."""
-        columns = []
-        for name in self.model.symmetries:
-            if name in self.model.active:
-                i = self.model.active.index(name)
-                columns.append(self.maps[i](z[:, i]))
-            else:
-                columns.append(torch.full((len(z),), self.model.extents.fixed[name], dtype=torch.float64))
-        return torch.stack(columns, -1)
+    def eta_of(self, theta: Float[Tensor, "J d"]) -> Float[Tensor, "J K"]:
+        """η of θ, fixed symmetries included."""
+        return self._joint.extents(theta[:, : self.num_extents])
+
+    def hyperparameters_of(self, rows: Int[Tensor, " J"]) -> Float[Tensor, "J P"] | None:
+        """u of draws of the posterior; None where the fit held them."""
+        return None if self._hyper is None else self._hyper[rows]
 
     @torch.no_grad()
-    def log_likelihood(self, extents: Float[Tensor, "J K"]) -> Float[Tensor, " J"]:
-        """log p(D | η_j); -inf where it cannot be computed."""
+    def log_likelihood(
+        self, extents: Float[Tensor, "J K"], hyperparameters: Float[Tensor, "J P"] | None = None
+    ) -> Float[Tensor, " J"]:
+        """log p(D | η_j, u_j), at the model's own hyperparameters if None; -inf where it cannot be computed."""
         values = []
-        for eta in extents:
+        for j, eta in enumerate(extents):
             try:
-                value = self.model.log_evidence(eta, self.data)
+                with at(self.model.hyperparameters, None if hyperparameters is None else hyperparameters[j]):
+                    value = self.model.log_evidence(eta, self.data)
             except NumericalError:
                 value = torch.tensor(-math.inf, dtype=torch.float64)
             values.append(torch.where(torch.isfinite(value), value, -math.inf))
@@ -82,14 +87,13 @@ class Target:
         """log p(η_j)."""
         return torch.stack([self.model.extents.log_prior(eta) for eta in extents])
 
-    @torch.no_grad()
-    def log_density(self, z: Float[Tensor, "J A"]) -> Float[Tensor, " J"]:
-        """log p(D, z_j)."""
-        eta = self.eta_of(z)
-        jacobian = torch.stack(
-            [change.log_abs_det_jacobian(z[:, i], eta[:, k]) for i, (k, change) in enumerate(self._pairs())], -1
-        )
-        return self.log_likelihood(eta) + self.log_prior(eta) + jacobian.sum(-1)
-
-    def _pairs(self) -> list[tuple[int, torch.distributions.Transform]]:
-        return list(zip(self.columns, self.maps, strict=True))
+    def log_density(self, theta: Float[Tensor, "J d"]) -> Float[Tensor, " J"]:
+        """log p(D, θ_j); -inf where it cannot be computed."""
+        rest = self._held[theta.shape[1] - self.num_extents :]
+        values = []
+        for row in theta:
+            try:
+                values.append(self._joint(torch.cat([row, rest]), hyperpriors=self._hyper is not None))
+            except NumericalError:
+                values.append(-math.inf)
+        return torch.tensor(values, dtype=torch.float64)

@@ -39,9 +39,7 @@ class Mode(Posterior):
 
 
 @torch.no_grad()
-def logistic_mode(
-    white: Whitened, offset: Float[Tensor, " C"], y: Int[Tensor, " n"], near: Mode | None = None
-) -> Mode:
+def logistic_mode(white: Whitened, offset: Float[Tensor, " C"], y: Int[Tensor, " n"], near: Mode | None = None) -> Mode:
     """argmax over v of Σ_i log softmax_{y_i}(offset + V_iᵀ v) - |v|² / 2, concave, by L-BFGS.
 
     With more features than inputs v = V K⁻¹ f lies in the span of the inputs, K = VᵀV, and n numbers a class are
@@ -62,7 +60,7 @@ def logistic_mode(
         [0, 1]
     """
     V = white.V
-    C, n = len(offset), V.shape[-1]
+    C = len(offset)
     inputs = white.K is not None
     if white.K is not None:
         L = cholesky(white.K, "K of kernel logistic regression", regularise=True)

@@ -52,8 +52,8 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
 
         log p(y) ≈ ½ Σ_c b_cᵀ(Vᵀ A⁻¹ V) b_c - (C - 1)/2 log|A| + Σ_i [ log Ẑ_i - log E_cavity site_i ].
 
-    It is stationary in the sites at their fixed point, so that the gradient treats them as constants. Where outputs have
-    extents of their own, sites have a precision for each class. Two classes are exact one-dimensional EP. The residual
+    It is stationary in the sites at their fixed point, so that the gradient treats them as constants. Where outputs
+    have extents of their own, sites have a precision for each class. Two classes are exact one-dimensional EP. The residual
     that inducing values leave counts as noise of each example on its own.
 
     Args:
@@ -134,7 +134,9 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         )
         moved = math.inf
         warm = self.warm_start
-        if warm is not None and all(w.shape == f.shape and w.device == f.device for w, f in zip(warm, fresh, strict=True)):
+        if warm is not None and all(
+            w.shape == f.shape and w.device == f.device for w, f in zip(warm, fresh, strict=True)
+        ):
             sites, moved = self._iterate(white, y, warm, tolerance, MAX_WARM_STEPS)
             if moved < tolerance:
                 self.warm_start = sites

@@ -17,17 +17,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
-from bayesinv.inference.guides import GuideFactory
+from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
+from bayesinv.inference.inducing_gap import inducing_gap
 from bayesinv.inference.loop import Callback
 from bayesinv.inference.minibatch_fit import fit_minibatches
 from bayesinv.inference.modes import Mode
 from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
+from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
-from bayesinv.inference.target import Target
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -64,8 +65,8 @@ def fit(
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
-    On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density by
-    L-BFGS from two starts, small extents and large ones; q is a mixture of Student t distributions around the modes,
+    On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density
+    by L-BFGS from two starts, small extents and large ones; q is a mixture of Student t distributions around the modes,
     adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over minibatches: their
     weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it
     was.
@@ -104,8 +105,9 @@ def fit(
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
             more than 1 % of divergent draws, a gradient that says that the optimum was not reached, or too
-            few steps over minibatches for the extents to cross their range. Each is a serious verdict of ``posterior.check()``. UserWarning: a network
-            that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not scaled,
+            few steps over minibatches for the extents to cross their range. Each is a serious verdict of
+            ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
+            network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not scaled,
             groups in the data that the model does not tell apart, or groups of the model without an example.
 
     Example:
@@ -190,7 +192,7 @@ def fit(
     if failure is not None:
         failure.posterior = posterior
         raise failure
-    return warn_serious(posterior)
+    return warn_serious(_with_inducing_gap(posterior))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +236,7 @@ def _fit_collapsed(
         q, name, failure = train_guide(target, modes, guide, asked.learning_rate, progress, callbacks)
         weighed = importance_sample(model, q, data, asked.num_draws)
         facts |= _weighted_draws(weighed, name)
+        facts["density"] = normal_of(q, model.extents)
         latent = False
         facts["settings"]["hyperparameters"] = "optimised"
     if method == "nuts" and failure is None:
@@ -247,6 +250,7 @@ def _fit_collapsed(
         else:
             settings = facts["settings"] | {"num_warmup": asked.num_warmup, "guide": facts["guide"]}
             facts |= _chain_draws(chains, asked.num_warmup)
+            facts["settings"] = settings | facts["settings"]
     return facts, failure
 
 
@@ -273,10 +277,26 @@ def _mode_facts(target: Target, modes: Sequence[Mode]) -> dict[str, Any]:
     }
 
 
+def _with_inducing_gap(posterior: InvariancePosterior) -> InvariancePosterior:
+    """The same with what inducing values cost at its medians among the settings, for ``check`` and for files."""
+    gap = inducing_gap(posterior.model, posterior.data, posterior.quantile(0.5))
+    if gap is None:
+        return posterior
+    result = dataclasses.replace(posterior.result, settings=posterior.result.settings | {"inducing": gap})
+    return InvariancePosterior(posterior.model, posterior.data, result)
+
+
 def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
-    """Warn of what puts the result in doubt, and write it into the result's warnings."""
+    """Warn of what puts the result in doubt, and write it into the result's warnings.
+
+    A number of inducing values is an approximation that was asked for, often for its speed alone: what it costs is
+    then written into the result, its text and ``check()``, and not warned of. Where the library chose inducing values,
+    nobody expects the gap, and it is.
+    """
     serious = posterior.check().serious
     for verdict in serious:
+        if verdict.name == "inducing" and posterior.model.backbone.inducing_given:
+            continue
         # stacklevel: the line that called fit
         warnings.warn(verdict.text, WARNING_OF.get(verdict.name, UserWarning), stacklevel=3)
     texts = (*posterior.result.warnings, *(verdict.text for verdict in serious))

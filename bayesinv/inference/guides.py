@@ -18,6 +18,9 @@ from pyro.infer.autoguide import (
 from pyro.infer.autoguide.guides import AutoGuide
 from torch import Tensor
 
+from bayesinv.extents import Extents
+from bayesinv.mixture import Mixture
+
 GuideFactory = Callable[[Callable[..., Any]], Any]
 
 GUIDES = ("full_rank", "mean_field", "flow")
@@ -72,6 +75,34 @@ def make_guide(guide: str | GuideFactory, model: Callable[..., Any], start: Mapp
     if not callable(guide):
         raise TypeError(f"guide: expected one of {list(GUIDES)} or a callable, got {type(guide).__name__}")
     return guide(model), getattr(guide, "__name__", type(guide).__name__)
+
+
+def normal_of(guide: Any, extents: Extents) -> Mixture | None:
+    """q(z) of a built-in normal guide, coordinates in the order of ``extents.active``; None for any other guide.
+
+    Args:
+        guide: over the sites of ``extents``.
+        extents: the prior that the guide was made for.
+    """
+    sites = {site: [where] if isinstance(where, int) else where for site, where in extents.sites.items()}
+    if type(guide) is FullRankNormal:
+        normal = guide.get_posterior()
+        mean, scale = normal.loc.detach(), normal.scale_tril.detach()
+        order = list(guide._unconstrained_shapes)
+    elif type(guide) is AutoNormal:
+        order = list(sites)
+        parts = [guide._get_loc_and_scale(site) for site in order]
+        mean = torch.cat([loc.detach().reshape(-1) for loc, _ in parts])
+        scale = torch.diag(torch.cat([sd.detach().reshape(-1) for _, sd in parts]))
+    else:
+        return None
+    # Sites of groups hold several columns, which lie apart in η.
+    columns = [k for site in order if site in sites for k in sites[site]]
+    rows = [columns.index(k) for k in sorted(columns)]
+    covariance = (scale @ scale.T).to("cpu", torch.float64)[rows][:, rows]
+    one = torch.ones(1, dtype=torch.float64)
+    mean = mean.to("cpu", torch.float64)[rows]
+    return Mixture(one, mean[None], torch.linalg.cholesky(covariance)[None], math.inf)
 
 
 def _start_at_identity(part: Any) -> None:

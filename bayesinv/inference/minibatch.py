@@ -14,9 +14,9 @@ from bayesinv.data import Data
 from bayesinv.evidence import NetworkEvidence
 from bayesinv.inference.guides import GuideFactory, make_guide
 from bayesinv.inference.importance import extents_of_trace
-from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.modes import STARTS
 from bayesinv.inference.target import start_extents
+from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.vi import describe_extents
 from bayesinv.model import InvarianceModel
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NotConvergedWarning
 from bayesinv.extents import Outward
-from bayesinv.inference.guides import GuideFactory
+from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
@@ -207,6 +207,7 @@ def _variational_facts(
         "inference": "fixed" if objective.guide is None else "vi",
         "guide": objective.guide_name,
         "extents": extents,
+        "density": None if objective.guide is None else normal_of(objective.guide, model.extents),
         "log_evidence": elbo if is_evidence else None,
         "log_evidence_se": error if is_evidence else None,
     }

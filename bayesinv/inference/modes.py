@@ -17,8 +17,8 @@ from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.loop import Callback, Step
 from bayesinv.inference.target import Target
 
-# Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where all
-# inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
+# Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where
+# all inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
 STARTS = (0.1, 0.5)
 MEMORY = 20  # pairs that L-BFGS keeps
 # Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
@@ -27,8 +27,8 @@ GRADIENT = 0.05
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1
 POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
-# Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ. Float32
-# orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
+# Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
+# Float32 orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
 STEP, SHORTEST, LONGEST = 0.5, 0.02, 0.3
 LEAST_CURVATURE = 0.1  # nats per squared unit of θ: a posterior is not three times as wide as its prior
 # Within so many standard deviations of a mode and this close to its quadratic, another start is on its way to the same.
@@ -161,7 +161,13 @@ def _climb(
 
     inverse = None
     try:
-        options = {"maxiter": 10 * max_evaluations, "maxfun": 10 * max_evaluations, "maxcor": MEMORY, "gtol": GRADIENT, "ftol": 0.0}
+        options = {
+            "maxiter": 10 * max_evaluations,
+            "maxfun": 10 * max_evaluations,
+            "maxcor": MEMORY,
+            "gtol": GRADIENT,
+            "ftol": 0.0,
+        }
         found = minimize(objective, theta.numpy(), jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
         inverse = found.hess_inv
     except _Stop:
@@ -196,7 +202,7 @@ def _climb(
     return mode
 
 
-def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[float, ...] | None:
+def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[Tensor, float, Tensor] | None:
     """One damped Newton step in extents and hyperparameters; None if nothing along it is higher."""
     for share in (1.0, 0.3, 0.1):
         point = at.clone()

@@ -10,7 +10,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayesinv.mixture import Mixture
-
 from bayesinv.psis import why_no_standard_error
 
 # Importance weights come out of a float64 logsumexp over thousands of draws: relative error of
@@ -32,7 +31,8 @@ class InferenceResult:
             Symmetries that are fixed are columns of one repeated number.
         hyperparameters: u of every draw, (chains * draws, P), in the latent coordinates of
             `bayesinv.hyperparameters`, where they were inferred along with the extents; else None.
-        density: q over the unconstrained coordinates of the latent extents, for a fit by a mixture.
+        density: q over the unconstrained coordinates of the latent extents, for a fit by a mixture or a normal; after
+            NUTS that of the variational fit that its chains started from.
         log_weights: (draws,) log importance weights, Pareto-smoothed and normalised so that
             logsumexp(log_weights) = 0; only with a single chain. None where the draws need none.
         pareto_k: the shape k-hat of the Pareto fit to the largest weights; past
@@ -50,7 +50,7 @@ class InferenceResult:
         ess: effective number of draws for each of the K symmetries, the smaller of that in the bulk and
             that in the tails (NaN for a fixed one), or None.
         settings: the remaining settings of the fit, anything that JSON can hold.
-        warnings: the warnings that the fit raised, in words.
+        warnings: what puts the result in doubt, in words; most of it the fit also warned of.
 
     Raises:
         TypeError: a field has the wrong type.

@@ -1,8 +1,7 @@
 """log p(D, η, hyperparameters) as a function of one unconstrained vector, for optimisers and samplers.
 
-    θ = (z, u, ζ):   η_k = b_k(z_k) with b_k the bijection onto the support of its prior (Φ for bounded ones, under which a
-    flat prior is N(0, 1)), u the latent coordinates of the hyperparameters, and ζ learned inducing inputs in units of
-    their spread.
+    θ = (z, u, ζ):   z unconstrained coordinates of the extents (:mod:`bayesinv.unconstrained`), u latent coordinates of
+    the hyperparameters, and ζ learned inducing inputs in units of their spread.
 
 The density is the one of the model's own ``forward``; tests hold that.
 """
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import biject_to
 
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
@@ -24,9 +22,8 @@ from bayesinv.extents import Outward
 from bayesinv.hyperparameters import assign, vector
 from bayesinv.model import InvarianceModel
 from bayesinv.spike_and_slab import SpikeAndSlab
+from bayesinv.unconstrained import FURTHEST, Unconstrained
 
-# Beyond, Φ leaves nothing between an extent and its bound in float64.
-FURTHEST = 6.0
 FURTHEST_HYPER = 12.0  # in u: a factor of e^12 either way
 
 
@@ -62,19 +59,15 @@ class Target:
 
     def __init__(self, model: InvarianceModel, data: Data, extents: Float[Tensor, " K"] | None = None):
         self.model, self.data = model, data
-        free = model.active if extents is None else ()
-        self.columns = [model.symmetries.index(name) for name in free]
-        self.bijections = [biject_to(model.extents.priors[name].support) for name in free]
+        self.space = Unconstrained(model.extents, extents)
         self.hyper = model.hyperparameters
-        self.num_extents, self.num_hyper = len(self.columns), sum(h.size for h in self.hyper)
+        self.num_extents, self.num_hyper = len(self.space.columns), sum(h.size for h in self.hyper)
         learned = getattr(model.backbone, "learn_inducing", False) and model.backbone.inducing.requires_grad
-        self.inducing: Tensor | None = model.backbone.inducing if learned else None
+        self.inducing: Any = model.backbone.inducing if learned else None  # a tensor, or None
         if self.inducing is not None:
             self._origin = self.inducing.detach().clone()
             spread = self._origin.std()
             self._spread = float(spread) if bool(spread > 0) else 1.0
-        fixed = [model.extents.fixed.get(name, 0.0) for name in model.symmetries]
-        self._fixed = torch.tensor(fixed, dtype=torch.float64) if extents is None else extents.double()
         self.evaluations = 0
 
     @property
@@ -92,7 +85,7 @@ class Target:
         return [*z, *u, *[(None, None)] * rest]
 
     def start(self, quantile: float) -> Float[Tensor, " size"]:
-        """θ with every extent at a quantile of its prior, see `start_extents`, and everything else as the model has it."""
+        """θ with every extent at a quantile of its prior, see `start_extents`, and all else as the model has it."""
         eta = start_extents(self.model, quantile)
         theta = torch.zeros(self.size, dtype=torch.float64)
         theta[: self.num_extents] = self.to_z(eta)
@@ -101,24 +94,15 @@ class Target:
 
     def to_z(self, eta: Float[Tensor, "*draws K"]) -> Float[Tensor, "*draws A"]:
         """z of extents, cut to the box."""
-        columns = [b.inv(eta[..., k]) for b, k in zip(self.bijections, self.columns, strict=True)]
-        if not columns:
-            return eta[..., :0]
-        return torch.stack(columns, -1).nan_to_num(nan=0.0, posinf=FURTHEST, neginf=-FURTHEST).clamp(-FURTHEST, FURTHEST)
+        return self.space.to_z(eta)
 
     def extents(self, z: Float[Tensor, "*draws A"]) -> Float[Tensor, "*draws K"]:
         """η, fixed ones included."""
-        eta = [self._fixed[k].expand(z.shape[:-1]) for k in range(len(self._fixed))]
-        for i, (b, k) in enumerate(zip(self.bijections, self.columns, strict=True)):
-            eta[k] = b(z[..., i])
-        return torch.stack(eta, -1)
+        return self.space.extents(z)
 
     def log_jacobian(self, z: Float[Tensor, "*draws A"]) -> Float[Tensor, "*draws"]:
         """log |dη/dz|."""
-        total = z.new_zeros(z.shape[:-1])
-        for i, b in enumerate(self.bijections):
-            total = total + b.log_abs_det_jacobian(z[..., i], b(z[..., i]))
-        return total
+        return self.space.log_jacobian(z)
 
     def move(self, theta: Float[Tensor, " size"]) -> None:
         """Put the model's hyperparameters and inducing inputs where θ says."""

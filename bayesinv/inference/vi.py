@@ -1,7 +1,7 @@
 """The posterior over extents of a deterministic evidence: modes first, then q around them.
 
-Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The built-in
-guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`); "flow" and a
+Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The
+built-in guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`); "flow" and a
 user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters held.
 """
 
@@ -120,9 +120,7 @@ def approximate(
         target.move(centre)
     else:
         target.move(modes[0].theta)
-    return Approximation(
-        target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A))
-    )
+    return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A)))
 
 
 def train_guide(

@@ -62,7 +62,7 @@ def test_probabilities_sum_to_one(C):
 @pytest.mark.parametrize("C", [2, 4, 10])
 def test_derivatives_against_finite_differences(C, shared):
     mean, variance, y = problem(5, C, seed=2, shared=shared)
-    # The nodes move with mean and variance, and what lies outside of them is 1e-7: the quotients are no more exact.
+    # The nodes move with mean and variance, and what lies outside of them is 1e-7: that bounds the quotients.
     _, d_mean, d_variance = expected_softmax(mean, variance, y, num_nodes=100)
 
     def value(m, v):

@@ -1,0 +1,70 @@
+"""What inducing values cost at one value of the extents: nats of evidence, or the variance that they leave."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.backbones import GaussianProcess
+from bayesinv.backbones.exact import BYTES_PER_VALUE
+from bayesinv.data import Data
+from bayesinv.errors import NumericalError
+from bayesinv.evidence.basis import basis_of
+from bayesinv.evidence.collapsed import CollapsedEvidence
+from bayesinv.groups import numbered
+from bayesinv.model import InvarianceModel
+
+
+@torch.no_grad()
+def inducing_gap(model: InvarianceModel, data: Data, eta: Float[Tensor, " K"]) -> dict[str, float] | None:
+    """How far the evidence with inducing values lies below that of the exact covariance.
+
+    Args:
+        model: fitted; its hyperparameters and inducing inputs are held.
+        data: what it was fitted to.
+        eta: extents, (K,), internal units.
+
+    Returns:
+        {"gap": log p_exact(D | η) - log p(D | η)} in nats, where the n²S² kernel values fit into the model's memory
+        budget and extents are in common; else {"share": of the prior variance of f(x_i) that inducing values leave, on
+        average}. None for a model without inducing values, or over minibatches.
+
+    Example:
+        >>> inducing_gap(posterior.model, posterior.data, posterior.quantile(0.5))  # doctest: +SKIP
+        {'gap': 12.3}
+    """
+    backbone, evidence = model.backbone, model.evidence
+    if not isinstance(backbone, GaussianProcess) or backbone.space != "inducing":
+        return None
+    if not isinstance(evidence, CollapsedEvidence):
+        return None
+    before = evidence.warm_start
+    try:
+        if _exact_fits(model, data):
+            return {"gap": float(_exact(model).log_evidence(eta, data)) - float(model.log_evidence(eta, data))}
+    except NumericalError:
+        pass  # of one of the two evidences; the share needs neither
+    finally:
+        evidence.warm_start = before
+    data = numbered(data, model.groups)
+    white = basis_of(model.at(eta), data.x).at(data.x, data.groups)
+    left = white.residuals.mean()
+    return {"share": float(left / (left + white.V.square().sum(-2).mean()))}
+
+
+def _exact_fits(model: InvarianceModel, data: Data) -> bool:
+    if model.structure is not None or model.pooling is not None:
+        return False
+    return BYTES_PER_VALUE * (len(data) * model.orbit.num_copies) ** 2 <= model.memory_budget
+
+
+def _exact(model: InvarianceModel) -> InvarianceModel:
+    """The same model with the exact covariance; it shares every parameter."""
+    other = copy.copy(model)
+    other._modules = dict(model._modules)
+    other.backbone = copy.copy(model.backbone)
+    other.backbone.space = "exact"
+    return other
