@@ -36,9 +36,8 @@ SETS = (
         "within-45",
         "digits turned within ±45°",
         math.radians(45),
-        "Digits turned within ±45° want a rotation of about ±90°: two of the same class may differ by 90°, and an
-        extent says "
-        "how much invariance explains the labels, not how the data were made.",
+        "Digits turned within ±45° want a rotation of about ±90°: two of the same class may differ by 90°, and an "
+        "extent says how much invariance explains the labels, not how the data were made.",
     ),
     DigitSet("full-circle", "digits turned over the full circle", math.pi),
 )

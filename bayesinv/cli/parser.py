@@ -132,8 +132,12 @@ thousand training images are practical.
         default="categorical",
         help="categorical: y are labels 0..C-1 (default); gaussian: y are real numbers",
     )
-    model.add_argument("--evidence", default="auto", help="auto, softmax (default for classes), dirichlet (fast, its
-    intervals are not calibrated) or gaussian") model.add_argument(
+    model.add_argument(
+        "--evidence",
+        default="auto",
+        help="auto, softmax (default for classes), dirichlet (fast, its intervals are not calibrated) or gaussian",
+    )
+    model.add_argument(
         "--padding",
         default="zeros",
         help="what lies outside an image: zeros (default), border or reflection",
@@ -143,9 +147,8 @@ thousand training images are practical.
         "--num-inducing",
         default="auto",
         type=_inducing,
-        help="auto: random features, exact and fast (default); exact: the covariance itself, for a few hundred images;
-        a "
-        "number: so many inducing points",
+        help="auto: random features, exact and fast (default); exact: the covariance itself, for a few hundred images; "
+        "a number: so many inducing points",
     )
     inference = parser.add_argument_group("inference")
     inference.add_argument(
@@ -275,8 +278,10 @@ def _sizes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("size of the computation")
     group.add_argument("--num-features", type=int, help="random features of the Gaussian process (1024)")
     group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
-    group.add_argument("--max-steps", type=int, default=200, help="most evaluations of the evidence from each start
-    (200)") group.add_argument("--num-draws", type=int, default=160, help="posterior draws (160)")
+    group.add_argument(
+        "--max-steps", type=int, default=200, help="most evaluations of the evidence from each start (200)"
+    )
+    group.add_argument("--num-draws", type=int, default=160, help="posterior draws (160)")
 
 
 def _reading(parser: argparse.ArgumentParser) -> None:
