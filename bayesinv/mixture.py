@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -231,7 +232,9 @@ def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, 
     w = torch.minimum(log_w, cut).exp()
     w = w / w.sum()
     single = [
-        Mixture(torch.ones(1, dtype=torch.float64), proposal.means[m : m + 1], proposal.scales[m : m + 1])
+        dataclasses.replace(
+            proposal, shares=proposal.shares.new_ones(1), means=proposal.means[[m]], scales=proposal.scales[[m]]
+        )
         for m in range(len(proposal.shares))
     ]
     log_each = torch.stack([part.log_prob(theta) for part in single], -1) + proposal.shares.log()
