@@ -25,7 +25,7 @@ from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, two_piece
+from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
 
 MIXTURES = ("full_rank", "mean_field")
@@ -104,13 +104,12 @@ def approximate(
         evidence.warm_start = anchor  # the same for every draw, so that their order changes nothing
         return target(torch.cat([theta, rest]), hyperpriors=latent)
 
-    pieces = []
-    for mode in kept:
-        at = mode.theta[:d]
-        height = mode.value if latent else log_density(at)
-        pieces.append(two_piece(at, mode.precision[:d, :d], height, log_density, diagonal))
-    means, covariances, masses = zip(*pieces, strict=True)
-    start = around_modes(torch.stack(means), torch.stack(covariances), torch.tensor(masses, dtype=torch.float64))
+    best, others = kept[0], kept[1:]
+    height = best.value if latent else log_density(best.theta[:d])
+    bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
+    start = around_modes(
+        bend, correlation, mass, [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass) for m in others]
+    )
 
     with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
         found: Adapted = adapt(start, log_density, num_draws, seed, diagonal, lambda: bar.update() and None)
