@@ -54,9 +54,9 @@ def test_draws_have_the_moments_of_the_density(degrees):
     mean = q.shares @ q.means
     inflation = 1.0 if math.isinf(degrees) else degrees / (degrees - 2.0)
     away = q.means - mean
-    covariance = torch.einsum("m,mij->ij", q.shares, inflation * q.scales @ q.scales.mT) + (
-        q.shares[:, None] * away
-    ).T @ away
+    covariance = (
+        torch.einsum("m,mij->ij", q.shares, inflation * q.scales @ q.scales.mT) + (q.shares[:, None] * away).T @ away
+    )
     torch.testing.assert_close(theta.mean(0), mean, atol=0.02, rtol=0)
     torch.testing.assert_close(torch.cov(theta.T), covariance, atol=0.15 if inflation > 1 else 0.05, rtol=0)
     assert float((theta[:, 0] > 2.0).double().mean()) == pytest.approx(0.7, abs=0.03)
@@ -195,7 +195,9 @@ def test_adaptation_mends_a_bad_start():
 
 
 def test_two_modes_get_their_shares():
-    high, low = (MultivariateNormal(torch.tensor(m).double(), 0.2 * torch.eye(2).double()) for m in ([0.0, 0], [4.0, 4]))
+    high, low = (
+        MultivariateNormal(torch.tensor(m).double(), 0.2 * torch.eye(2).double()) for m in ([0.0, 0], [4.0, 4])
+    )
 
     def log_density(theta):
         return float(torch.logaddexp(math.log(0.8) + high.log_prob(theta), math.log(0.2) + low.log_prob(theta)))

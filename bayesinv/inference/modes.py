@@ -24,8 +24,8 @@ MEMORY = 20  # pairs that L-BFGS keeps
 # Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
 # curvature, below.
 GRADIENT = 0.05
-# Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient vanishes,
-# and where it would step to and fro until its evaluations are spent.
+# Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient
+# vanishes, and where it would step to and fro until its evaluations are spent.
 STANDSTILL = 1e-10
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1

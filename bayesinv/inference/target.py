@@ -62,8 +62,9 @@ class Target:
         self.space = Unconstrained(model.extents, extents)
         self.hyper = model.hyperparameters
         self.num_extents, self.num_hyper = len(self.space.columns), sum(h.size for h in self.hyper)
-        learned = getattr(model.backbone, "learn_inducing", False) and model.backbone.inducing.requires_grad
-        self.inducing: Any = model.backbone.inducing if learned else None  # a tensor, or None
+        backbone: Any = model.backbone
+        learned = getattr(backbone, "learn_inducing", False) and backbone.inducing.requires_grad
+        self.inducing: Any = backbone.inducing if learned else None  # a tensor, or None
         if self.inducing is not None:
             self._origin = self.inducing.detach().clone()
             spread = self._origin.std()
