@@ -67,9 +67,9 @@ class InvarianceModel(nn.Module):
         likelihood: "categorical" (labels 0..C-1), "bernoulli" (labels 0 and 1, a network with one output) or
             "gaussian" (real targets). Labels are (n,), or maps (n, height, width) for a network that returns
             (n, C, height, width).
-        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "softmax" (the default for classes),
-            "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network "laplace"
-            and "plugin".
+        evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "softmax" (the default for
+            classes), "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network
+            "laplace" and "plugin".
         priors: by symmetry name: a Pyro distribution, a number (fixed), or None (off); internal units.
         num_orbit_samples: S, the size of the sampled orbit. A finite S is part of the model.
         draws: base draws, "sobol" (scrambled) or "monte_carlo".
@@ -422,6 +422,7 @@ class InvarianceModel(nn.Module):
         if self.groups is not None:  # once, not for every draw: names that are not known are warned of
             groups = as_groups(groups, self.groups, len(x))
         hyper = self.hyperparameters if hyperparameters is not None else []
+        near: Any = None
         with seeded(seed):
             for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
                 with at(hyper, None if hyperparameters is None else hyperparameters[j]):
@@ -432,8 +433,10 @@ class InvarianceModel(nn.Module):
                         continue
                     conditioned = known.get(j)
                     if conditioned is None:
-                        conditioned = known[j] = self.evidence.condition(self.at(eta), data)
-                    average.add(*conditioned.moments(x), share)
+                        conditioned = known[j] = self.evidence.condition(self.at(eta), data, near)
+                    near = conditioned
+                    mean, variance = conditioned.moments(x)
+                    average.add(mean, variance, share)
         return average.result()
 
     @torch.no_grad()

@@ -60,7 +60,7 @@ def check_groups(model: InvarianceModel) -> None:
 
 
 def for_evidence(backbone: GaussianProcess, evidence: Evidence) -> GaussianProcess:
-    """The process in a space that the evidence works in: one over minibatches keeps a distribution over inducing values.
+    """The process in a space that the evidence works in; one over minibatches keeps q over inducing values.
 
     Raises:
         ValueError: features that were asked for, which such an evidence has no use for.
@@ -69,8 +69,8 @@ def for_evidence(backbone: GaussianProcess, evidence: Evidence) -> GaussianProce
         return backbone
     if backbone.features_given:
         raise ValueError(
-            f"num_features: the {evidence.name} evidence keeps a distribution over inducing values; give num_inducing in "
-            "place of num_features, or another evidence"
+            f"num_features: the {evidence.name} evidence keeps a distribution over inducing values; give num_inducing "
+            "in place of num_features, or another evidence"
         )
     return backbone.with_inducing()
 

@@ -39,9 +39,9 @@ def summary_table(
         `p_inactive`, the same four for the prior with `prior_` in front (no second unit), `fixed`, `point`
         (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
         estimate have lower = upper.
-        `attrs` holds level, reweighted (whether the weights were used), recalibrated, inference, pareto_k, log_evidence,
-        log_evidence_se, and `prefixes`: what comes before each extent, "±", "up to " (one-sided) or nothing (a
-        probability, a spread of groups).
+        `attrs` holds level, reweighted (whether the weights were used), recalibrated, inference, pareto_k,
+        log_evidence, log_evidence_se, and `prefixes`: what comes before each extent, "±", "up to " (one-sided) or
+        nothing (a probability, a spread of groups).
 
     Raises:
         ValueError: `level` outside (0, 1), or `reweighted` without weights.

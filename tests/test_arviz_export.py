@@ -159,7 +159,9 @@ def test_hyperparameters_are_exported_in_their_own_units_beside_their_extents():
     assert all(group[name].dims == ("chain", "draw") for name in names)
     # The same rows are resampled for both.
     some = posterior.to_datatree(num_draws=30, predictive=False, reweighted=True)["posterior"]
-    pairs = {(float(a), float(b)) for a, b in zip(group["extent"].values[0, :, 0], group[names[0]].values[0], strict=True)}
+    pairs = {
+        (float(a), float(b)) for a, b in zip(group["extent"].values[0, :, 0], group[names[0]].values[0], strict=True)
+    }
     taken = zip(some["extent"].values[0, :, 0], some[names[0]].values[0], strict=True)
     assert {(float(a), float(b)) for a, b in taken} <= pairs
     held = fitted("optimised").to_datatree(num_draws=5, predictive=False)

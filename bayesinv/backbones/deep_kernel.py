@@ -20,6 +20,7 @@ from bayesinv.randomness import seeded
 # Cholesky factor, and with it every ψ, turns by large angles when the features move a little; results on digits are the
 # same from 1e-3 to 1e-1.
 JITTER = 1e-3
+DEFAULT_INDUCING = 64  # of a last layer that is trained; a product with 64 features costs little beside a network
 # Added to squared distances under a root, in lengthscales: its derivative at zero stays finite.
 SMALLEST_SQUARE = 1e-12
 
@@ -179,7 +180,7 @@ class DeepKernelNetwork(NeuralNetwork):
 def DeepKernel(
     net: nn.Module,
     kernel: Kernel | None = None,
-    num_inducing: int = 64,
+    num_inducing: int | None = None,
     num_outputs: int | None = None,
     frozen: Literal[False] = False,
 ) -> DeepKernelNetwork: ...
@@ -187,7 +188,7 @@ def DeepKernel(
 def DeepKernel(
     net: nn.Module,
     kernel: Kernel | None = None,
-    num_inducing: int = 64,
+    num_inducing: int | None = None,
     num_outputs: int | None = None,
     *,
     frozen: Literal[True],
@@ -195,7 +196,7 @@ def DeepKernel(
 def DeepKernel(
     net: nn.Module,
     kernel: Kernel | None = None,
-    num_inducing: int = 64,
+    num_inducing: int | None = None,
     num_outputs: int | None = None,
     frozen: bool = False,
 ) -> DeepKernelNetwork | GaussianProcess:
@@ -217,7 +218,8 @@ def DeepKernel(
         kernel: ``RBFKernel`` or ``MaternKernel`` with one lengthscale, alone or in a ``ScaleKernel``; its values are
             the starts. None is a squared exponential that starts at the median distance of the features. With
             frozen=True any GPyTorch kernel.
-        num_inducing: M; never more than the number of inputs.
+        num_inducing: M; never more than the number of inputs. None is 64; with frozen=True random features of the
+            kernel where it has a spectral density, as ``GaussianProcess(num_inducing="auto")``.
         num_outputs: classes or target columns; None takes them from the data.
         frozen: whether the features are left alone.
 
@@ -240,14 +242,15 @@ def DeepKernel(
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net: expected a torch.nn.Module, got {type(net).__name__}")
-    if num_inducing < 1:
-        raise ValueError(f"num_inducing: expected at least 1, got {num_inducing}")
+    if num_inducing is not None and num_inducing < 1:
+        raise ValueError(f"num_inducing: expected at least 1 or None, got {num_inducing}")
     if num_outputs is not None and num_outputs < 1:
         raise ValueError(f"num_outputs: expected at least 1 or None, got {num_outputs}")
     if frozen:
         if num_outputs is not None:
             raise ValueError("num_outputs: with frozen=True the data say how many; leave it out")
-        return GaussianProcess(kernel, features=net)
+        return GaussianProcess(kernel, "auto" if num_inducing is None else num_inducing, features=net)
+    num_inducing = DEFAULT_INDUCING if num_inducing is None else num_inducing
     if kernel is None:
         basis = InducingFeatures(num_inducing)
         return DeepKernelNetwork(net, basis, START_GAIN, True, num_inducing, num_outputs)

@@ -45,12 +45,12 @@ def _default_kernel() -> Kernel:
 
 
 def _is_rough(kernel: Kernel) -> bool:
-    """Whether a Matérn-1/2 is in it, whose random features have no gradient to follow: their frequencies have no mean."""
+    """Whether a Matérn-1/2 is in it: its frequencies have no mean, and its random features no gradient to follow."""
     return any(isinstance(part, MaternKernel) and part.nu == 0.5 for part in kernel.modules())
 
 
 class GaussianProcess(nn.Module):
-    """A Gaussian-process prior over the free function h; the model's function is the orbit average f(x) = mean_s h(T_s x).
+    """A Gaussian-process prior over the free function h, for a model of its orbit averages f(x) = mean_s h(T_s x).
 
     Three spaces to compute in:
 
@@ -69,8 +69,8 @@ class GaussianProcess(nn.Module):
             lengthscale starts at the median distance in the data. Priors registered on the kernel count
             in the objective.
         num_inducing: "auto" for features where the kernel has a spectral density (RBF, Matérn from 3/2 on, rational
-            quadratic, constants, sums and products of them) and 150 inducing values where it has none; M for so many inducing
-            values (never more than inputs); None for the exact covariance (collapsed evidences only).
+            quadratic, constants, sums and products of them) and 150 inducing values where it has none; M for so
+            many inducing values (never more than inputs); None for the exact covariance (collapsed evidences only).
         learn_inducing: whether Z moves with the kernel's parameters.
         inducing_points: Z itself, shape (M, *event), or (M, D) with features, instead of a random subset of the inputs.
         features: a network φ from (n, *event) to D features per input, for h(x) = g(φ(x)), g ~ GP(0, k). It is
@@ -118,6 +118,7 @@ class GaussianProcess(nn.Module):
         self.space, self.num_inducing = self._space(num_inducing, inducing_points, num_features)
         self.num_features = (DEFAULT_FEATURES if num_features is None else num_features) if self._in_features else None
         self.learn_inducing = learn_inducing and self.space == "inducing"
+        self._may_learn_inducing = learn_inducing
         self.features_given = num_features is not None
         self.inducing_given = num_inducing != "auto" or inducing_points is not None
         self._given_inducing = inducing_points
@@ -162,7 +163,7 @@ class GaussianProcess(nn.Module):
     def with_inducing(self) -> GaussianProcess:
         """A copy, not yet initialised, with inducing values in place of random features."""
         kernel = None if self.is_default_kernel else self.kernel
-        return GaussianProcess(kernel, DEFAULT_INDUCING, features=self.features)
+        return GaussianProcess(kernel, DEFAULT_INDUCING, self._may_learn_inducing, features=self.features)
 
     @property
     def _in_features(self) -> bool:
@@ -170,7 +171,7 @@ class GaussianProcess(nn.Module):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the covariance of the inputs is taken as it is; ``inducing`` then only sets the scale of the kernel."""
+        """Whether the covariance of the inputs is taken as it is; ``inducing`` then only sets the kernel's scale."""
         return self.space == "exact"
 
     def initialise(self, x: Float[Tensor, "n ..."], output_variance: float, seed: int) -> None:

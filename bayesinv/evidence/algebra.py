@@ -66,7 +66,13 @@ class Factor(ABC):
 
 
 class Posterior(ABC):
-    """v given the sites: means and variances of f anywhere."""
+    """v given the sites: means and variances of f anywhere.
+
+    Attributes:
+        weights: the mean of v, (G, M, C/G).
+    """
+
+    weights: Float[Tensor, "G M each"]
 
     @abstractmethod
     def means(self, V: Float[Tensor, "*C M m"]) -> Float[Tensor, "m C"]:
@@ -117,7 +123,9 @@ class PrimalPosterior(Posterior):
         return (V.mT @ self.weights).movedim(0, -1).flatten(1) if len(self.L) > 1 else V.mT @ self.weights[0]
 
     def variances(self, V: Tensor) -> Tensor:
-        return _columns(torch.linalg.solve_triangular(self.L, V.expand(len(self.L), -1, -1), upper=False).square().sum(1))
+        return _columns(
+            torch.linalg.solve_triangular(self.L, V.expand(len(self.L), -1, -1), upper=False).square().sum(1)
+        )
 
 
 class DualFactor(Factor):

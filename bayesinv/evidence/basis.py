@@ -25,7 +25,7 @@ CollapsedPrior = InvariantPrior | PerOutputPrior | GroupedPrior
 
 @dataclass(frozen=True)
 class Whitened:
-    """The prior at some inputs; V and the residual have a leading dimension C where every output has extents of its own."""
+    """The prior at some inputs; V and residual have a leading dimension C where outputs have extents of their own."""
 
     V: Float[Tensor, "*C M n"]
     residual: Float[Tensor, "*C n"]  # variance that v leaves; zero for features

@@ -26,7 +26,7 @@ BLOCK = 150_000  # numbers in one array, so that all arrays of a block stay in t
 # The integrand beyond these many standard deviations of f + g is below 1e-7 of its integral.
 BELOW_LABEL, BELOW_OTHERS, ABOVE = 5.5, 7.0, 4.5
 SHORTEST = 10.0  # standard deviations that the nodes cover at least
-SMALLEST = 1e-250  # keeps logarithms finite far out
+SMALLEST = {torch.float64: 1e-250, torch.float32: 1e-30}  # keeps logarithms finite far out
 
 
 def expected_softmax(
@@ -35,7 +35,7 @@ def expected_softmax(
     """log E softmax_y(f), f_c ~ N(mean_c, variance_c) independent, with its derivatives.
 
     Args:
-        mean: (n, C), float64.
+        mean: (n, C), float64, or float32 where four digits are enough.
         variance: (n, 1) where all classes share it, or (n, C); positive.
         y: labels.
         num_nodes: of the trapezoidal rule.
@@ -76,12 +76,12 @@ def _block(m: Tensor, v: Tensor, y: Tensor, num_nodes: int) -> tuple[Tensor, Ten
         label_inverse = inverse[:, 0] if shared else inverse[index, y]  # (n, 1)
         ay, ey = a[index, y], e[index, y]
         label_curvature.addcmul_(ey * (ay.square() - 1.0), 0.5 * label_inverse.square())
-    F.clamp_min_(SMALLEST)
+    F.clamp_min_(SMALLEST[m.dtype])
     log_F = F.log()
     others = log_F.sum(1) - log_F[index, y]  # (n, N)
     shift = others.amax(-1, keepdim=True)
     rest = (others - shift).exp_() * step
-    Z = (density[index, y] * rest).sum(-1).clamp_min(SMALLEST)
+    Z = (density[index, y] * rest).sum(-1).clamp_min(SMALLEST[m.dtype])
     share = (density[index, y] * rest)[:, None] / F  # the integrand over F_c
     d_mean = -(share * density).sum(-1)
     d_variance = -(share * slope).sum(-1)

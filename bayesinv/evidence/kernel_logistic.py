@@ -10,20 +10,26 @@ from torch import Tensor
 
 from bayesinv.errors import NotSettledError
 from bayesinv.evidence.algebra import Posterior
+from bayesinv.evidence.basis import Whitened
 from bayesinv.evidence.linear_algebra import cholesky
 
 # Of the gradient in v, whose prior is standard normal: the mode is within this many prior standard deviations, far
 # below what a probability in per cent shows.
-TOLERANCE = 1e-3
+TOLERANCE = 3e-3
 MAX_STEPS = 2000
 MEMORY = 20  # pairs that L-BFGS keeps
 
 
-class _Mode(Posterior):
-    """All mass on one v; functions have no variance."""
+class Mode(Posterior):
+    """All mass on one v; functions have no variance.
 
-    def __init__(self, weights: Float[Tensor, "G M each"]):
-        self.weights = weights
+    Attributes:
+        weights: v, (G, M, C/G).
+        alpha: in the span of the inputs v = V α, (G, n, C/G); None where v itself was sought.
+    """
+
+    def __init__(self, weights: Float[Tensor, "G M each"], alpha: Float[Tensor, "G n each"] | None = None):
+        self.weights, self.alpha = weights, alpha
 
     def means(self, V: Float[Tensor, "*C M m"]) -> Float[Tensor, "m C"]:
         return V.mT @ self.weights[0] if len(self.weights) == 1 else (V.mT @ self.weights).movedim(0, -1).flatten(1)
@@ -33,30 +39,31 @@ class _Mode(Posterior):
 
 
 @torch.no_grad()
-def logistic_mode(V: Float[Tensor, "*C M n"], offset: Float[Tensor, " C"], y: Int[Tensor, " n"]) -> Posterior:
+def logistic_mode(white: Whitened, offset: Float[Tensor, " C"], y: Int[Tensor, " n"], near: Mode | None = None) -> Mode:
     """argmax over v of Σ_i log softmax_{y_i}(offset + V_iᵀ v) - |v|² / 2, concave, by L-BFGS.
 
     With more features than inputs v = V K⁻¹ f lies in the span of the inputs, K = VᵀV, and n numbers a class are
     enough.
 
     Args:
-        V: whitened features, (M, n), or (C, M, n) where every class has its own.
+        white: with whitened features V, (M, n), or (C, M, n) where every class has its own.
         offset: added to f, (C,).
         y: labels, (n,).
+        near: the mode at similar features, to start from.
 
     Raises:
         NotSettledError: the gradient did not fall below its tolerance.
 
     Example:
-        >>> V = torch.eye(2, dtype=torch.float64)
-        >>> mode = logistic_mode(V, torch.zeros(2, dtype=torch.float64), torch.tensor([0, 1]))
-        >>> mode.means(V).argmax(1).tolist()
+        >>> V, zeros = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        >>> logistic_mode(Whitened(V, zeros), zeros, torch.tensor([0, 1])).means(V).argmax(1).tolist()
         [0, 1]
     """
-    C, n = len(offset), V.shape[-1]
-    inputs = V.shape[-2] > n
-    if inputs:
-        L = cholesky(V.mT @ V, "K of kernel logistic regression", regularise=True)
+    V = white.V
+    C = len(offset)
+    inputs = white.K is not None
+    if white.K is not None:
+        L = cholesky(white.K, "K of kernel logistic regression", regularise=True)
         root = L.mT  # f = rootᵀ v
     else:
         root = V
@@ -75,8 +82,14 @@ def logistic_mode(V: Float[Tensor, "*C M n"], offset: Float[Tensor, " C"], y: In
         value = -(log_p * wanted).sum() + 0.5 * v.square().sum()
         return float(value), gradient.cpu().numpy().ravel()
 
+    start = torch.zeros(k, C, dtype=V.dtype)
+    if near is not None:
+        before = near.alpha if inputs else near.weights
+        if before is not None and before.shape == (G, k, C // G):
+            v = root @ before if inputs else before  # v = Lᵀα
+            start = (v[0] if G == 1 else v[..., 0].T).cpu()
     options = {"maxiter": MAX_STEPS, "maxfun": 2 * MAX_STEPS, "ftol": 0.0, "gtol": TOLERANCE, "maxcor": MEMORY}
-    found = minimize(objective, np.zeros(k * C), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(objective, start.numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
     if not np.abs(found.jac).max() < 30.0 * TOLERANCE:
         raise NotSettledError(
             f"kernel logistic regression: the gradient is still {np.abs(found.jac).max():.2g} after {found.nit} steps "
@@ -84,6 +97,7 @@ def logistic_mode(V: Float[Tensor, "*C M n"], offset: Float[Tensor, " C"], y: In
         )
     v = torch.from_numpy(found.x).to(V.device).view(k, C)
     each = v[None] if G == 1 else v.T[..., None]  # (G, k, C/G)
-    if inputs:
-        each = V @ torch.linalg.solve_triangular(root, each, upper=True)  # α = L⁻ᵀ v
-    return _Mode(each)
+    if not inputs:
+        return Mode(each)
+    alpha = torch.linalg.solve_triangular(root, each, upper=True)  # L⁻ᵀ v
+    return Mode(V @ alpha, alpha)

@@ -17,7 +17,7 @@ from bayesinv.evidence.anderson import Anderson
 from bayesinv.evidence.base import ClassificationEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence, Whitened
 from bayesinv.evidence.expected_softmax import expected_softmax
-from bayesinv.evidence.kernel_logistic import logistic_mode
+from bayesinv.evidence.kernel_logistic import Mode, logistic_mode
 
 # Largest change of a marginal's mean, in its standard deviations, or of its variance, relative, by one more step. The
 # evidence is stationary in the sites, so that what is left costs it the order of the square.
@@ -32,6 +32,7 @@ SWINGING, SHORTEST_STEP = 0.97, 0.1  # steps that hardly shrink are taken shorte
 # Steps above this size are not accelerated: far from the fixed point their differences say nothing about it.
 LARGEST_ACCELERATED = 0.2
 PLAIN_STEPS = 3  # after an accelerated one that ran off
+ROUGH, ROUGH_NODES = 10.0, 16  # steps above so many tolerances use float32 and fewer nodes, at a third of the time
 SMALLEST_PRECISION = 1e-10
 START_VARIANCE = 10.0  # prior variance of f that a fit starts from: labels that are mostly, not always, certain
 OFFSET_VARIANCE = 1.0  # of the unknown mean of a class: shares of classes within a factor of about 20
@@ -51,9 +52,9 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
 
         log p(y) ≈ ½ Σ_c b_cᵀ(Vᵀ A⁻¹ V) b_c - (C - 1)/2 log|A| + Σ_i [ log Ẑ_i - log E_cavity site_i ].
 
-    It is stationary in the sites at their fixed point, so that the gradient treats them as constants. Where outputs have
-    extents of their own, sites have a precision for each class. Two classes are exact one-dimensional EP. The residual
-    that inducing values leave counts as noise of each example on its own.
+    It is stationary in the sites at their fixed point, so that the gradient treats them as constants. Where outputs
+    have extents of their own, sites have a precision for each class. Two classes are exact one-dimensional EP. The
+    residual that inducing values leave counts as noise of each example on its own.
 
     Args:
         prediction: "mode" predicts with the most probable function (kernel logistic regression at the learned extents
@@ -115,10 +116,10 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         total = log_Z.sum() + (alpha * _gradient_only(step.mean)).sum() + (beta * _gradient_only(variance)).sum()
         return step.joint + total - step.log_site_averages().sum()
 
-    def solve(self, white: Whitened, data: Data) -> Posterior:
+    def solve(self, white: Whitened, data: Data, near: Posterior | None = None) -> Posterior:
         """The posterior of the coordinates: a point at the mode, or EP's Gaussian."""
         if self.predicts_mode:
-            return logistic_mode(white.V, self._offset, data.y)
+            return logistic_mode(white, self._offset, data.y, near if isinstance(near, Mode) else None)
         precision, b = self._fixed_point(white, data.y, data.num_outputs)
         return Factor.of(white.V, precision, K=white.K).posterior(b - precision * self._offset)
 
@@ -133,7 +134,9 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         )
         moved = math.inf
         warm = self.warm_start
-        if warm is not None and all(w.shape == f.shape and w.device == f.device for w, f in zip(warm, fresh, strict=True)):
+        if warm is not None and all(
+            w.shape == f.shape and w.device == f.device for w, f in zip(warm, fresh, strict=True)
+        ):
             sites, moved = self._iterate(white, y, warm, tolerance, MAX_WARM_STEPS)
             if moved < tolerance:
                 self.warm_start = sites
@@ -165,7 +168,8 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         smallest, plain, damping, moved = math.inf, 0, DAMPING, math.inf
         for _ in range(max_steps):
             step = _Step(white, precision, b, self._offset)
-            new_precision, new_b = _matched(step.mean, step.variance, white.residuals, y)
+            rough = moved > ROUGH * tolerance
+            new_precision, new_b = _matched(step.mean, step.variance, white.residuals, y, rough)
             change = (new_precision - precision, new_b - b)
             before, moved = moved, _effect(change, precision, step.variance)
             if moved < tolerance:
@@ -223,11 +227,18 @@ class _Step:
 
 
 def _matched(
-    mean: Float[Tensor, "n C"], variance: Float[Tensor, "n G"], residual: Float[Tensor, "n G"], y: Int[Tensor, " n"]
+    mean: Float[Tensor, "n C"],
+    variance: Float[Tensor, "n G"],
+    residual: Float[Tensor, "n G"],
+    y: Int[Tensor, " n"],
+    rough: bool = False,
 ) -> tuple[Float[Tensor, "n G"], Float[Tensor, "n C"]]:
-    """Sites whose product with the cavities has the moments of the tilted distributions."""
-    C = mean.shape[1]
-    _, alpha, beta = expected_softmax(mean, variance + residual, y)
+    """Sites whose product with the cavities has the moments of the tilted distributions; ``rough`` to three digits."""
+    C, total = mean.shape[1], variance + residual
+    if rough:
+        _, alpha, beta = (part.double() for part in expected_softmax(mean.float(), total.float(), y, ROUGH_NODES))
+    else:
+        _, alpha, beta = expected_softmax(mean, total, y)
     alpha = alpha - alpha.mean(-1, keepdim=True)
     if variance.shape[1] == 1:
         nu = ((alpha.square().sum(-1, keepdim=True) - 2.0 * beta) / (C - 1)).clamp_min(0.0)

@@ -19,8 +19,8 @@ from torch.distributions import Categorical, Distribution
 
 from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.data import Data
-from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.algebra import PrimalFactor
+from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.basis import Whitened, whitened_inducing
 from bayesinv.evidence.collapsed import SiteEvidence
 from bayesinv.evidence.dirichlet import DirichletEvidence

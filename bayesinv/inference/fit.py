@@ -57,7 +57,7 @@ def fit(
     training: Training | None = None,
     hyperparameters: str = "latent",
     learning_rate: float = 0.05,
-    num_draws: int = 128,
+    num_draws: int = 160,
     num_chains: int = 2,
     num_warmup: int = 150,
     progress: bool = False,
@@ -65,8 +65,8 @@ def fit(
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
-    On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density by
-    L-BFGS from two starts, small extents and large ones; q is a mixture of Student t distributions around the modes,
+    On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density
+    by L-BFGS from two starts, small extents and large ones; q is a mixture of Student t distributions around the modes,
     adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over minibatches: their
     weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it
     was.
@@ -106,9 +106,9 @@ def fit(
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
             more than 1 % of divergent draws, a gradient that says that the optimum was not reached, or too
             few steps over minibatches for the extents to cross their range. Each is a serious verdict of
-            ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a network
-            that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not scaled,
-            groups in the data that the model does not tell apart, or groups of the model without an example.
+            ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
+            network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not
+            scaled, groups in the data that the model does not tell apart, or groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
@@ -289,9 +289,9 @@ def _with_inducing_gap(posterior: InvariancePosterior) -> InvariancePosterior:
 def warn_serious(posterior: InvariancePosterior) -> InvariancePosterior:
     """Warn of what puts the result in doubt, and write it into the result's warnings.
 
-    A number of inducing values is an approximation that was asked for, often for its speed alone: what it costs is then
-    written into the result, its text and ``check()``, and not warned of. Where the library chose inducing values, nobody
-    expects the gap, and it is.
+    A number of inducing values is an approximation that was asked for, often for its speed alone: what it costs is
+    then written into the result, its text and ``check()``, and not warned of. Where the library chose inducing values,
+    nobody expects the gap, and it is.
     """
     serious = posterior.check().serious
     for verdict in serious:

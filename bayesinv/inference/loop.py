@@ -1,4 +1,4 @@
-"""A loop of Adam for guides: schedule, callbacks, a good state to fall back on; and whether an objective still rises."""
+"""A loop of Adam for guides, with a good state to fall back on; and whether an objective still rises."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from bayesinv.errors import NonFiniteError, NumericalError
 
-# Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps is
-# one of 0.45 in 90, three standard errors of the difference of two means of 90.
+# Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps
+# is one of 0.45 in 90, three standard errors of the difference of two means of 90.
 WINDOW = 90
 SIGNIFICANT = 2.0  # standard errors of that difference: a flat objective is called rising one time in 44
 # The final descent of the learning rate, which settles q's covariance: this share of max_steps, and no more than that.

@@ -17,18 +17,21 @@ from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.loop import Callback, Step
 from bayesinv.inference.target import Target
 
-# Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where all
-# inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
+# Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where
+# all inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
 STARTS = (0.1, 0.5)
 MEMORY = 20  # pairs that L-BFGS keeps
 # Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
 # curvature, below.
 GRADIENT = 0.05
+# Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient
+# vanishes, and where it would step to and fro until its evaluations are spent.
+STANDSTILL = 1e-10
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1
 POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
-# Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ. Float32
-# orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
+# Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
+# Float32 orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
 STEP, SHORTEST, LONGEST = 0.5, 0.02, 0.3
 LEAST_CURVATURE = 0.1  # nats per squared unit of θ: a posterior is not three times as wide as its prior
 # Within so many standard deviations of a mode and this close to its quadratic, another start is on its way to the same.
@@ -109,7 +112,7 @@ def find_modes(
         known = [mode for mode in modes if not mode.merged]
         try:
             mode = _climb(target, theta, quantile, max_evaluations, known, callbacks, describe, began)
-        except NumericalError as error:
+        except (NumericalError, torch.linalg.LinAlgError) as error:
             if number == 0:
                 text = f"step 1: {str(error).splitlines()[0]}; there is no earlier state"
                 raise NonFiniteError(text, step=1) from error
@@ -154,7 +157,8 @@ def _climb(
         if any([callback(step) is True for callback in callbacks]) or len(trace) >= max_evaluations:
             ended = True
             raise _Stop
-        if any(_is_near(at, value, mode, target) for mode in known):
+        # A trial of the line search says nothing: it may lie under an earlier mode, and this run on a higher one.
+        if best[1] is at and any(_is_near(at, value, mode, target) for mode in known):
             merged = True
             raise _Stop
         return -value, -gradient.numpy()
@@ -166,7 +170,7 @@ def _climb(
             "maxfun": 10 * max_evaluations,
             "maxcor": MEMORY,
             "gtol": GRADIENT,
-            "ftol": 0.0,
+            "ftol": STANDSTILL,
         }
         found = minimize(objective, theta.numpy(), jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
         inverse = found.hess_inv
@@ -202,7 +206,7 @@ def _climb(
     return mode
 
 
-def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[float, ...] | None:
+def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[Tensor, float, Tensor] | None:
     """One damped Newton step in extents and hyperparameters; None if nothing along it is higher."""
     for share in (1.0, 0.3, 0.1):
         point = at.clone()

@@ -62,12 +62,14 @@ class Target:
         self.space = Unconstrained(model.extents, extents)
         self.hyper = model.hyperparameters
         self.num_extents, self.num_hyper = len(self.space.columns), sum(h.size for h in self.hyper)
-        learned = getattr(model.backbone, "learn_inducing", False) and model.backbone.inducing.requires_grad
-        self.inducing: Tensor | None = model.backbone.inducing if learned else None
+        backbone: Any = model.backbone
+        learned = getattr(backbone, "learn_inducing", False) and backbone.inducing.requires_grad
+        self.inducing: Any = backbone.inducing if learned else None  # a tensor, or None
         if self.inducing is not None:
             self._origin = self.inducing.detach().clone()
             spread = self._origin.std()
             self._spread = float(spread) if bool(spread > 0) else 1.0
+        self._centre = vector(self.hyper).detach()
         self.evaluations = 0
 
     @property
@@ -77,10 +79,9 @@ class Target:
 
     @property
     def bounds(self) -> list[tuple[float | None, float | None]]:
-        """A box around θ, far outside of anything that the prior holds likely."""
+        """A box around where the hyperparameters were at first, far outside of anything that the prior holds likely."""
         z = [(-FURTHEST, FURTHEST)] * self.num_extents
-        centre = vector(self.hyper).detach().tolist()
-        u = [(c - FURTHEST_HYPER, c + FURTHEST_HYPER) for c in centre]
+        u = [(c - FURTHEST_HYPER, c + FURTHEST_HYPER) for c in self._centre.tolist()]
         rest = self.size - self.num_extents - self.num_hyper
         return [*z, *u, *[(None, None)] * rest]
 

@@ -1,8 +1,9 @@
 """The posterior over extents of a deterministic evidence: modes first, then q around them.
 
-Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The built-in
-guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`); "flow" and a
-user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters held.
+Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The
+built-in guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`);
+"flow" and a user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters
+held.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, two_piece
+from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
 
 MIXTURES = ("full_rank", "mean_field")
@@ -103,13 +104,12 @@ def approximate(
         evidence.warm_start = anchor  # the same for every draw, so that their order changes nothing
         return target(torch.cat([theta, rest]), hyperpriors=latent)
 
-    pieces = []
-    for mode in kept:
-        at = mode.theta[:d]
-        height = mode.value if latent else log_density(at)
-        pieces.append(two_piece(at, mode.precision[:d, :d], height, log_density, diagonal))
-    means, covariances, masses = zip(*pieces, strict=True)
-    start = around_modes(torch.stack(means), torch.stack(covariances), torch.tensor(masses, dtype=torch.float64))
+    best, others = kept[0], kept[1:]
+    height = best.value if latent else log_density(best.theta[:d])
+    bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
+    start = around_modes(
+        bend, correlation, mass, [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass) for m in others]
+    )
 
     with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
         found: Adapted = adapt(start, log_density, num_draws, seed, diagonal, lambda: bar.update() and None)
@@ -120,9 +120,7 @@ def approximate(
         target.move(centre)
     else:
         target.move(modes[0].theta)
-    return Approximation(
-        target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A))
-    )
+    return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A)))
 
 
 def train_guide(

@@ -1,3 +1,3 @@
-"""Conformance suites that a new transform or evidence inherits; plain functions, no test runner
-needed.
+"""Conformance suites that a new transform or evidence inherits, and the referee of softmax evidences; plain functions,
+no test runner needed.
 """

@@ -240,10 +240,41 @@ def test_frozen_features_are_the_process_on_mapped_inputs():
     assert float(model.backbone.kernel.base_kernel.lengthscale.detach()) == pytest.approx(float(median))
 
 
+def test_the_number_of_inducing_inputs_frozen_and_trained():
+    assert DeepKernel(features()).num_inducing == 64
+    assert DeepKernel(features(), num_inducing=7).num_inducing == 7
+    frozen = DeepKernel(features(), frozen=True)
+    assert (frozen.space, frozen.num_inducing) == ("features", None)
+    own = DeepKernel(features(), MaternKernel(nu=2.5), num_inducing=7, frozen=True)
+    assert (own.space, own.num_inducing) == ("inducing", 7)
+    # A kernel without a spectral density has inducing values of its own accord.
+    assert DeepKernel(features(), gpytorch.kernels.PeriodicKernel(), frozen=True).space == "inducing"
+
+
+def test_random_features_of_frozen_features_are_the_process_on_mapped_inputs():
+    data = images()
+    net = features()
+    model = make_model(GaussianProcess(features=net, num_features=20_000), data, precision="double")
+    prior = model.at(ETA)
+    mapped = torch.stack([net(p) for p in prior.points(data.x)]).detach()
+    exact = model.backbone.covariance(mapped, mapped).detach()
+    scale = float(model.backbone.kernel.outputscale.detach())
+    torch.testing.assert_close(prior.covariance(data.x).detach() / scale, exact / scale, atol=0.01, rtol=0)
+    assert model.backbone.frequencies.num_inputs == 5  # of the features, not of the pixels
+    median = torch.pdist(net(data.x).detach()).median()
+    assert float(model.backbone.kernel.base_kernel.lengthscale.detach()) == pytest.approx(float(median))
+
+
 def test_the_extents_gradient_passes_through_frozen_features():
     data = images()
-    for kernel in (None, MaternKernel(nu=2.5)):
-        model = make_model(GaussianProcess(kernel, num_inducing=4, features=features()), data, precision="double")
+    for kernel, size in (
+        (None, {"num_inducing": 4}),
+        (MaternKernel(nu=2.5), {"num_inducing": 4}),
+        (None, {"num_features": 16}),
+        (MaternKernel(nu=2.5), {"num_features": 16}),
+    ):
+        backbone = GaussianProcess(kernel, features=features(), **size)
+        model = make_model(backbone, data, precision="double", evidence="dirichlet")
         eta = ETA.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(model.log_evidence(eta, data), eta)
         for k in range(2):
@@ -275,7 +306,7 @@ def test_blocks_are_smaller_where_a_network_has_to_run_first():
         gp.initialise(data.x, 1.0, 0)
     sizes = [gp.bytes_per_input(4, 36, torch.float32) for gp in (plain, deep)]
     assert sizes[1] > 3 * sizes[0]
-    model = make_model(deep, data, precision="double")
+    model = make_model(deep, data, precision="double", evidence="dirichlet")
     values = []
     for budget in (2**30, 1):
         model.memory_budget = budget
@@ -294,6 +325,7 @@ def test_the_config_says_that_features_are_the_users_own():
     deep = make_model(DeepKernel(features(), num_inducing=4, frozen=True), data)
     assert "Linear" in json.loads(json.dumps(deep.config()))["backbone"]["features"]
     assert "features" not in GaussianProcess().config()
+    assert deep.config()["backbone"]["num_inducing"] == 4
     for model in (deep, make_model(DeepKernel(features(), num_inducing=4), data)):
         before = InvarianceModel(model.backbone, "rotation").config()["backbone"]
         assert before == model.config()["backbone"]

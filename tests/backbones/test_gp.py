@@ -3,11 +3,24 @@
 import gpytorch
 import pytest
 import torch
-from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
+from gpytorch.kernels import (
+    ConstantKernel,
+    LinearKernel,
+    MaternKernel,
+    PeriodicKernel,
+    RBFKernel,
+    RQKernel,
+    ScaleKernel,
+)
 
+import bayesinv
 from bayesinv import GaussianProcess
+from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
+from bayesinv.data import Data
 from bayesinv.errors import DataError
+from bayesinv.orbits import Orbit
+from bayesinv.transforms import Affine2d
 
 
 @pytest.fixture
@@ -114,5 +127,248 @@ def test_bad_arguments_say_what_was_expected():
         GaussianProcess("rbf")
     with pytest.raises(ValueError, match="no batch shape"):
         GaussianProcess(RBFKernel(batch_shape=torch.Size([2])))
-    with pytest.raises(ValueError, match="num_inducing"):
-        GaussianProcess(num_inducing=0)
+    for number in (0, -3, True, "many"):
+        with pytest.raises(ValueError, match='num_inducing: expected "auto", an integer of at least 1, or None'):
+            GaussianProcess(num_inducing=number)
+    for number in (0, 7, True):
+        with pytest.raises(ValueError, match="num_features: expected an even integer of at least 2"):
+            GaussianProcess(num_features=number)
+
+
+def test_what_contradicts_itself_is_refused():
+    for options in ({"num_inducing": 5}, {"num_inducing": None}, {"inducing_points": torch.rand(3, 4)}):
+        with pytest.raises(ValueError, match="two ways to compute; give one of them"):
+            GaussianProcess(num_features=8, **options)
+    with pytest.raises(ValueError, match="no place for them with num_inducing=None"):
+        GaussianProcess(num_inducing=None, inducing_points=torch.rand(3, 4))
+    with pytest.raises(ValueError, match=r"LinearKernel has no spectral density.*num_inducing=150"):
+        GaussianProcess(LinearKernel(), num_features=8)
+    with pytest.raises(ValueError, match="num_features: the stochastic evidence keeps a distribution over inducing"):
+        bayesinv.InvarianceModel(GaussianProcess(num_features=8), "rotation", evidence="stochastic")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "space"),
+    [
+        (None, "features"),
+        (RBFKernel(), "features"),
+        (ScaleKernel(MaternKernel(nu=1.5)), "features"),
+        (RQKernel() + ConstantKernel(), "features"),
+        (MaternKernel(nu=0.5), "inducing"),  # whose random features have no gradient to follow
+        (ScaleKernel(RBFKernel() * MaternKernel(nu=0.5)), "inducing"),
+        (LinearKernel(), "inducing"),
+        (PeriodicKernel(), "inducing"),
+    ],
+)
+def test_the_kernel_says_where_to_compute(kernel, space):
+    gp = GaussianProcess(kernel)
+    assert gp.space == space
+    assert (gp.num_features, gp.num_inducing) == ((1024, None) if space == "features" else (None, 150))
+    assert gp.learn_inducing == (space == "inducing")
+
+
+def test_what_is_asked_for_comes_before_the_kernel():
+    assert GaussianProcess(num_inducing=20).space == "inducing"
+    assert GaussianProcess(num_inducing=None).space == "exact"
+    assert GaussianProcess(inducing_points=torch.rand(3, 4)).num_inducing == 3
+    assert GaussianProcess(num_features=64).num_features == 64
+    assert GaussianProcess(MaternKernel(nu=0.5), num_features=8).space == "features"
+    for learn in (True, False):
+        model = bayesinv.InvarianceModel(GaussianProcess(learn_inducing=learn), "rotation", evidence="stochastic")
+        assert (model.backbone.space, model.backbone.num_inducing) == ("inducing", 150)
+        assert model.backbone.learn_inducing == learn
+
+
+def in_features(kernel=None, x=None, num_features=256, **options):
+    gp = GaussianProcess(kernel, num_features=num_features, **options)
+    gp.initialise(torch.randn(40, 1, 6, 6, dtype=torch.float64) if x is None else x, output_variance=2.5, seed=0)
+    return gp
+
+
+SMOOTH = {
+    "default": lambda: None,
+    "matern": lambda: ScaleKernel(MaternKernel(nu=1.5)),
+    "ard": lambda: ScaleKernel(RBFKernel(ard_num_dims=36)),
+    "sum": lambda: ScaleKernel(RBFKernel()) + ConstantKernel(),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SMOOTH)
+def test_features_agree_with_the_exact_covariance_the_better_the_more_there_are(name):
+    x = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    orbit, eta = Orbit(Affine2d(["rotation"]), 4), torch.tensor([0.6], dtype=torch.float64)
+    errors = []
+    for num_features in (64, 4096):
+        seeds = []
+        for seed in range(4):
+            gp = GaussianProcess(SMOOTH[name](), num_features=num_features)
+            gp.initialise(x, output_variance=2.5, seed=seed)
+            for part in gp.kernel.modules():
+                if getattr(part, "has_lengthscale", False):
+                    part.lengthscale = 8.0
+            prior = gp.at(orbit, eta, torch.float64, 2**30)
+            points = prior.points(x)
+            seeds.append(float((prior.covariance(x) - gp.covariance(points, points)).square().mean()))
+        errors.append((sum(seeds) / 4) ** 0.5)
+    assert errors[1] < 0.02
+    assert errors[1] < errors[0] / 4  # 1/√R is 8
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 0.2, 0.3])])
+def test_fourier_means_are_means_of_cosines_and_sines(points, weights):
+    W = torch.randn(4, 7, dtype=torch.float64)
+    shares = torch.full((3,), 1 / 3, dtype=torch.float64) if weights is None else weights.double()
+    each = torch.cat([(points @ W).cos(), (points @ W).sin()], -1)
+    torch.testing.assert_close(fourier_mean(points, W, weights), torch.einsum("s,snr->nr", shares, each))
+
+
+def test_fourier_means_pass_gradcheck(points):
+    W = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(fourier_mean, (points.requires_grad_(), W, weights))
+
+
+def test_features_have_gradients_in_the_kernel(points):
+    gp = in_features(x=points[0], num_features=10)
+    loss = gp.fourier(points).square()[:, :5].sum()
+    parameters = [gp.kernel.raw_outputscale, gp.kernel.base_kernel.raw_lengthscale]
+    gradients = torch.autograd.grad(loss, parameters)
+    for p, gradient in zip(parameters, gradients, strict=True):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                p.add_(sign * 1e-5)
+                values.append(float(gp.fourier(points).square()[:, :5].sum()))
+                p.sub_(sign * 1e-5)
+        assert float(gradient) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
+
+
+@torch.no_grad()
+def test_single_precision_projections_are_close_to_double_ones():
+    x = torch.rand(20, 1, 6, 6, dtype=torch.float64)
+    gp = in_features(x=x)
+    double, single = (gp.fourier(x[None].to(dtype)) for dtype in (torch.float64, torch.float32))
+    assert double.dtype == single.dtype == torch.float64
+    torch.testing.assert_close(single, double, atol=1e-5, rtol=0)
+    assert not torch.equal(single, double)
+
+
+def test_frequencies_are_needed_first():
+    with pytest.raises(RuntimeError, match="no frequencies yet; fit the model"):
+        GaussianProcess().fourier(torch.rand(1, 3, 4))
+
+
+def test_the_seed_draws_the_frequencies():
+    x = torch.rand(20, 5, dtype=torch.float64)
+
+    def features(seed):
+        gp = GaussianProcess(RBFKernel(), num_features=16)
+        gp.initialise(x, 1.0, seed)
+        return gp.fourier(x[None]).detach()
+
+    assert torch.equal(features(3), features(3))
+    assert not torch.allclose(features(3), features(4), atol=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", SMOOTH)
+def test_a_saved_state_has_the_same_features(kernel):
+    x = torch.rand(20, 1, 6, 6, dtype=torch.float64)
+    gp = in_features(SMOOTH[kernel](), x, num_features=32)
+    for p in gp.kernel.parameters():
+        p.add_(0.3)
+    other = GaussianProcess(SMOOTH[kernel](), num_features=32)
+    assert not other.is_initialised
+    state = gp.state_dict()
+    other.prepare_state(state)
+    other.load_state_dict(state)
+    assert other.is_initialised
+    torch.testing.assert_close(other.fourier(x[None]), gp.fourier(x[None]), atol=0, rtol=0)
+
+
+def test_features_learn_no_inducing_inputs():
+    gp = in_features(num_features=8)
+    assert not gp.inducing.requires_grad
+    assert sorted(name for name, p in gp.named_parameters() if p.requires_grad) == [
+        "kernel.base_kernel.raw_lengthscale",
+        "kernel.raw_outputscale",
+    ]
+    assert gp.config() | {"type": None} == {
+        "type": None,
+        "kernel": None,
+        "space": "features",
+        "num_inducing": None,
+        "learn_inducing": False,
+        "num_features": 8,
+    }
+
+
+def make_model(n=10, budget=2**30, precision="double", **options):
+    x = torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = Data(x, torch.arange(n) % 3, num_classes=3, groups=options.pop("data_groups", None))
+    model = bayesinv.InvarianceModel(
+        GaussianProcess(num_features=32),
+        ["rotation", "translate_x"],
+        evidence="dirichlet",
+        num_orbit_samples=4,
+        precision=precision,
+        memory_budget=budget,
+        **options,
+    )
+    model.initialise(data)
+    return model, data
+
+
+def value_and_gradient(model, data, eta):
+    eta = torch.tensor(eta, dtype=torch.float64).requires_grad_()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    value = model.log_evidence(eta, data)
+    return value.detach(), *torch.autograd.grad(value, [eta, *parameters])
+
+
+def test_blocks_of_inputs_give_the_same_features():
+    whole, blocks = (value_and_gradient(*make_model(budget=budget), [0.5, 0.1]) for budget in (2**30, 1))
+    torch.testing.assert_close(blocks, whole)
+    mixed = value_and_gradient(*make_model(precision="mixed"), [0.5, 0.1])
+    torch.testing.assert_close(mixed, whole, atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_features_of_groups_are_those_of_their_extents():
+    names = ["a", "b"]
+    groups = torch.arange(10) % 2
+    model, data = make_model(groups=names, data_groups=groups)
+    alone, _ = make_model()
+    eta = {"a": [0.2, 0.0], "b": [0.9, 0.3]}
+    everything = torch.zeros(len(model.symmetries), dtype=torch.float64)
+    for name, (rotation, shift) in eta.items():
+        everything[model.symmetries.index(f"rotation[{name}]")] = rotation
+        everything[model.symmetries.index(f"translate_x[{name}]")] = shift
+    phi = model.at(everything).features(data.x, groups)
+    for g, name in enumerate(names):
+        own = alone.at(torch.tensor(eta[name], dtype=torch.float64)).features(data.x)
+        torch.testing.assert_close(phi[groups == g], own[groups == g])
+        assert not torch.allclose(phi[groups != g], own[groups != g], atol=1e-3)
+    torch.testing.assert_close(model.at(everything).covariance(data.x, groups), phi @ phi.T)
+    new = data.x[:4]
+    mean, variance = model.function_posterior(new, data, everything, groups[:4])
+    by_evidence = model.evidence.function_posterior(model.at(everything), new, data, groups[:4])
+    torch.testing.assert_close((mean, variance), by_evidence)
+    assert mean.shape == (4, 3)
+
+
+@torch.no_grad()
+def test_features_of_outputs_are_those_of_their_extents():
+    model, data = make_model(outputs=["a", "b", "c"])
+    alone, _ = make_model()
+    rows = torch.tensor([[0.1, 0.0], [0.9, 0.3], [0.0, 0.5]], dtype=torch.float64)
+    eta = torch.zeros(6, dtype=torch.float64)
+    for c, name in enumerate("abc"):
+        eta[model.symmetries.index(f"rotation[{name}]")] = rows[c, 0]
+        eta[model.symmetries.index(f"translate_x[{name}]")] = rows[c, 1]
+    phi = model.at(eta).features(data.x)
+    assert phi.shape == (3, 10, 32)
+    for c in range(3):
+        torch.testing.assert_close(phi[c], alone.at(rows[c]).features(data.x))
+    torch.testing.assert_close(model.at(eta).covariance(data.x), phi @ phi.mT)

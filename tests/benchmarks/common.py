@@ -38,6 +38,22 @@ def side_by_side(job: Callable[[Any], Any], arguments: Iterable[Any], num_jobs: 
         return list(pool.map(job, list(arguments)))
 
 
+def gaussian_process(kind: str, kernel: Any = None) -> Any:
+    """ "default"; "exact", without inducing values; "inducing:75", with 75; or "features:1024", random ones."""
+    import bayesinv
+
+    name, _, number = kind.partition(":")
+    options = {
+        "default": {},
+        "exact": {"num_inducing": None},
+        "inducing": {"num_inducing": int(number or 0)},
+        "features": {"num_features": int(number or 0)},
+    }
+    if name not in options or (name in ("inducing", "features")) != bool(number):
+        raise ValueError(f'expected "default", "exact", "inducing:NUMBER" or "features:NUMBER", got {kind!r}')
+    return bayesinv.GaussianProcess(kernel, **options[name])
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A Markdown table."""
     print("| " + " | ".join(header) + " |")

@@ -13,16 +13,17 @@ import argparse
 import math
 import warnings
 
-from common import MAX_STEPS, mean_and_range, print_table, provenance, side_by_side
+from common import MAX_STEPS, gaussian_process, mean_and_range, print_table, provenance, side_by_side
 
 CANDIDATES = ("rotation", "translate_x", "shear")
-OUTPUTS = {"gaussian": 3, "dirichlet": 6}
+OUTPUTS = {"gaussian": 3, "dirichlet": 6, "softmax": 6}
+VARIANCES = {"gaussian": 1.0, "dirichlet": 30.0, "softmax": 16.0}
 TRUE_ROTATION = math.radians(60)
 
 
 def job(argument):
     """Simulate, fit, select."""
-    evidence, seed, num_train, rotation, refit_steps = argument
+    evidence, seed, num_train, rotation, refit_steps, process, max_steps = argument
     warnings.simplefilter("ignore")
     import torch
 
@@ -31,18 +32,18 @@ def job(argument):
     x = bayesinv.datasets.digits(math.pi, num_train=num_train, size=8, seed=seed).train.x
     likelihood = "gaussian" if evidence == "gaussian" else "categorical"
 
-    def make():
+    def make(kind):
         return bayesinv.InvarianceModel(
-            bayesinv.GaussianProcess(num_inducing=75),
+            gaussian_process(kind),
             list(CANDIDATES),
             likelihood=likelihood,
             evidence=evidence,
             num_orbit_samples=16,
         )
 
-    teacher = make()
-    teacher.backbone.initialise(x, output_variance={"gaussian": 1.0, "dirichlet": 30.0}[evidence], seed=seed)
-    if evidence == "dirichlet":
+    teacher = make("exact")
+    teacher.backbone.initialise(x, output_variance=VARIANCES[evidence], seed=seed)
+    if likelihood == "categorical":
         # A smoother function gives nearly every image the same class.
         teacher.backbone.kernel.base_kernel.lengthscale *= 0.4
     else:
@@ -50,7 +51,7 @@ def job(argument):
     eta = torch.tensor([rotation, 0.0, 0.0], dtype=torch.float64)
     drawn = teacher.simulate(x, eta, num_outputs=OUTPUTS[evidence], seed=seed)
     data = bayesinv.Data(x, drawn.y, None if evidence == "gaussian" else OUTPUTS[evidence])
-    posterior = bayesinv.fit(make(), data, seed=seed, max_steps=MAX_STEPS, num_draws=100)
+    posterior = bayesinv.fit(make(process), data, seed=seed, max_steps=max_steps, num_draws=100)
     found = bayesinv.select(posterior, seed=seed, refit_steps=refit_steps)
     return {
         "probability": found.inclusion["probability"].tolist(),
@@ -64,19 +65,21 @@ def job(argument):
     }
 
 
-def main() -> None:
+def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evidences", nargs="+", default=["gaussian", "dirichlet"])
+    parser.add_argument("--evidences", nargs="+", choices=OUTPUTS, default=["gaussian", "dirichlet"])
     parser.add_argument("--num-seeds", type=int, default=40)
     parser.add_argument("--num-train", type=int, default=150)
     parser.add_argument("--refit-steps", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--power-seeds", type=int, default=10)
+    parser.add_argument("--process", default="inducing:75", help="default, exact, inducing:NUMBER or features:NUMBER")
+    parser.add_argument("--max-steps", type=int, default=MAX_STEPS)
     parser.add_argument("--jobs", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     groups = [(e, rotation) for e in options.evidences for rotation in (0.0, TRUE_ROTATION)]
     cases = [
-        (evidence, seed, options.num_train, rotation, options.refit_steps)
+        (evidence, seed, options.num_train, rotation, options.refit_steps, options.process, options.max_steps)
         for evidence, rotation in groups
         for seed in range(
             options.first_seed, options.first_seed + (options.num_seeds if rotation == 0.0 else options.power_seeds)
@@ -84,7 +87,8 @@ def main() -> None:
     ]
     results = dict(zip(cases, side_by_side(job, cases, options.jobs), strict=True))
     print(provenance())
-    print(f"n = {options.num_train}, 8×8, prior inclusion 0.5, refit steps {options.refit_steps}\n")
+    print(f"n = {options.num_train}, 8×8, process {options.process}, prior inclusion 0.5")
+    print(f"refit steps {options.refit_steps}\n")
     rows = []
     for evidence, rotation in groups:
         these = [r for case, r in results.items() if (case[0], case[3]) == (evidence, rotation)]
@@ -117,7 +121,7 @@ def main() -> None:
     header += ["rotation > .95", "rotation < .5", "largest standard error", "fit, s", "selection, s"]
     print_table(header, rows)
     print("\nevery set:")
-    for (evidence, seed, _, rotation, _), r in results.items():
+    for (evidence, seed, _, rotation, *_), r in results.items():
         values = ", ".join(f"{p:.3f} ± {e:.3f}" for p, e in zip(r["probability"], r["error"], strict=True))
         factors = ", ".join(f"{value:+.1f}" for value in r["log_bf"])
         print(

@@ -3,24 +3,25 @@
     python tests/benchmarks/simulated_coverage.py
 
 Inputs are 400 of scikit-learn's digits, each at an angle of its own over the full circle; the function is a draw
-from the same finite-orbit model with rotation 60° and every other extent 0; three outputs with noise a tenth of the
-variance and the default kernel's starting lengthscale, or six classes and two fifths of that lengthscale (a smoother
-function gives nearly every image the same class). Seeds 0-19 draw function and targets.
+from the exact prior of the same finite orbit with rotation 60° and every other extent 0; three outputs with noise a
+tenth of the variance and the default kernel's starting lengthscale, or six classes and two fifths of that lengthscale
+(a smoother function gives nearly every image the same class). Seeds 0-19 draw function and targets.
 """
 
 import argparse
 import math
 import warnings
 
-from common import MAX_STEPS, mean_and_range, print_table, provenance, side_by_side
+from common import MAX_STEPS, gaussian_process, mean_and_range, print_table, provenance, side_by_side
 
 TRUE_ROTATION = math.radians(60)
-OUTPUTS = {"gaussian": 3, "dirichlet": 6}
+OUTPUTS = {"gaussian": 3, "dirichlet": 6, "softmax": 6}
+VARIANCES = {"gaussian": 1.0, "dirichlet": 30.0, "softmax": 16.0}
 
 
 def job(argument):
     """Simulate, fit, and say where the truth lies."""
-    evidence, seed, num_train = argument
+    evidence, seed, num_train, process, max_steps = argument
     warnings.simplefilter("ignore")
     import torch
 
@@ -29,22 +30,20 @@ def job(argument):
     x = bayesinv.datasets.digits(math.pi, num_train=num_train, seed=seed).train.x
     likelihood = "gaussian" if evidence == "gaussian" else "categorical"
 
-    def make():
-        return bayesinv.InvarianceModel(
-            bayesinv.GaussianProcess(), "affine2d", likelihood=likelihood, evidence=evidence
-        )
+    def make(kind):
+        return bayesinv.InvarianceModel(gaussian_process(kind), "affine2d", likelihood=likelihood, evidence=evidence)
 
-    teacher = make()
-    teacher.backbone.initialise(x, output_variance={"gaussian": 1.0, "dirichlet": 30.0}[evidence], seed=seed)
-    if evidence == "dirichlet":
+    teacher = make("exact")
+    teacher.backbone.initialise(x, output_variance=VARIANCES[evidence], seed=seed)
+    if likelihood == "categorical":
         teacher.backbone.kernel.base_kernel.lengthscale *= 0.4
     else:
         teacher.evidence.noise_model.noise = 0.1
     eta = torch.tensor([0.0, 0.0, TRUE_ROTATION, 0.0, 0.0, 0.0], dtype=torch.float64)
     drawn = teacher.simulate(x, eta, num_outputs=OUTPUTS[evidence], seed=seed)
     data = bayesinv.Data(x, drawn.y, None if evidence == "gaussian" else OUTPUTS[evidence])
-    posterior = bayesinv.fit(make(), data, seed=seed, max_steps=MAX_STEPS)
-    table = posterior.summary(reweighted=False)
+    posterior = bayesinv.fit(make(process), data, seed=seed, max_steps=max_steps)
+    table = posterior.summary()
     rotation = table.loc["rotation"]
     return {
         "evidence": evidence,
@@ -57,17 +56,21 @@ def job(argument):
     }
 
 
-def main() -> None:
+def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evidences", nargs="+", default=["gaussian", "dirichlet"])
+    parser.add_argument("--evidences", nargs="+", choices=OUTPUTS, default=["gaussian", "dirichlet"])
     parser.add_argument("--num-seeds", type=int, default=20)
     parser.add_argument("--num-train", type=int, default=400)
+    parser.add_argument("--process", default="default", help="default, exact, inducing:NUMBER or features:NUMBER")
+    parser.add_argument("--max-steps", type=int, default=MAX_STEPS)
     parser.add_argument("--jobs", type=int, default=2)
-    options = parser.parse_args()
-    cases = [(e, seed, options.num_train) for e in options.evidences for seed in range(options.num_seeds)]
+    options = parser.parse_args(arguments)
+    settings = (options.num_train, options.process, options.max_steps)
+    cases = [(e, seed, *settings) for e in options.evidences for seed in range(options.num_seeds)]
     results = list(side_by_side(job, cases, options.jobs))
     print(provenance())
-    print(f"n = {options.num_train}, seeds 0-{options.num_seeds - 1}; true rotation 60°, all other extents 0\n")
+    print(f"n = {options.num_train}, process {options.process}, seeds 0-{options.num_seeds - 1}")
+    print("true rotation 60°, all other extents 0\n")
     rows = []
     for evidence in options.evidences:
         these = [r for r in results if r["evidence"] == evidence]
