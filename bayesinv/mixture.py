@@ -125,8 +125,8 @@ def bend_at(
 
     Along each direction e_k of Laplace's approximation (columns of the symmetric root of the correlations, so that each
     belongs to one coordinate) the density is looked at on either side of the mode. A drop of Δ at x standard deviations
-    is that of a normal with scale x / √(2Δ). Extents that may well be zero have long tails on that side, which Laplace's
-    approximation cuts off.
+    is that of a normal with scale x / √(2Δ). Extents that may well be zero have long tails on that side, which
+    Laplace's approximation cuts off.
 
     Args:
         mode: θ, (d,).
