@@ -94,6 +94,6 @@ def make_posterior(
     likelihood: str = "categorical", chains: int = 1, weighted: bool = False, **changes: Any
 ) -> InvariancePosterior:
     """A posterior over rotation, translate_x and scale_x with known answers."""
-    model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), likelihood=likelihood)
+    model = KnownModel(GaussianProcess(num_features=64), Affine2d(NAMES), likelihood=likelihood)
     result = make_result(chains=chains, weighted=weighted, **changes)
     return InvariancePosterior(model, make_data(likelihood), result)
