@@ -65,12 +65,23 @@ class Hyperparameter:
             return self.constraint.lower_bound.double().cpu() + u.exp()
         return u if self.constraint is None else self.constraint.transform(u)
 
+    def log_jacobian(self) -> Float[Tensor, ""]:
+        """log |dθ/du|, θ the constrained value, which is what priors of the user's own are over."""
+        if self.is_logarithmic:
+            return self.u().sum()
+        if self.constraint is None:
+            return self.parameter.new_zeros((), dtype=torch.float64)
+        with torch.enable_grad():
+            raw = self.parameter.reshape(-1).double()
+            (slope,) = torch.autograd.grad(self.constraint.transform(raw).sum(), raw, create_graph=True)
+            return slope.abs().log().sum()
+
     @torch.no_grad()
     def set(self, u: Float[Tensor, " size"]) -> None:
         """Move the parameter to a coordinate."""
-        raw = u
+        raw = u.to(self.parameter.device)
         if self.is_logarithmic:
-            raw = self.constraint.inverse_transform(self.constraint.lower_bound.double().cpu() + u.exp())
+            raw = self.constraint.inverse_transform(self.constraint.lower_bound.double() + raw.exp())
         self.parameter.copy_(raw.reshape(self.parameter.shape))
 
 
@@ -138,9 +149,8 @@ def log_prior(hyper: Sequence[Hyperparameter], centre: Float[Tensor, " P"]) -> F
     """Σ log N(u | u_0, s²) over those without a prior of their own, and the Jacobians of those with one."""
     total = torch.zeros((), dtype=torch.float64)
     for h, middle in zip(hyper, centre.cpu().split([h.size for h in hyper]), strict=True):
-        u = h.u().cpu()
         if h.has_own_prior:
-            total = total + (u.sum() if h.is_logarithmic else 0.0)
+            total = total + h.log_jacobian().cpu()
         else:
-            total = total + torch.distributions.Normal(middle, h.sd).log_prob(u).sum()
+            total = total + torch.distributions.Normal(middle, h.sd).log_prob(h.u().cpu()).sum()
     return total

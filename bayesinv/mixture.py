@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from bayesinv.errors import NumericalError
 # Degrees of freedom: under a flat prior a posterior in z has normal tails, so that these are the heavier ones.
 DEGREES = 10.0
 # Of the scale of a t to the standard deviations found: a proposal that is too wide costs draws, one too narrow the
-# answer, and ten degrees of freedom widen it by 1.12 already. On eight unknowns of 150 digits 128 draws were worth 62-85
-# independent ones with ten degrees and two rounds, 37-67 with three rounds, 21-80 with one.
+# answer, and ten degrees of freedom widen it by 1.12 already. On eight unknowns of 150 digits 128 draws were worth
+# 62-85 independent ones with ten degrees and two rounds, 37-67 with three rounds, 21-80 with one.
 WIDENING = 1.0
 LOOK = 2.0  # standard deviations of Laplace's approximation at which the density is looked at, either side of a mode
 SIDES = (0.4, 2.5)  # limits of the scales found there
@@ -231,7 +232,9 @@ def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, 
     w = torch.minimum(log_w, cut).exp()
     w = w / w.sum()
     single = [
-        Mixture(torch.ones(1, dtype=torch.float64), proposal.means[m : m + 1], proposal.scales[m : m + 1])
+        dataclasses.replace(
+            proposal, shares=proposal.shares.new_ones(1), means=proposal.means[[m]], scales=proposal.scales[[m]]
+        )
         for m in range(len(proposal.shares))
     ]
     log_each = torch.stack([part.log_prob(theta) for part in single], -1) + proposal.shares.log()

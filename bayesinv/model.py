@@ -68,8 +68,8 @@ class InvarianceModel(nn.Module):
             "gaussian" (real targets). Labels are (n,), or maps (n, height, width) for a network that returns
             (n, C, height, width).
         evidence: "auto", a name, or an ``Evidence`` object. Names: for a Gaussian process "softmax" (the default for
-            classes), "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network "laplace"
-            and "plugin".
+            classes), "dirichlet" (fast, its intervals are not calibrated), "gaussian" and "stochastic"; for a network
+            "laplace" and "plugin".
         priors: by symmetry name: a Pyro distribution, a number (fixed), or None (off); internal units.
         num_orbit_samples: S, the size of the sampled orbit. A finite S is part of the model.
         draws: base draws, "sobol" (scrambled) or "monte_carlo".

@@ -40,8 +40,8 @@ def summary_table(
         (a point estimate), and, where the method gives them, `rhat` and `ess`. A fixed symmetry and a point
         estimate have lower = upper.
         `attrs` holds level, reweighted (whether the weights were used), recalibrated, inference, pareto_k,
-        log_evidence, log_evidence_se, and `prefixes`: what comes before each extent, "±", "up to " (one-sided) or nothing (a
-        probability, a spread of groups).
+        log_evidence, log_evidence_se, and `prefixes`: what comes before each extent, "±", "up to " (one-sided) or
+        nothing (a probability, a spread of groups).
 
     Raises:
         ValueError: `level` outside (0, 1), or `reweighted` without weights.

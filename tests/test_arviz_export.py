@@ -154,7 +154,7 @@ def test_hyperparameters_are_exported_in_their_own_units_beside_their_extents():
     kernel, evidence = posterior.model.backbone.kernel, posterior.model.evidence
     for j in (0, 7, 79):
         with at(posterior.model.hyperparameters, posterior.result.hyperparameters[j]):
-            values = [float(v) for v in (kernel.outputscale, kernel.base_kernel.lengthscale, evidence.noise)]
+            values = [float(v.detach()) for v in (kernel.outputscale, kernel.base_kernel.lengthscale, evidence.noise)]
         np.testing.assert_allclose([float(group[name][0, j]) for name in names], values, rtol=1e-6)
     assert all(group[name].dims == ("chain", "draw") for name in names)
     # The same rows are resampled for both.

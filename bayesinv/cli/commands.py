@@ -50,7 +50,7 @@ def fit(options: argparse.Namespace) -> None:
             num_classes=len(examples.classes) or None,
         )
         model = bayesinv.InvarianceModel(
-            bayesinv.GaussianProcess(num_inducing=options.num_inducing),
+            bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features),
             transform,
             likelihood=options.likelihood,
             evidence=options.evidence,
@@ -196,14 +196,15 @@ def demo(options: argparse.Namespace) -> None:
     sets = demonstration.SETS
     texts = []
     with output_folder(options.out, options.overwrite) as folder:
-        steps = {m: demonstration.fit_steps(m, options.max_steps) for m in demonstration.METHODS}
+        # Two starts for a fit that learns extents, one where they are fixed.
+        steps = {m: options.max_steps * (1 if extents else 2) for m, extents in demonstration.METHODS.items()}
         total = len(sets) * sum(steps.values())
-        with tqdm(total=total, disable=options.quiet, dynamic_ncols=True, unit="step") as bar:
+        with tqdm(total=total, disable=options.quiet, dynamic_ncols=True, unit="evaluation") as bar:
             results = demonstration.run(
                 seed=options.seed,
                 num_train=options.num_train,
                 max_steps=options.max_steps,
-                num_inducing=options.num_inducing,
+                num_features=options.num_features,
                 num_orbit_samples=options.num_orbit_samples,
                 num_draws=options.num_draws,
                 num_test=options.num_test,
@@ -252,6 +253,7 @@ def _demo_text(result: demonstration.DemoResult) -> str:
             title,
             "=" * len(title),
             summary_text(result.posterior.summary()),
+            *([digit_set.remark] if digit_set.remark else []),
             "",
             facts_text(result.posterior),
             "",

@@ -88,9 +88,9 @@ moves of ±10 % of the width, scalings of ±10 %, no shear; the same for all thr
         "bayesinv demo --out demo-results",
     )
     _output(parser, default=Path("demo-results"))
-    parser.add_argument("--num-train", type=int, default=500, help="training images a set (500)")
+    parser.add_argument("--num-train", type=int, default=300, help="training images a set (300)")
     parser.add_argument("--num-test", type=int, help="test images a set (all left of 1,797)")
-    _sizes(parser, max_steps=250, num_draws=200)
+    _sizes(parser)
     parser.add_argument("--seed", type=int, default=0, help="of data and fits (0)")
 
 
@@ -132,13 +132,24 @@ thousand training images are practical.
         default="categorical",
         help="categorical: y are labels 0..C-1 (default); gaussian: y are real numbers",
     )
-    model.add_argument("--evidence", default="auto", help="auto, dirichlet, polya_gamma or gaussian")
+    model.add_argument(
+        "--evidence",
+        default="auto",
+        help="auto, softmax (default for classes), dirichlet (fast, its intervals are not calibrated) or gaussian",
+    )
     model.add_argument(
         "--padding",
         default="zeros",
         help="what lies outside an image: zeros (default), border or reflection",
     )
-    _sizes(parser, max_steps=1000, num_draws=300)
+    _sizes(parser)
+    parser.add_argument(
+        "--num-inducing",
+        default="auto",
+        type=_inducing,
+        help="auto: random features, exact and fast (default); exact: the covariance itself, for a few hundred images; "
+        "a number: so many inducing points",
+    )
     inference = parser.add_argument_group("inference")
     inference.add_argument(
         "--inference",
@@ -254,17 +265,23 @@ def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _sizes(parser: argparse.ArgumentParser, max_steps: int, num_draws: int) -> None:
+def _inducing(text: str) -> int | str | None:
+    """ "auto", None for "exact", or a number."""
+    if text in ("auto", "exact"):
+        return None if text == "exact" else text
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected auto, exact or a number, got {text!r}")
+    return int(text)
+
+
+def _sizes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("size of the computation")
-    group.add_argument(
-        "--num-inducing",
-        type=int,
-        default=150,
-        help="inducing points of the Gaussian process (150)",
-    )
+    group.add_argument("--num-features", type=int, help="random features of the Gaussian process (1024)")
     group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
-    group.add_argument("--max-steps", type=int, default=max_steps, help=f"most optimiser steps ({max_steps})")
-    group.add_argument("--num-draws", type=int, default=num_draws, help=f"posterior draws ({num_draws})")
+    group.add_argument(
+        "--max-steps", type=int, default=200, help="most evaluations of the evidence from each start (200)"
+    )
+    group.add_argument("--num-draws", type=int, default=160, help="posterior draws (160)")
 
 
 def _reading(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import re
 _OPTIONS = [
     "max_steps",
     "num_draws",
+    "num_features",
     "num_inducing",
     "num_orbit_samples",
     "num_samples",
@@ -27,7 +28,7 @@ _RULES = (
     (r"bayesinv\.Data\(x, y, num_classes=\.\.\.\)", "that takes Python"),
     (rf"\b({_ONE_OF})=[\"']([\w-]+)[\"']", r"--\1 \2"),
     (rf"^({_ONE_OF}):", r"--\1:"),
-    (r"(?<![\w-])(max_steps|num_draws|num_inducing|num_orbit_samples|num_samples)\b", r"--\1"),
+    (r"(?<![\w-])(max_steps|num_draws|num_features|num_inducing|num_orbit_samples|num_samples)\b", r"--\1"),
 )
 
 

@@ -53,8 +53,8 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         log p(y) ≈ ½ Σ_c b_cᵀ(Vᵀ A⁻¹ V) b_c - (C - 1)/2 log|A| + Σ_i [ log Ẑ_i - log E_cavity site_i ].
 
     It is stationary in the sites at their fixed point, so that the gradient treats them as constants. Where outputs
-    have extents of their own, sites have a precision for each class. Two classes are exact one-dimensional EP. The residual
-    that inducing values leave counts as noise of each example on its own.
+    have extents of their own, sites have a precision for each class. Two classes are exact one-dimensional EP. The
+    residual that inducing values leave counts as noise of each example on its own.
 
     Args:
         prediction: "mode" predicts with the most probable function (kernel logistic regression at the learned extents

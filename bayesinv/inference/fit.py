@@ -107,8 +107,8 @@ def fit(
             more than 1 % of divergent draws, a gradient that says that the optimum was not reached, or too
             few steps over minibatches for the extents to cross their range. Each is a serious verdict of
             ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
-            network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not scaled,
-            groups in the data that the model does not tell apart, or groups of the model without an example.
+            network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not
+            scaled, groups in the data that the model does not tell apart, or groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel

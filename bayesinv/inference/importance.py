@@ -48,7 +48,7 @@ def weigh(extents: Float[Tensor, "J K"], log_weights: Float[Tensor, " J"]) -> We
     log_mean = float(log_weights.logsumexp(0)) - math.log(J)
     relative = (log_weights - log_mean).exp()
     error = float(relative.std() / math.sqrt(J)) if variance_is_finite(k, J) else None
-    return WeightedDraws(extents, smoothed, k, log_mean, error)
+    return WeightedDraws(extents, smoothed, k, log_mean, error, int(torch.isneginf(log_weights).sum()))
 
 
 @torch.no_grad()

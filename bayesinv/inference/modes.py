@@ -24,6 +24,9 @@ MEMORY = 20  # pairs that L-BFGS keeps
 # Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
 # curvature, below.
 GRADIENT = 0.05
+# Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient vanishes,
+# and where it would step to and fro until its evaluations are spent.
+STANDSTILL = 1e-10
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1
 POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
@@ -109,7 +112,7 @@ def find_modes(
         known = [mode for mode in modes if not mode.merged]
         try:
             mode = _climb(target, theta, quantile, max_evaluations, known, callbacks, describe, began)
-        except NumericalError as error:
+        except (NumericalError, torch.linalg.LinAlgError) as error:
             if number == 0:
                 text = f"step 1: {str(error).splitlines()[0]}; there is no earlier state"
                 raise NonFiniteError(text, step=1) from error
@@ -154,7 +157,8 @@ def _climb(
         if any([callback(step) is True for callback in callbacks]) or len(trace) >= max_evaluations:
             ended = True
             raise _Stop
-        if any(_is_near(at, value, mode, target) for mode in known):
+        # A trial of the line search says nothing: it may lie under an earlier mode, and this run on a higher one.
+        if best[1] is at and any(_is_near(at, value, mode, target) for mode in known):
             merged = True
             raise _Stop
         return -value, -gradient.numpy()
@@ -166,7 +170,7 @@ def _climb(
             "maxfun": 10 * max_evaluations,
             "maxcor": MEMORY,
             "gtol": GRADIENT,
-            "ftol": 0.0,
+            "ftol": STANDSTILL,
         }
         found = minimize(objective, theta.numpy(), jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
         inverse = found.hess_inv

@@ -98,10 +98,11 @@ def run_nuts(
         draws = z if hyperparameters is None else torch.cat([z, hyperparameters], 1)
         rows = systematic_resample(NUM_FRAME_DRAWS, len(draws), weighed.log_weights.numpy(), seed)
         frame = Frame.around(draws[torch.from_numpy(rows)])
+        potential = _within(target)
         chains = []
         with tqdm(total=num_chains * (num_warmup + num_draws), disable=not progress, unit="draw") as bar:
             for start in frame.whiten(draws[torch.from_numpy(rows[:num_chains])]):
-                counter = _Counter(lambda u: -target.differentiable(frame.unwhiten(u["u"])), bar)
+                counter = _Counter(lambda u: potential(frame.unwhiten(u["u"])), bar)
                 mcmc = MCMC(
                     NUTS(potential_fn=counter.potential, max_tree_depth=MAX_TREE_DEPTH),
                     num_samples=num_draws,
@@ -132,6 +133,23 @@ def run_nuts(
     finally:
         for p in held:
             p.requires_grad_(True)
+
+
+def _within(target: Target) -> Callable[[Float[Tensor, " size"]], Float[Tensor, ""]]:
+    """Minus the log density inside the target's box, infinite outside.
+
+    The first step sizes that NUTS tries can throw a chain far out, where amplitudes of e⁴⁰ leave nothing to factorise;
+    the box holds all of the mass, and such a step is then a divergence like any other.
+    """
+    ends = [(-math.inf if low is None else low, math.inf if high is None else high) for low, high in target.bounds]
+    low, high = torch.tensor(ends, dtype=torch.float64).T
+
+    def potential(theta: Float[Tensor, " size"]) -> Float[Tensor, ""]:
+        if bool(((theta < low) | (theta > high)).any()):
+            return 0.0 * theta.sum() + math.inf
+        return -target.differentiable(theta)
+
+    return potential
 
 
 class _Counter:

@@ -68,6 +68,7 @@ class Target:
             self._origin = self.inducing.detach().clone()
             spread = self._origin.std()
             self._spread = float(spread) if bool(spread > 0) else 1.0
+        self._centre = vector(self.hyper).detach()
         self.evaluations = 0
 
     @property
@@ -77,10 +78,9 @@ class Target:
 
     @property
     def bounds(self) -> list[tuple[float | None, float | None]]:
-        """A box around θ, far outside of anything that the prior holds likely."""
+        """A box around where the hyperparameters were at first, far outside of anything that the prior holds likely."""
         z = [(-FURTHEST, FURTHEST)] * self.num_extents
-        centre = vector(self.hyper).detach().tolist()
-        u = [(c - FURTHEST_HYPER, c + FURTHEST_HYPER) for c in centre]
+        u = [(c - FURTHEST_HYPER, c + FURTHEST_HYPER) for c in self._centre.tolist()]
         rest = self.size - self.num_extents - self.num_hyper
         return [*z, *u, *[(None, None)] * rest]
 

@@ -1,8 +1,9 @@
 """The posterior over extents of a deterministic evidence: modes first, then q around them.
 
 Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The
-built-in guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`); "flow" and a
-user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters held.
+built-in guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`);
+"flow" and a user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters
+held.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def select(
         max_rounds: rounds of one set at the most. Every set has one, likely ones get more.
         tolerance: rounds end where no set's error changes a probability by more than this.
         refit_steps: the most evaluations for the hyperparameters of each set that is within 30 nats of the best one. 0
-            holds them at the fit's values, which were learned with every symmetry in and favour what was in: on null data
-            that gave false inclusions in 14 of 40 sets.
+            holds them at the fit's values, which were learned with every symmetry in and favour what was in: on null
+            data that gave false inclusions in 14 of 40 sets.
         slab_scales: shares of the slabs' reach for `sensitivity`; they cost nothing.
         spike: width of the relaxed spikes as a share of the reach.
         training: of the relaxed fit of an evidence that takes minibatches; give that of the original fit.

@@ -4,7 +4,8 @@
     python tests/benchmarks/digits.py --evidences softmax softmax-average dirichlet gaussian-one-hot
 
 Upright, turned within ±45°, and over the full circle; 500 training images at 16 x 16, the other 1,297 test.
-"softmax-average" predicts with the average over EP's Gaussian in place of the most probable function, "gaussian-one-hot" is the Gaussian evidence on one-hot targets, the cheapest alternative to a classification
+"softmax-average" predicts with the average over EP's Gaussian in place of the most probable function,
+"gaussian-one-hot" is the Gaussian evidence on one-hot targets, the cheapest alternative to a classification
 likelihood; its predicted means are clipped to [0.001, 1] and normalised to give probabilities.
 """
 
@@ -115,8 +116,10 @@ def main() -> None:
             f"{r['set']:12} {r['evidence']:17} seed {r['seed']} {'' if r['invariant'] else 'no invariance '}"
             f"rotation {r['rotation']:.1f}° [{r['interval'][0]:.1f}, {r['interval'][1]:.1f}] "
             f"others < {r['others']:.1f} % "
-            f"accuracy {r['accuracy']:.2f} % log loss {r['log_loss']:.3f} calibration {r['ece']:.3f} k̂ {r['pareto_k']:.2f} "
-            f"{r['steps']} evaluations, (evaluations, log joint, merged) of each start {r['modes']}, {r['seconds']:.0f} s, "
+            f"accuracy {r['accuracy']:.2f} % log loss {r['log_loss']:.3f} calibration {r['ece']:.3f} "
+            f"k̂ {r['pareto_k']:.2f} "
+            f"{r['steps']} evaluations, (evaluations, log joint, merged) of each start {r['modes']}, "
+            f"{r['seconds']:.0f} s, "
             f"first prediction {r['predicting']:.0f} s"
         )
 

@@ -34,7 +34,10 @@ def dense(V, precision, b, elsewhere):
 
 
 CASES = [
-    (M, n, per_output, sets) for M, n in ((4, 7), (7, 4), (5, 5)) for per_output in (False, True) for sets in (1, C)
+    (M, n, per_output, num_sets)
+    for M, n in ((4, 7), (7, 4), (5, 5))
+    for per_output in (False, True)
+    for num_sets in (1, C)
 ]
 
 

@@ -121,3 +121,12 @@ def test_certain_labels_right_and_wrong_stay_finite(gap, variance):
     if variance < 10:
         assert float(value[0]) == pytest.approx(0.0, abs=1e-3)
         assert float(value[1]) < -10.0
+
+
+@pytest.mark.parametrize("C", [2, 5])
+def test_single_precision_has_four_digits(C):
+    mean, variance, y = problem(30, C, seed=4)
+    double, single = expected_softmax(mean, variance, y), expected_softmax(mean.float(), variance.float(), y)
+    for a, b in zip(double, single, strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(b.double(), a, atol=1e-4, rtol=1e-3)

@@ -1,0 +1,263 @@
+"""The search for modes, on densities whose modes are known, and on a model."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import bayesinv
+from bayesinv.data import Data
+from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.inference.modes import LEAST_CURVATURE, Mode, find_modes
+from bayesinv.inference.target import Target
+from bayesinv.inference.vi import climb
+from bayesinv.testing.transforms import smooth_images
+
+
+class Toy(Target):
+    """A density of two extents and a hyperparameter, as much of a target as the search asks for."""
+
+    num_extents, num_hyper = 2, 1
+    size = 3
+    bounds = ((-6.0, 6.0), (-6.0, 6.0), (-12.0, 12.0))
+    model = SimpleNamespace(symmetries=("rotation", "shear"))
+
+    def __init__(self, log_density, starts=None):
+        self.log_density = log_density
+        self.starts = starts or {0.1: [-2.0, -2.0], 0.5: [2.0, 2.0]}
+        self.evaluations = 0
+
+    def start(self, quantile):
+        return torch.tensor([*self.starts[quantile], 0.5], dtype=torch.float64)
+
+    def extents(self, z):
+        return torch.special.ndtr(z)
+
+    def with_gradient(self, theta):
+        self.evaluations += 1
+        theta = theta.clone().requires_grad_()
+        value = self.log_density(theta)
+        (gradient,) = torch.autograd.grad(value, theta)
+        return float(value.detach()), gradient
+
+
+PRECISION = torch.tensor([[2.0, 0.6, 0.0], [0.6, 5.0, -0.4], [0.0, -0.4, 1.0]], dtype=torch.float64)
+
+
+def normal(theta, mean=(0.5, -0.3, 1.0), scale=1.0):
+    away = theta - torch.tensor(mean, dtype=torch.float64)
+    return -0.5 * scale * away @ PRECISION @ away - 7.0
+
+
+LOW, HIGH = (-2.0, -1.5, 0.3), (2.0, 1.5, -0.2)
+
+
+def bimodal(theta):
+    """HIGH has e² times the mass of LOW, and half its width."""
+    high = normal(theta, HIGH, 4.0) + 2.0 + 0.5 * 3 * math.log(4.0)
+    return torch.logaddexp(high, normal(theta, LOW))
+
+
+def test_a_normal_density_is_found_with_its_curvature_and_mass():
+    target = Toy(normal)
+    modes = find_modes(target, 100)
+    best = modes[0]
+    assert best.converged
+    torch.testing.assert_close(best.theta, torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64), atol=0.03, rtol=0)
+    assert best.value == pytest.approx(-7.0, abs=0.01)
+    torch.testing.assert_close(best.precision, PRECISION)
+    assert best.log_mass == pytest.approx(-7.0 + 1.5 * math.log(2 * math.pi) - 0.5 * float(torch.logdet(PRECISION)), abs=0.01)
+    assert max(best.trace) == pytest.approx(best.value)
+    assert (best.start, best.ended, best.merged) == (0.1, False, False)
+
+
+def test_a_second_start_that_comes_to_the_same_mode_is_merged():
+    modes = find_modes(Toy(normal), 100)
+    assert [mode.merged for mode in modes] == [False, True]
+    assert [mode.start for mode in modes] == [0.1, 0.5]
+    assert len(modes[1].trace) < len(modes[0].trace) + 3  # it does not climb on
+
+
+def test_both_modes_are_found_best_first():
+    modes = find_modes(Toy(bimodal), 200)
+    assert [mode.start for mode in modes] == [0.5, 0.1]
+    assert not any(mode.merged for mode in modes)
+    for mode, mean, scale in zip(modes, (HIGH, LOW), (4.0, 1.0), strict=True):
+        assert mode.converged
+        torch.testing.assert_close(mode.theta, torch.tensor(mean, dtype=torch.float64), atol=0.05, rtol=0)
+        torch.testing.assert_close(mode.precision, scale * PRECISION, atol=0.05, rtol=0.02)
+    assert modes[0].log_mass - modes[1].log_mass == pytest.approx(2.0, abs=0.02)
+
+
+def test_near_a_mode_but_above_its_quadratic_is_another_mode():
+    """A narrow peak within a standard deviation of the wide one: merging would lose it."""
+
+    def log_density(theta):
+        peak = normal(theta, (0.9, -0.3, 0.5), 400.0) + 12.0
+        return torch.logaddexp(peak, normal(theta))
+
+    starts = {0.1: [-2.0, -2.0], 0.5: [0.95, -0.3]}
+    modes = find_modes(Toy(log_density, starts), 200)
+    values = [mode.value for mode in modes if not mode.merged]
+    assert values[0] == pytest.approx(5.0, abs=0.1)
+
+
+def test_the_decrement_says_how_far_a_newton_step_would_go():
+    """One evaluation is no optimum: its distance from the mode is that of the normal."""
+    modes = find_modes(Toy(normal), 1)
+    away = Toy(normal).start(0.1) - torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64)
+    assert modes[0].ended
+    assert not modes[0].converged
+    assert modes[0].decrement == pytest.approx(float((away @ PRECISION @ away).sqrt()), rel=1e-6)
+    torch.testing.assert_close(modes[0].precision, PRECISION)
+    assert len(modes) == 1  # what ends one start ends the search
+
+
+def test_newton_steps_finish_what_the_gradient_norm_leaves():
+    """A ridge: at a gradient below that of L-BFGS the optimum is still a standard deviation away."""
+
+    def ridge(theta):
+        away = theta - torch.tensor([0.3, 0.2, 0.0], dtype=torch.float64)
+        return -0.5 * (400.0 * (away[0] - away[1]) ** 2 + 0.12 * (away[0] + away[1]) ** 2 + away[2] ** 2)
+
+    mode = find_modes(Toy(ridge), 300)[0]
+    assert mode.converged
+    assert mode.decrement < 0.1
+    assert float((mode.theta[0] + mode.theta[1] - 0.5).abs()) < 0.35
+
+
+def test_kinks_do_not_use_up_the_evaluations():
+    """Few copies of images of noise, whose bilinear interpolation leaves a kink at the maximum."""
+    x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=16),
+        "rotation",
+        likelihood="gaussian",
+        num_orbit_samples=3,
+        precision="double",
+    )
+    data = Data(x, torch.sin(9.0 * x[:, 0, 2, 1:3]))
+    model.initialise(data)
+    target = Target(model, data)
+    mode = find_modes(target, 100, starts=(0.1,))[0]
+    slope = target.with_gradient(mode.theta)[1]
+    assert float(slope[0].abs()) > 0.1  # it is one
+    assert len(mode.trace) < 70
+    assert not mode.ended
+
+
+def test_flat_directions_have_the_least_curvature():
+    modes = find_modes(Toy(lambda theta: -0.5 * theta[0] ** 2 - 0.5 * theta[2] ** 2 + 0.0 * theta[1]), 50)
+    values = torch.linalg.eigvalsh(modes[0].precision)
+    assert float(values[0]) == pytest.approx(LEAST_CURVATURE)
+    assert math.isfinite(modes[0].log_mass)
+
+
+def test_an_optimum_at_the_bound_is_kept_inside():
+    modes = find_modes(Toy(lambda theta: 3.0 * theta[0] - 0.5 * theta[1:].square().sum()), 50)
+    assert float(modes[0].theta[0]) == pytest.approx(6.0)
+    assert math.isfinite(modes[0].log_mass)
+
+
+def test_callbacks_see_every_evaluation_and_end_the_search():
+    seen, shown = [], []
+
+    def stop(step):
+        seen.append(step)
+        return len(seen) == 4
+
+    modes = find_modes(Toy(normal), 100, callbacks=[stop, lambda step: None], describe=shown.append)
+    assert [step.step for step in seen] == [1, 2, 3, 4]
+    assert seen[0].max_steps == 100
+    assert seen[0].objective == pytest.approx(float(normal(Toy(normal).start(0.1))))
+    assert seen[0].extents["rotation"] == pytest.approx(float(torch.special.ndtr(torch.tensor(-2.0))), rel=1e-5)
+    assert shown == [step.extents for step in seen]
+    assert len(modes) == 1
+    assert modes[0].ended
+    assert len(modes[0].trace) == 4
+    assert modes[0].value == max(modes[0].trace)
+    # Only True ends it; numbers and lists do not.
+    assert len(find_modes(Toy(normal), 100, callbacks=[lambda step: 1])) == 2
+
+
+@pytest.mark.parametrize("error", [NumericalError("no factor"), torch.linalg.LinAlgError("no factor")])
+def test_a_density_that_fails_at_the_first_start_is_an_error(error):
+    def log_density(theta):
+        raise error
+
+    with pytest.raises(NonFiniteError, match="step 1: no factor; there is no earlier state") as caught:
+        find_modes(Toy(log_density), 100)
+    assert caught.value.step == 1
+
+
+def test_a_later_start_that_fails_leaves_the_first_answer():
+    def log_density(theta):
+        if float(theta[0].detach()) > 1.5:
+            raise NumericalError("not here")
+        return normal(theta)
+
+    modes = find_modes(Toy(log_density), 100)
+    assert [mode.start for mode in modes] == [0.1]
+    assert modes[0].converged
+
+
+def test_a_failure_on_the_way_is_stepped_around():
+    """A wall that a long step of the line search runs into; the mode lies before it."""
+    tried = []
+
+    def log_density(theta):
+        if float(theta[1].detach()) > 0.2:
+            tried.append(1)
+            raise NumericalError("behind the wall")
+        return normal(theta, scale=10.0)
+
+    modes = find_modes(Toy(log_density, {0.1: [-2.0, -2.0], 0.5: [0.0, 0.0]}), 100)
+    assert tried
+    assert modes[0].converged
+    assert modes[0].value == pytest.approx(-7.0, abs=0.01)
+
+
+def test_without_latent_extents_one_start_is_enough():
+    target = Toy(lambda theta: normal(torch.cat([torch.zeros(2, dtype=torch.float64), theta])))
+    target.num_extents, target.size, target.bounds = 0, 1, ((-12.0, 12.0),)
+    target.start = lambda quantile: torch.tensor([0.5], dtype=torch.float64)
+    target.extents = lambda z: torch.tensor([0.3, 0.1], dtype=torch.float64)
+    modes = find_modes(target, 100)
+    assert len(modes) == 1
+    assert modes[0].precision.shape == (1, 1)
+    assert modes[0].converged
+
+
+def test_laplace_mass_without_coordinates_is_the_value():
+    mode = Mode(torch.zeros(0), -3.0, torch.eye(0, dtype=torch.float64), 0.0, 1, (-3.0,), 0.1)
+    assert mode.log_mass == -3.0
+
+
+def test_a_model_stands_at_its_best_mode():
+    generator = torch.Generator().manual_seed(0)
+    x = smooth_images(12, 1, 8, 8) + 0.05 * torch.rand(12, 1, 1, 1, generator=generator, dtype=torch.float64)
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=16),
+        "rotation",
+        likelihood="gaussian",
+        num_orbit_samples=12,
+        precision="double",
+    )
+    data = Data(x, torch.randn(12, 1, generator=generator, dtype=torch.float64) + 5.0 * x[:, 0, 2, 1:2])
+    model.initialise(data)
+    target = Target(model, data)
+    modes = climb(target, 100)
+    best = modes[0]
+    assert best.converged
+    assert target(best.theta) == pytest.approx(best.value, abs=1e-8)
+    for seed in range(10):
+        step = 0.05 * torch.randn(target.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        slack = 0.5 * float(step @ best.precision @ step)  # what L-BFGS may have left is a share of it
+        assert target(best.theta + step) < best.value + slack
+    target.move(best.theta)
+    numeric = []
+    for k in range(target.size):
+        unit = 1e-3 * torch.eye(target.size, dtype=torch.float64)[k]
+        numeric.append((target.with_gradient(best.theta - unit)[1] - target.with_gradient(best.theta + unit)[1]) / 2e-3)
+    torch.testing.assert_close(best.precision, torch.stack(numeric), atol=0.3, rtol=0.2)

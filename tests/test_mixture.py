@@ -1,0 +1,247 @@
+"""Mixtures of Student t distributions, and adaptive importance sampling on densities that are known."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, StudentT
+
+from bayesinv.errors import NumericalError
+from bayesinv.mixture import DEGREES, Mixture, adapt, around_modes, two_piece
+
+
+def two_parts(degrees=DEGREES):
+    shares = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    means = torch.tensor([[0.0, 0.0, 1.0], [4.0, -2.0, 0.5]], dtype=torch.float64)
+    scales = torch.tensor(
+        [[[1.0, 0, 0], [0.5, 0.8, 0], [-0.2, 0.1, 0.4]], [[0.3, 0, 0], [0.1, 1.5, 0], [0.6, 0.0, 0.9]]],
+        dtype=torch.float64,
+    )
+    return Mixture(shares, means, scales, degrees)
+
+
+def single(mean, covariance, degrees=DEGREES):
+    L = torch.linalg.cholesky(torch.as_tensor(covariance, dtype=torch.float64))
+    one = torch.ones(1, dtype=torch.float64)
+    return Mixture(one, torch.as_tensor(mean, dtype=torch.float64)[None], L[None], degrees)
+
+
+def test_the_density_of_normal_components():
+    q = two_parts(math.inf)
+    theta = torch.randn(5, 4, 3, dtype=torch.float64) * 2
+    parts = [MultivariateNormal(m, scale_tril=L).log_prob(theta) for m, L in zip(q.means, q.scales, strict=True)]
+    expected = (torch.stack(parts, -1) + q.shares.log()).logsumexp(-1)
+    torch.testing.assert_close(q.log_prob(theta), expected)
+
+
+def test_the_density_of_student_components():
+    theta = torch.linspace(-6, 6, 41, dtype=torch.float64)
+    q = single([0.5], [[4.0]])
+    torch.testing.assert_close(q.log_prob(theta[:, None]), StudentT(DEGREES, 0.5, 2.0).log_prob(theta))
+    # A t of several dimensions is a normal whose covariance is divided by χ²_ν / ν.
+    q = single([0.0, 1.0], [[2.0, 0.7], [0.7, 1.0]])
+    at = torch.tensor([1.5, -0.5], dtype=torch.float64)
+    mixing = torch.distributions.Chi2(torch.tensor(DEGREES, dtype=torch.float64)).sample((100_000,)) / DEGREES
+    covariance = torch.tensor([[2.0, 0.7], [0.7, 1.0]], dtype=torch.float64) / mixing[:, None, None]
+    p = MultivariateNormal(torch.tensor([0.0, 1.0], dtype=torch.float64), covariance).log_prob(at).exp()
+    assert float(q.log_prob(at).exp()) == pytest.approx(float(p.mean()), abs=4 * float(p.std()) / math.sqrt(1e5))
+
+
+@pytest.mark.parametrize("degrees", [DEGREES, math.inf])
+def test_draws_have_the_moments_of_the_density(degrees):
+    q = two_parts(degrees)
+    theta = q.sample(2**15, seed=3)
+    mean = q.shares @ q.means
+    inflation = 1.0 if math.isinf(degrees) else degrees / (degrees - 2.0)
+    away = q.means - mean
+    covariance = torch.einsum("m,mij->ij", q.shares, inflation * q.scales @ q.scales.mT) + (
+        q.shares[:, None] * away
+    ).T @ away
+    torch.testing.assert_close(theta.mean(0), mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cov(theta.T), covariance, atol=0.15 if inflation > 1 else 0.05, rtol=0)
+    assert float((theta[:, 0] > 2.0).double().mean()) == pytest.approx(0.7, abs=0.03)
+    # An expectation under the density by the draws: that of 1 / density over a box is its volume.
+    inside = ((theta - q.means[1]).abs() < 0.4).all(1)
+    volume = float((inside / q.log_prob(theta).exp()).mean())
+    assert volume == pytest.approx(0.8**3, rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_draws():
+    q = two_parts()
+    assert torch.equal(q.sample(10, seed=4), q.sample(10, seed=4))
+    assert not torch.equal(q.sample(10, seed=4), q.sample(10, seed=5))
+
+
+@pytest.mark.parametrize("degrees", [DEGREES, math.inf])
+def test_marginals_are_densities_of_the_same_draws(degrees):
+    q = two_parts(degrees)
+    marginal = q.marginal([2, 0])
+    assert (marginal.degrees, marginal.means.shape) == (degrees, (2, 2))
+    grid = torch.linspace(-25, 25, 2001, dtype=torch.float64)
+    points = torch.tensor([0.4, 0.0, -0.3], dtype=torch.float64).repeat(2001, 1)
+    points[:, 1] = grid
+    integral = float(torch.trapezoid(q.log_prob(points).exp(), grid))
+    got = float(marginal.log_prob(torch.tensor([-0.3, 0.4], dtype=torch.float64)).exp())
+    assert got == pytest.approx(integral, rel=1e-3)
+
+
+def test_nothing_latent_has_density_one():
+    q = two_parts().marginal([])
+    assert q.log_prob(torch.zeros(3, 0, dtype=torch.float64)).tolist() == [0.0, 0.0, 0.0]
+    assert q.sample(3).shape == (3, 0)
+
+
+def test_pooled_mixtures_are_mixtures_of_mixtures():
+    a, b = two_parts(), single([1.0, 1.0, 1.0], torch.eye(3))
+    pooled = Mixture.pooled([(1.0, a), (3.0, b)])
+    theta = torch.randn(6, 3, dtype=torch.float64)
+    expected = 0.25 * a.log_prob(theta).exp() + 0.75 * b.log_prob(theta).exp()
+    torch.testing.assert_close(pooled.log_prob(theta).exp(), expected)
+    torch.testing.assert_close(pooled.shares.sum(), torch.ones((), dtype=torch.float64))
+
+
+COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
+
+
+def test_two_pieces_of_a_normal_are_the_normal():
+    mode = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    normal = MultivariateNormal(mode, COVARIANCE)
+    mean, spread, mass = two_piece(
+        mode, torch.linalg.inv(COVARIANCE), float(normal.log_prob(mode)), lambda t: float(normal.log_prob(t)), False
+    )
+    torch.testing.assert_close(mean, mode)
+    torch.testing.assert_close(spread, COVARIANCE)
+    assert mass == pytest.approx(0.0, abs=1e-9)  # the log of its integral
+    _, spread, mass = two_piece(mode, torch.linalg.inv(COVARIANCE), 0.0, lambda t: float(normal.log_prob(t)), True)
+    assert float(spread[0, 1]) == 0.0
+
+
+def test_two_pieces_of_a_split_normal_have_its_moments():
+    """Scale 0.5 below, 2 above: mean √(2/π)(2 - 0.5), as of the formula in the docstring, and by quadrature."""
+
+    def log_density(theta):
+        t = float(theta[0])
+        return -0.5 * (t / (0.5 if t < 0 else 2.0)) ** 2
+
+    mean, spread, mass = two_piece(torch.zeros(1).double(), torch.eye(1).double(), 0.0, log_density, False)
+    t = torch.linspace(-5, 20, 100_001, dtype=torch.float64)
+    p = torch.exp(-0.5 * (t / torch.where(t < 0, 0.5, 2.0)).square())
+    total = torch.trapezoid(p, t)
+    expected = torch.trapezoid(t * p, t) / total
+    assert float(mean) == pytest.approx(float(expected), rel=1e-4)
+    assert float(spread) == pytest.approx(float(torch.trapezoid((t - expected) ** 2 * p, t) / total), rel=1e-4)
+    assert mass == pytest.approx(float(total.log()), abs=1e-4)
+
+
+def test_the_end_of_a_density_is_a_short_side():
+    def log_density(theta):
+        if float(theta[0]) > 0.5:
+            raise NumericalError("no further")
+        return -0.5 * float(theta[0]) ** 2
+
+    mean, _, _ = two_piece(torch.zeros(1).double(), torch.eye(1).double(), 0.0, log_density, False)
+    assert float(mean) < -0.4
+
+
+def test_modes_get_shares_of_their_mass():
+    q = around_modes(
+        torch.tensor([[0.0], [5.0], [9.0]], dtype=torch.float64),
+        torch.ones(3, 1, 1, dtype=torch.float64),
+        torch.tensor([2.0, 2.0 + math.log(3.0), -20.0], dtype=torch.float64),
+    )
+    torch.testing.assert_close(q.shares, torch.tensor([0.25, 0.75], dtype=torch.float64))
+    assert q.means.flatten().tolist() == [0.0, 5.0]  # the third holds nothing, and gets no draws
+
+
+def skewed(theta):
+    """A banana: θ_1 ~ N(0, 1), θ_2 | θ_1 ~ N(0.4 θ_1², 0.5²), times e³."""
+    a, b = theta[..., 0], theta[..., 1]
+    log_p = torch.distributions.Normal(0.0, 1.0).log_prob(a)
+    return log_p + torch.distributions.Normal(0.4 * a.square(), 0.5).log_prob(b) + 3.0
+
+
+def moments(found):
+    w = found.log_weights.softmax(0)
+    mean = w @ found.theta
+    away = found.theta - mean
+    return mean, (w[:, None] * away).T @ away, float(w.square().sum().reciprocal())
+
+
+def test_adaptation_finds_the_moments_of_a_skewed_density():
+    covariance = torch.tensor([[1.0, 0.0], [0.0, 0.25]], dtype=torch.float64)  # Laplace's, at the mode 0
+    start = single([0.0, 0.0], covariance)
+    found = adapt(start, lambda t: float(skewed(t)), 2000, seed=0)
+    mean, cov, effective = moments(found)
+    assert effective > 200
+    error = 4.0 / math.sqrt(effective)
+    torch.testing.assert_close(mean, torch.tensor([0.0, 0.4], dtype=torch.float64), atol=error, rtol=0)
+    # var θ_2 = 0.16 var(θ_1²) + 0.25 = 0.57
+    expected = torch.tensor([[1.0, 0.0], [0.0, 0.57]], dtype=torch.float64)
+    torch.testing.assert_close(cov, expected, atol=1.5 * error, rtol=0)
+    log_evidence = float(found.log_weights.logsumexp(0)) - math.log(2000)
+    assert log_evidence == pytest.approx(3.0, abs=error)
+    torch.testing.assert_close(found.log_weights, skewed(found.theta) - found.guide.log_prob(found.theta))
+
+
+def test_adaptation_mends_a_bad_start():
+    """Too narrow and off by a standard deviation: later rounds lie where the mass is."""
+    start = single([1.0, 1.2], 0.1 * torch.eye(2))
+    adapted = adapt(start, lambda t: float(skewed(t)), 1500, seed=1)
+    mean, _, effective = moments(adapted)
+    plain = start.sample(1500, seed=1)
+    w = (skewed(plain) - start.log_prob(plain)).softmax(0)
+    assert effective > 3 * float(w.square().sum().reciprocal())
+    torch.testing.assert_close(mean, torch.tensor([0.0, 0.4], dtype=torch.float64), atol=0.3, rtol=0)
+
+
+def test_two_modes_get_their_shares():
+    high, low = (MultivariateNormal(torch.tensor(m).double(), 0.2 * torch.eye(2).double()) for m in ([0.0, 0], [4.0, 4]))
+
+    def log_density(theta):
+        return float(torch.logaddexp(math.log(0.8) + high.log_prob(theta), math.log(0.2) + low.log_prob(theta)))
+
+    start = around_modes(
+        torch.tensor([[0.0, 0.0], [4.0, 4.0]], dtype=torch.float64),
+        (0.2 * torch.eye(2, dtype=torch.float64)).expand(2, 2, 2),
+        torch.zeros(2, dtype=torch.float64),  # as if they held the same
+    )
+    found = adapt(start, log_density, 1000, seed=0)
+    w = found.log_weights.softmax(0)
+    assert float(w[found.theta[:, 0] > 2.0].sum()) == pytest.approx(0.2, abs=0.03)
+    assert float(found.log_weights.logsumexp(0)) - math.log(1000) == pytest.approx(0.0, abs=0.05)
+    last = found.guide.shares[-2:] / found.guide.shares[-2:].sum()
+    assert float(last[1]) == pytest.approx(0.2, abs=0.05)  # half equal shares at the start
+
+
+def test_a_mean_field_guide_keeps_its_axes():
+    normal = MultivariateNormal(torch.zeros(2).double(), COVARIANCE)
+    for diagonal in (True, False):
+        found = adapt(single([0.0, 0.0], torch.eye(2)), lambda t: float(normal.log_prob(t)), 400, 0, diagonal)
+        off = float(found.guide.scales[-1, 1, 0])
+        assert (off == 0.0) if diagonal else (off > 0.2)
+
+
+def test_draws_without_a_density_have_no_weight():
+    def log_density(theta):
+        if float(theta[0]) > 0:
+            raise NumericalError("not here")
+        return -0.5 * float(theta @ theta)
+
+    calls = []
+    found = adapt(single([0.0], [[1.0]]), log_density, 100, seed=0, on_draw=lambda: calls.append(1))
+    assert len(calls) == len(found.theta) == 100
+    assert bool((found.log_weights.isinf() == (found.theta[:, 0] > 0)).all())
+
+    def nowhere(theta):
+        raise NumericalError("nowhere")
+
+    with pytest.raises(NumericalError, match="could not be computed at any of 20 draws"):
+        adapt(single([0.0], [[1.0]]), nowhere, 20, seed=0)
+
+
+@pytest.mark.parametrize("num_draws", [1, 5, 7, 160])
+def test_the_number_of_draws_is_what_was_asked_for(num_draws):
+    found = adapt(single([0.0, 0.0], torch.eye(2)), lambda t: float(skewed(t)), num_draws, seed=0)
+    assert found.theta.shape == (num_draws, 2)
+    assert found.log_weights.shape == (num_draws,)
+    torch.testing.assert_close(found.guide.shares.sum(), torch.ones((), dtype=torch.float64))
