@@ -5,8 +5,8 @@ version, the model's configuration, the scalars of the inference result, the ver
 with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
 of the model's `state_dict`. For a network `outputs_at_first` is what it returned for the first inputs
 in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
-the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means` and
-`density/scales` (and `density/bend`) with the header's `degrees` are q, of fits that have them; version 1 had neither.
+the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means`, `density/scales`
+and `density/bend` with the header's `degrees` are q, of fits that have them; version 1 had neither.
 `recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
 objects, which NumPy would unpickle, are refused.
 """
@@ -231,7 +231,8 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         arrays |= {f"density/{name}": _numpy(name, getattr(result.density, name)) for name in _DENSITY}
         bend = result.density.bend
         if bend is not None:
-            arrays["density/bend"] = torch.stack([bend.centre, bend.width, bend.below, bend.above]).numpy()
+            rows = torch.stack([bend.centre, bend.width, bend.below, bend.above])
+            arrays["density/bend"] = _numpy("bend", rows)
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
     if posterior.recalibration is not None:

@@ -308,7 +308,7 @@ def test_the_guide_is_q_over_the_extents():
         _ = make_posterior(chains=2).guide
     one = torch.ones(1, dtype=torch.float64)
     scale = 0.3 * torch.eye(3, dtype=torch.float64)
-    q = make_posterior(density=Mixture(one, torch.zeros(1, 3, dtype=torch.float64), scale[None])).guide
+    q = make_posterior(density=Mixture(one, torch.zeros(1, 3, dtype=torch.float64), scale[None], 5.0)).guide
     assert q.sample(4).shape == (4, 3) and q.log_prob(q.sample(4)).shape == (4,)
     # In the middle of flat priors: t(0) of the mixture over φ(0) of the prior, for each of its ranges.
     middle = 0.5 * torch.tensor([math.pi, 1.0, math.log(2.0)], dtype=torch.float64)

@@ -15,6 +15,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Outward, storage
+from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
@@ -271,7 +272,9 @@ def test_q_and_the_hyperparameters_of_every_draw_come_back(tmp_path, degrees):
     generator = torch.Generator().manual_seed(0)
     scales = torch.linalg.cholesky(torch.eye(2, dtype=torch.float64) + 0.5).expand(2, 2, 2).clone()
     shares = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    q = Mixture(shares, torch.randn(2, 2, generator=generator, dtype=torch.float64), scales, degrees)
+    means = torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    bend = None if math.isinf(degrees) else Bend(*(0.5 + torch.rand(4, 2, generator=generator, dtype=torch.float64)))
+    q = Mixture(shares, means, scales, degrees, bend)
     u = torch.randn(400, 2, generator=generator, dtype=torch.float64)
     before = posterior_of(build(), weighted=True, density=q, hyperparameters=u)
     after = bayesinv.load(before.save(tmp_path / "file"))
