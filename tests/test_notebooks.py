@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # Replaces the cell tagged "parameters": the story stays, the numbers shrink.
 SMALL = {
     "01_first_posterior": "NUM_TRAIN = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 25\n",
-    "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_DRAWS = 30\n",
+    "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_FEATURES = 64\nGP_DRAWS = 30\n",
     "03_posterior_against_point_estimates": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nSEEDS = (0, 1)\n",
     "04_signals": "NUM_TRAIN = 40\nNUM_EPOCHS = 8\nDURATION = 4.0\n",
     "05_molecules_and_equivariance": (
