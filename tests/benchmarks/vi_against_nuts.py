@@ -52,8 +52,9 @@ def main() -> None:
     cases = [(e, i, *sizes) for i in ("nuts", "vi") for e in options.evidences]
     results = dict(zip([c[:2] for c in cases], side_by_side(job, cases, options.jobs), strict=True))
     print(provenance())
-    print(f"n = {options.num_train}, {options.size} x {options.size}, {options.copies} copies, seed {options.seed};
-    internal units (half-widths, radians, log factors)\n") rows, passed = [], 0
+    print(f"n = {options.num_train}, {options.size} x {options.size}, {options.copies} copies, seed {options.seed};")
+    print("internal units (half-widths, radians, log factors)\n")
+    rows, passed = [], 0
     for evidence in options.evidences:
         names, vi, vi_result = results[evidence, "vi"]
         _, nuts, nuts_result = results[evidence, "nuts"]
