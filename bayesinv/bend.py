@@ -1,6 +1,6 @@
 """Coordinates in which a density with a scale of its own on either side of its mode is a normal one.
 
-    θ = c + w h(ε),   h the increasing map that sends N(0, 1) to a normal with scales r below zero and q above.
+θ = c + w h(ε),   h the increasing map that sends N(0, 1) to a normal with scales r below zero and q above.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 SMALLEST = 1e-300  # of a probability whose quantile is taken
+
+
+def _phi(x: Tensor) -> Tensor:
+    """Φ; torch.special.ndtr is zero below -8.3."""
+    return 0.5 * torch.erfc(x * -math.sqrt(0.5))
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Bend:
     def __call__(self, epsilon: Float[Tensor, "*draws d"]) -> Float[Tensor, "*draws d"]:
         """θ of ε."""
         r, q = self.below, self.above
-        lower = torch.special.ndtr(epsilon)
-        upper = torch.special.ndtr(-epsilon)
+        lower = _phi(epsilon)
+        upper = _phi(-epsilon)
         left = r * torch.special.ndtri((lower * (r + q) / (2.0 * r)).clamp(SMALLEST, 0.5))
         right = -q * torch.special.ndtri((upper * (r + q) / (2.0 * q)).clamp(SMALLEST, 0.5))
         return self.centre + self.width * torch.where(lower * (r + q) < r, left, right)
@@ -55,8 +60,8 @@ class Bend:
         """ε of θ."""
         r, q = self.below, self.above
         x = (theta - self.centre) / self.width
-        lower = 2.0 * r / (r + q) * torch.special.ndtr(x / r)
-        upper = 2.0 * q / (r + q) * torch.special.ndtr(-x / q)
+        lower = 2.0 * r / (r + q) * _phi(x / r)
+        upper = 2.0 * q / (r + q) * _phi(-x / q)
         left, right = (torch.special.ndtri(p.clamp(SMALLEST, 1.0 - 1e-16)) for p in (lower, upper))
         return torch.where(x < 0, left, -right)
 

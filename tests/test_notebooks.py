@@ -9,20 +9,19 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # Replaces the cell tagged "parameters": the story stays, the numbers shrink.
 SMALL = {
-    "01_first_posterior": "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\n",
-    "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_STEPS = 5\nGP_DRAWS = 30\n",
+    "01_first_posterior": "NUM_TRAIN = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 25\n",
+    "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_FEATURES = 64\nGP_DRAWS = 30\n",
     "03_posterior_against_point_estimates": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nSEEDS = (0, 1)\n",
     "04_signals": "NUM_TRAIN = 40\nNUM_EPOCHS = 8\nDURATION = 4.0\n",
     "05_molecules_and_equivariance": (
-        "NUM_TRAIN = 40\nNUM_TEST = 20\nMAX_STEPS = 8\nNUM_DRAWS = 25\nNUM_INDUCING = 15\nNUM_EPOCHS = 8\n"
+        "NUM_TRAIN = 40\nNUM_TEST = 20\nNUM_FEATURES = 64\nNUM_DRAWS = 25\nNUM_EPOCHS = 8\n"
     ),
     "06_which_symmetries": (
-        "NUM_TRAIN = 60\nMAX_STEPS = 15\nNUM_DRAWS = 25\nNUM_INDUCING = 20\nMAX_ROUNDS = 2\nNUM_EPOCHS = 5\n"
-        "NUM_TEST = 60\n"
+        "NUM_TRAIN = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 25\nMAX_ROUNDS = 2\nNUM_EPOCHS = 5\nNUM_TEST = 60\n"
     ),
     "07_can_i_trust_it": (
-        "NUM_TRAIN = 60\nSHORT_STEPS = 5\nMAX_STEPS = 40\nNUM_DRAWS = 100\nNUM_EVIDENCE = 50\nNUM_TEST = 60\n"
-        "NUM_SIMULATIONS = 3\nNUM_SIMULATED = 20\nSIMULATION_STEPS = 30\nNUM_PRIOR = 40\n"
+        "NUM_TRAIN = 60\nNUM_FEATURES = 64\nSHORT_STEPS = 3\nNUM_DRAWS = 100\nNUM_EVIDENCE = 50\nNUM_TEST = 60\n"
+        "NUM_SIMULATIONS = 3\nNUM_SIMULATED = 20\nNUM_PRIOR = 40\n"
     ),
 }
 # Pictures to be drawn, at the least.

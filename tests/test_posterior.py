@@ -300,7 +300,9 @@ def test_signs_follow_the_distribution_that_the_model_draws_from():
 
 def test_the_guide_is_q_over_the_extents():
     posterior = make_posterior()
-    with pytest.raises(ValueError, match=r'"full_rank" and "mean_field" keep their q, and this fit \(guide=\'full_rank\'\)'):
+    with pytest.raises(
+        ValueError, match=r'"full_rank" and "mean_field" keep their q, and this fit \(guide=\'full_rank\'\)'
+    ):
         _ = posterior.guide
     with pytest.raises(ValueError, match=r"this fit \(nuts\) has none"):
         _ = make_posterior(chains=2).guide

@@ -69,7 +69,9 @@ def test_log_prob_takes_any_leading_shape_and_is_nothing_outside():
     found = q.log_prob(outside)
     assert found[:2].tolist() == [-math.inf, -math.inf]
     assert torch.equal(found[2:], q.log_prob(draws)[2:])
-    with pytest.raises(ValueError, match=r"expected shape \(\.\.\., 3\), one column for each of rotation, scale_x, shear"):
+    with pytest.raises(
+        ValueError, match=r"expected shape \(\.\.\., 3\), one column for each of rotation, scale_x, shear"
+    ):
         q.log_prob(draws[:, :2])
 
 

@@ -120,7 +120,9 @@ def test_a_fit_stores_what_its_inducing_values_cost_and_warns_where_it_chose_the
     monkeypatch.setattr(bayesinv.backbones.gp, "DEFAULT_INDUCING", 4)
     rough = GaussianProcess(ScaleKernel(MaternKernel(nu=0.5)))
     assert rough.space == "inducing"
-    with pytest.warns(UserWarning, match="the evidence lies .* nats .* that of the exact covariance: the extents may be"):
+    with pytest.warns(
+        UserWarning, match="the evidence lies .* nats .* that of the exact covariance: the extents may be"
+    ):
         bayesinv.fit(model_of(rough), train, **options)
     assert not bayesinv.fit(model_of(GaussianProcess(num_features=64)), train, **options).check().named("inducing")
 
