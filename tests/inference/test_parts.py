@@ -10,10 +10,11 @@ from scipy import stats
 
 import bayesinv
 from bayesinv.errors import NonFiniteError
-from bayesinv.inference.guides import FullRankNormal, make_guide
-from bayesinv.inference.importance import pareto_smooth, weigh
+from bayesinv.inference.guides import FullRankNormal, make_guide, normal_of
+from bayesinv.inference.importance import extents_of_trace, pareto_smooth, weigh
 from bayesinv.inference.loop import COOLDOWN_SHARE, FINAL_RATE, WINDOW, _rate, maximise, still_rising
 from bayesinv.inference.vi import local_parameters
+from bayesinv.unconstrained import ExtentGuide, Unconstrained
 
 
 def run(objective, parameter, max_steps=400, callbacks=()):
@@ -189,12 +190,43 @@ def test_pathwise_gradient_vanishes_at_the_posterior():
             assert float(guide.loc.grad.abs().max()) < 1e-8
 
 
+@pytest.mark.parametrize("kind", ["full_rank", "mean_field"])
+@pytest.mark.parametrize("groups", [None, ("a", "b", "c")])
+def test_q_of_a_built_in_guide_is_the_density_that_pyro_draws_from(kind, groups):
+    """Also where one site holds the extents of all groups, whose columns lie apart."""
+    data = bayesinv.datasets.digits(size=8, num_train=9, seed=0).train
+    data = bayesinv.Data(data.x, data.y, 10, groups=None if groups is None else torch.arange(9) % 3)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    model = bayesinv.InvarianceModel(
+        net, ["rotation", "shear", "scale_x"], priors={"scale_x": 0.1}, groups=groups, num_orbit_samples=2
+    )
+    model.initialise(data)
+    with local_parameters():
+        eta = model.extents.prior_quantile(0.3)
+        guide, _ = make_guide(kind, model, {site: eta[where] for site, where in model.extents.sites.items()})
+        guide(data, 9)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in guide.parameters():
+                p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+        q = ExtentGuide(Unconstrained(model.extents), normal_of(guide, model.extents))
+        for _ in range(3):
+            trace = pyro.poutine.trace(guide).get_trace(data, 9)
+            trace.compute_log_prob()
+            # Pyro's auxiliary site has the density in z, its deltas the Jacobians.
+            log_q = sum(site["log_prob"].sum() for site in trace.nodes.values() if site["type"] == "sample")
+            drawn = extents_of_trace(model, trace).detach()
+            assert float(q.log_prob(drawn)) == pytest.approx(float(log_q.detach()), abs=1e-5)
+    assert normal_of(pyro.infer.autoguide.AutoDiagonalNormal(model), model.extents) is None
+
+
 @pytest.mark.slow
 def test_nuts_agrees_with_vi_on_the_same_evidence():
     train = bayesinv.datasets.digits(math.radians(45), size=8, num_train=80, seed=0).train
     model = bayesinv.InvarianceModel(
-        bayesinv.GaussianProcess(num_inducing=20),
+        bayesinv.GaussianProcess(num_features=64),
         ["rotation", "translate_x"],
+        evidence="dirichlet",
         priors={"translate_x": 0.05},
         num_orbit_samples=8,
     )
@@ -216,9 +248,9 @@ def test_posterior_on_a_grid_is_what_vi_and_its_weights_report():
     """One latent symmetry: the posterior by quadrature on the same evidence."""
     train = bayesinv.datasets.digits(math.radians(45), size=8, num_train=80, seed=1).train
     model = bayesinv.InvarianceModel(
-        bayesinv.GaussianProcess(num_inducing=20), "rotation", num_orbit_samples=8, precision="double"
+        bayesinv.GaussianProcess(num_features=64), "rotation", num_orbit_samples=8, precision="double"
     )
-    posterior = bayesinv.fit(model, train, seed=0, num_draws=400)
+    posterior = bayesinv.fit(model, train, seed=0, num_draws=400, hyperparameters="optimised")
     grid = torch.linspace(1e-3, math.pi - 1e-3, 400, dtype=torch.float64)
     with torch.no_grad():
         log_p = torch.stack([posterior.model.log_evidence(r[None], posterior.data) for r in grid])
