@@ -92,6 +92,7 @@ def find_modes(
     starts: Sequence[float] = STARTS,
     callbacks: Sequence[Callback] = (),
     describe: Callable[[Mapping[str, float]], None] | None = None,
+    found: Sequence[Mode] = (),
 ) -> list[Mode]:
     """Modes by L-BFGS from several starts, best first; starts that ran into an earlier mode are marked ``merged``.
 
@@ -101,6 +102,7 @@ def find_modes(
         starts: prior quantiles of the extents.
         callbacks: called after each evaluation; True ends the search.
         describe: told the current extents after each evaluation, for a progress bar.
+        found: modes of a similar density, to start from in place of ``starts``; those that were merged are left out.
 
     Raises:
         NonFiniteError: the density could not be computed at the very first start.
@@ -111,9 +113,12 @@ def find_modes(
     modes: list[Mode] = []
     began = time.perf_counter()
     origin = target.start(starts[0])
-    for number, quantile in enumerate(starts if target.num_extents else starts[:1]):
+    begin = [(mode.start, mode.theta) for mode in found if not mode.merged]
+    for quantile in [] if begin else starts if target.num_extents else starts[:1]:
         theta = origin.clone()
         theta[: target.num_extents] = target.start(quantile)[: target.num_extents]
+        begin.append((quantile, theta))
+    for number, (quantile, theta) in enumerate(begin):
         known = [mode for mode in modes if not mode.merged]
         try:
             mode = _climb(target, theta, quantile, max_evaluations, known, callbacks, describe, began)

@@ -29,6 +29,7 @@ from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
 
 MIXTURES = ("full_rank", "mean_field")
+LARGEST_CLIMB = 1000  # examples
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
 
@@ -55,6 +56,9 @@ def climb(
 ) -> list[Mode]:
     """The modes, best first, with the model's hyperparameters at the best one.
 
+    With more than ``LARGEST_CLIMB`` examples the starts climb on a random part of them, and only from the modes found
+    there on all: most evaluations are far from a mode, where a part says as well which way is up.
+
     Raises:
         NonFiniteError: the evidence could not be computed at the start.
     """
@@ -64,7 +68,15 @@ def climb(
             bar.set_postfix_str(describe_extents(target.model, extents), refresh=False)
             bar.update()
 
-        modes = find_modes(target, max_evaluations, callbacks=callbacks, describe=show if progress else None)
+        told = show if progress else None
+        found: list[Mode] = []
+        if len(target.data) > LARGEST_CLIMB and target.inducing is None:
+            rows = torch.randperm(len(target.data))[:LARGEST_CLIMB]
+            part = Target(target.model, target.data.subset(rows))
+            found = find_modes(part, max_evaluations, callbacks=callbacks, describe=told)
+        if any(mode.ended for mode in found):  # a callback, or the limit: what there is has to be judged on all data
+            max_evaluations = 1
+        modes = find_modes(target, max_evaluations, callbacks=callbacks, describe=told, found=found)
     target.move(modes[0].theta)
     return modes
 

@@ -365,3 +365,20 @@ def test_cuda_agrees_with_the_cpu(train):
     assert values[0] == pytest.approx(values[1], rel=1e-8)
     posterior = bayesinv.fit(small_model(), train, device="cuda", **QUICK)
     assert posterior.predict(train.x[:3]).probs.shape == (3, 10)
+
+
+def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
+    """The answer is that of all examples, in fewer evaluations on all of them."""
+    train = bayesinv.datasets.digits(0.8, size=8, num_train=120, seed=0).train
+
+    def fitted():
+        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=128), "rotation", num_orbit_samples=8)
+        return bayesinv.fit(model, train, seed=0)
+
+    whole = fitted()
+    monkeypatch.setattr("bayesinv.inference.vi.LARGEST_CLIMB", 60)
+    part_first = fitted()
+    assert part_first.result.converged
+    assert part_first.result.num_steps < whole.result.num_steps
+    assert part_first.log_evidence == pytest.approx(whole.log_evidence, abs=0.1)
+    torch.testing.assert_close(part_first.quantile(0.5), whole.quantile(0.5), atol=0.02, rtol=0)
