@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.stats import chi2
 from torch import Tensor
 
+from bayesinv.bend import Bend
 from bayesinv.errors import NumericalError
 
 # Degrees of freedom: under a flat prior a posterior in z has normal tails, so that these are the heavier ones.
@@ -21,8 +22,8 @@ DEGREES = 10.0
 # answer, and ten degrees of freedom widen it by 1.12 already. On eight unknowns of 150 digits 128 draws were worth
 # 62-85 independent ones with ten degrees and two rounds, 37-67 with three rounds, 21-80 with one.
 WIDENING = 1.0
-LOOK = 2.0  # standard deviations of Laplace's approximation at which the density is looked at, either side of a mode
-SIDES = (0.4, 2.5)  # limits of the scales found there
+LOOK = 2.5  # standard deviations of Laplace's approximation at which the density is looked at, either side of a mode
+SIDES = (0.4, 4.0)  # limits of the scales found there
 # Shares of the draws in each round. The first says where the mass is; all of them count in the end.
 ROUNDS = (0.4, 0.6)
 # Modes with less than this share of the mass by Laplace's approximation get no draws.
@@ -32,26 +33,32 @@ FEWEST_EACH = 2.0  # effective draws for each dimension from which on moments ar
 
 @dataclass(frozen=True)
 class Mixture:
-    """q(θ) = Σ_m π_m t_ν(θ | μ_m, Σ_m), draws by quasi-random numbers.
+    """q(θ) = |dε/dθ| Σ_m π_m t_ν(ε | μ_m, Σ_m), draws by quasi-random numbers; ε = θ without a bend.
 
     Attributes:
         shares: π, (M,), summing to one.
         means: μ, (M, d).
         scales: lower Cholesky factors of Σ, (M, d, d).
         degrees: ν; infinity for normal distributions.
+        bend: from ε to θ, coordinate by coordinate; None for none.
     """
 
     shares: Float[Tensor, " M"]
     means: Float[Tensor, "M d"]
     scales: Float[Tensor, "M d d"]
     degrees: float = DEGREES
+    bend: Bend | None = None
+
+    def straighten(self, theta: Float[Tensor, "*draws d"]) -> Float[Tensor, "*draws d"]:
+        """ε of θ."""
+        return theta if self.bend is None else self.bend.straighten(theta)
 
     def log_prob(self, theta: Float[Tensor, "*draws d"]) -> Float[Tensor, "*draws"]:
         """log q(θ)."""
         d = self.means.shape[1]
         if d == 0:
             return theta.new_zeros(theta.shape[:-1])
-        away = theta[..., None, :] - self.means  # (*draws, M, d)
+        away = self.straighten(theta)[..., None, :] - self.means  # (*draws, M, d)
         white = torch.linalg.solve_triangular(self.scales, away[..., None], upper=False)[..., 0]
         squares = white.square().sum(-1)
         log_det = self.scales.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -61,7 +68,8 @@ class Mixture:
         else:
             constant = math.lgamma(0.5 * (nu + d)) - math.lgamma(0.5 * nu) - 0.5 * d * math.log(nu * math.pi)
             kernel = constant - 0.5 * (nu + d) * torch.log1p(squares / nu)
-        return (self.shares.log() + kernel - log_det).logsumexp(-1)
+        log_q = (self.shares.log() + kernel - log_det).logsumexp(-1)
+        return log_q if self.bend is None else log_q + self.bend.log_slope(theta)
 
     def sample(self, num: int, seed: int = 0) -> Float[Tensor, "num d"]:
         """Draws by scrambled Sobol points, components in proportion to their shares."""
@@ -74,23 +82,26 @@ class Mixture:
             # SciPy's quantile function: torch has none for this distribution.
             radius = torch.from_numpy(chi2.ppf(unit[:, d].numpy(), self.degrees))
             normal = normal * (self.degrees / radius).sqrt()[:, None]
-        return self.means[component] + (self.scales[component] @ normal[..., None])[..., 0]
+        epsilon = self.means[component] + (self.scales[component] @ normal[..., None])[..., 0]
+        return epsilon if self.bend is None else self.bend(epsilon)
 
     def marginal(self, columns: Sequence[int]) -> Mixture:
         """Of some coordinates."""
         which = list(columns)
         covariance = (self.scales @ self.scales.mT)[:, which][:, :, which]
-        return Mixture(self.shares, self.means[:, which], torch.linalg.cholesky(covariance), self.degrees)
+        bend = None if self.bend is None else self.bend.of(which)
+        return Mixture(self.shares, self.means[:, which], torch.linalg.cholesky(covariance), self.degrees, bend)
 
     @staticmethod
     def pooled(parts: Sequence[tuple[float, Mixture]]) -> Mixture:
-        """The mixture of mixtures with given weights."""
+        """The mixture of mixtures with given weights, all of the same bend."""
         total = sum(weight for weight, _ in parts)
         return Mixture(
             torch.cat([part.shares * (weight / total) for weight, part in parts]),
             torch.cat([part.means for _, part in parts]),
             torch.cat([part.scales for _, part in parts]),
             parts[0][1].degrees,
+            parts[0][1].bend,
         )
 
 
@@ -103,32 +114,26 @@ class Adapted:
     guide: Mixture
 
 
-def two_piece(
+def bend_at(
     mode: Float[Tensor, " d"],
     precision: Float[Tensor, "d d"],
     value: float,
     log_density: Callable[[Float[Tensor, " d"]], float],
     diagonal: bool,
-) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"], float]:
-    """Mean, covariance and log mass of a density around a mode, with a scale of its own on either side of it.
+) -> tuple[Bend, Float[Tensor, "d d"], float]:
+    """Coordinates in which a density is about normal around a mode, their correlations, and its log mass.
 
     Along each direction e_k of Laplace's approximation (columns of the symmetric root of the correlations, so that each
-    belongs to one coordinate) the density is looked at two standard deviations below and above the mode. A drop of Δ
-    there is that of a normal with scale 2 / √(2Δ); a normal with scales r below and q above has
-
-        mean √(2/π) (q - r),    variance (1 - 2/π) (q - r)² + q r,    mass (q + r) / 2.
-
-    Extents that may well be zero have long tails on that side, which Laplace's approximation cuts off.
+    belongs to one coordinate) the density is looked at on either side of the mode. A drop of Δ at x standard deviations
+    is that of a normal with scale x / √(2Δ). Extents that may well be zero have long tails on that side, which
+    Laplace's approximation cuts off.
 
     Args:
         mode: θ, (d,).
         precision: minus the second derivatives there.
         value: the log density there.
         log_density: of θ; a NumericalError counts as the end of the density.
-        diagonal: whether covariances are left out.
-
-    Reference:
-        J. Geweke (1989). Bayesian inference in econometric models using Monte Carlo integration. Econometrica 57.
+        diagonal: whether correlations are left out.
     """
     d = len(mode)
     covariance = torch.linalg.inv(precision)
@@ -144,23 +149,36 @@ def two_piece(
             except (NumericalError, torch.linalg.LinAlgError):
                 drop = math.inf
             sides[i, k] = min(max(LOOK / math.sqrt(2.0 * max(drop, 1e-3)), SIDES[0]), SIDES[1])
-    r, q = sides
-    mean = mode + root @ (math.sqrt(2.0 / math.pi) * (q - r))
-    variance = (1.0 - 2.0 / math.pi) * (q - r).square() + q * r
-    spread = (root * variance) @ root.T
+    bend = Bend(mode, sd, sides[0], sides[1])
     log_det = float(torch.linalg.slogdet(root).logabsdet)
-    log_mass = value + 0.5 * d * math.log(2.0 * math.pi) + log_det + float((0.5 * (q + r)).log().sum())
-    return mean, spread, log_mass
+    log_mass = value + 0.5 * d * math.log(2.0 * math.pi) + log_det + float((0.5 * sides.sum(0)).log().sum())
+    return bend, correlation, log_mass
 
 
 def around_modes(
-    means: Float[Tensor, "M d"], covariances: Float[Tensor, "M d d"], log_masses: Float[Tensor, " M"]
+    bend: Bend,
+    correlation: Float[Tensor, "d d"],
+    log_mass: float,
+    others: Sequence[tuple[Float[Tensor, " d"], Float[Tensor, "d d"], float]] = (),
 ) -> Mixture:
-    """A mixture with the moments found at every mode that holds a share of the mass, a little wider."""
-    shares = (log_masses - log_masses.logsumexp(0)).exp()
+    """A component at the best mode in its own coordinates, and one at every other mode that holds a share of the mass.
+
+    Args:
+        bend, correlation, log_mass: of the best mode, see `bend_at`.
+        others: θ, precision and log mass by Laplace's approximation of other modes.
+    """
+    d = len(bend.centre)
+    means, covariances, masses = [torch.zeros(d, dtype=torch.float64)], [correlation], [log_mass]
+    for theta, precision, mass in others:
+        slopes = bend.log_slopes(theta).exp()
+        means.append(bend.straighten(theta))
+        covariances.append(slopes[:, None] * torch.linalg.inv(precision) * slopes)
+        masses.append(mass)
+    log_shares = torch.tensor(masses, dtype=torch.float64)
+    shares = (log_shares - log_shares.logsumexp(0)).exp()
     kept = shares >= SMALLEST_SHARE
-    scales = WIDENING * torch.linalg.cholesky(covariances[kept])
-    return Mixture(shares[kept] / shares[kept].sum(), means[kept], scales)
+    scales = WIDENING * torch.linalg.cholesky(torch.stack(covariances)[kept])
+    return Mixture(shares[kept] / shares[kept].sum(), torch.stack(means)[kept], scales, bend=bend)
 
 
 def adapt(
@@ -227,6 +245,7 @@ def _round_sizes(num_draws: int) -> list[int]:
 def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, " J"], diagonal: bool) -> Mixture:
     """Every component at the weighted moments of the draws that belong to it, as far as there are enough of them."""
     d = theta.shape[1]
+    epsilon = proposal.straighten(theta)
     # Truncated at √J times the mean (Ionides, 2008), so that no single draw takes the proposal with it.
     cut = log_w.logsumexp(0) - 0.5 * math.log(len(log_w))
     w = torch.minimum(log_w, cut).exp()
@@ -248,8 +267,8 @@ def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, 
         effective = 1.0 / max(float(mine.square().sum()), 1e-300) if mass > 0 else 0.0
         trust = effective / (effective + FEWEST_EACH * d)
         before = proposal.scales[m] @ proposal.scales[m].T
-        mean = mine @ theta
-        away = theta - mean
+        mean = mine @ epsilon
+        away = epsilon - mean
         moments = (mine[:, None] * away).T @ away
         # The moments are those of the density; the scale of a t with its heavier tails stays a little below them.
         mixed = trust * WIDENING**2 * moments + (1.0 - trust) * before
@@ -258,4 +277,6 @@ def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, 
         means.append(trust * mean + (1.0 - trust) * proposal.means[m])
         scales.append(torch.linalg.cholesky(mixed))
     total = torch.tensor(shares, dtype=torch.float64)
-    return Mixture(total / total.sum(), torch.stack(means), torch.stack(scales), proposal.degrees)
+    return dataclasses.replace(
+        proposal, shares=total / total.sum(), means=torch.stack(means), scales=torch.stack(scales)
+    )

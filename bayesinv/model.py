@@ -426,7 +426,8 @@ class InvarianceModel(nn.Module):
         with seeded(seed):
             for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
                 with at(hyper, None if hyperparameters is None else hyperparameters[j]):
-                    if known is None or self.groups is not None or not isinstance(self.evidence, CollapsedEvidence):
+                    by_group = groups is not None or self.groups is not None
+                    if known is None or by_group or not isinstance(self.evidence, CollapsedEvidence):
                         mean, variance = self.function_posterior(x, data, eta, groups)
                         average.add(mean, variance, share)
                         continue

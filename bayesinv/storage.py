@@ -5,8 +5,8 @@ version, the model's configuration, the scalars of the inference result, the ver
 with); `extents`, `log_weights`, `trace`, `x` and `y` are arrays, and `state/<name>` are the entries
 of the model's `state_dict`. For a network `outputs_at_first` is what it returned for the first inputs
 in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
-the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means` and
-`density/scales` with the header's `degrees` are q, of fits that have them; version 1 had neither.
+the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means`, `density/scales`
+and `density/bend` with the header's `degrees` are q, of fits that have them; version 1 had neither.
 `recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
 objects, which NumPy would unpickle, are refused.
 """
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
 from bayesinv.inference.checkpoints import is_checkpoint
@@ -182,7 +183,8 @@ def _density(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Mixture |
         return None
     degrees = math.inf if header["degrees"] is None else float(header["degrees"])
     shares, means, scales = (torch.from_numpy(arrays[f"density/{name}"]) for name in _DENSITY)
-    return Mixture(shares, means, scales, degrees)
+    bend = Bend(*torch.from_numpy(arrays["density/bend"])) if "density/bend" in arrays else None
+    return Mixture(shares, means, scales, degrees, bend)
 
 
 def _recalibration(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Recalibration | None:
@@ -227,6 +229,10 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         arrays["hyperparameters"] = _numpy("hyperparameters", result.hyperparameters)
     if result.density is not None:
         arrays |= {f"density/{name}": _numpy(name, getattr(result.density, name)) for name in _DENSITY}
+        bend = result.density.bend
+        if bend is not None:
+            rows = torch.stack([bend.centre, bend.width, bend.below, bend.above])
+            arrays["density/bend"] = _numpy("bend", rows)
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
     if posterior.recalibration is not None:

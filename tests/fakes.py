@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data import Data
+from bayesinv.hyperparameters import Hyperparameter
 from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
@@ -22,6 +23,11 @@ class KnownModel(InvarianceModel):
 
     centre = torch.tensor([0.9, 0.05, 0.02], dtype=torch.float64)
     width = 0.1
+
+    @property
+    def hyperparameters(self) -> list[Hyperparameter]:
+        """None, as its evidence depends on nothing else."""
+        return []
 
     def log_evidence(self, eta: Tensor, data: Data, num_total: int | None = None) -> Tensor:
         return -0.5 * ((eta - self.centre[: len(eta)]) / self.width).square().sum()
@@ -94,6 +100,6 @@ def make_posterior(
     likelihood: str = "categorical", chains: int = 1, weighted: bool = False, **changes: Any
 ) -> InvariancePosterior:
     """A posterior over rotation, translate_x and scale_x with known answers."""
-    model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), likelihood=likelihood)
+    model = KnownModel(GaussianProcess(num_features=64), Affine2d(NAMES), likelihood=likelihood)
     result = make_result(chains=chains, weighted=weighted, **changes)
     return InvariancePosterior(model, make_data(likelihood), result)

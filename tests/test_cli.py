@@ -16,7 +16,7 @@ from bayesinv.cli import main
 from bayesinv.datasets import digits
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 
-TINY = ["--max-steps", "4", "--num-inducing", "15", "--num-orbit-samples", "4", "--num-draws", "25"]
+TINY = ["--max-steps", "4", "--num-features", "32", "--num-orbit-samples", "4", "--num-draws", "25"]
 QUICK = [*TINY, "--quiet", "--no-figures"]
 
 
@@ -271,7 +271,7 @@ def test_bad_data_leave_nothing_behind(tmp_path, capsys, kind, messages):
         (["--fix", "rotation=181"], ["0 to 180"]),
         (["--fix", "rotation=-1"], ["0 to 180"]),
         (["--max-steps", "0"], ["--max-steps"]),
-        (["--num-inducing", "0"], ["--num-inducing"]),
+        (["--num-features", "3"], ["--num-features"]),
         (["--num-orbit-samples", "0"], ["--num-"]),
         (["--divide-by", "0"], ["--divide-by", "positive"]),
         (["--layout", "nhw"], ["nhw", "--layout nchw"]),

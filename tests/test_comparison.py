@@ -182,7 +182,7 @@ def with_data(x=None, y=None, **facts):
 @pytest.mark.parametrize(
     ("other", "fact"),
     [
-        (lambda: evidence({"evidence": "polya_gamma"}), "kind of evidence"),
+        (lambda: evidence({"evidence": "dirichlet"}), "kind of evidence"),
         (lambda: evidence({"evidence": bayesinv.evidence.DirichletEvidence(alpha=0.1)}), "kind of evidence"),
         (lambda: evidence({"num_orbit_samples": 5}), "num_orbit_samples"),
         (lambda: evidence(settings={"num_train": 400}), "number of training examples, training data"),
@@ -393,7 +393,7 @@ def test_real_fits_of_gaussian_processes_and_networks(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConvergedWarning)  # five steps are for speed
         warnings.simplefilter("ignore", ImportanceWarning)
-        gp = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=8), ["rotation"], num_orbit_samples=3)
+        gp = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=64), ["rotation"], num_orbit_samples=3)
         net = bayesinv.InvarianceModel(
             torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), ["rotation"], num_orbit_samples=3
         )
@@ -402,7 +402,7 @@ def test_real_fits_of_gaussian_processes_and_networks(tmp_path):
             "network": bayesinv.fit(net, train, seed=0, max_steps=5, num_draws=30),
             "augerino": bayesinv.fit(net, train, inference="augerino", seed=0, max_steps=5),
         }
-    with pytest.warns(ComparisonWarning, match="dirichlet.*laplace.*differ in: kind of evidence$"):
+    with pytest.warns(ComparisonWarning, match="softmax.*laplace.*differ in: kind of evidence$"):
         comparison = bayesinv.compare(fits, test, num_samples=4)
     table = comparison.table
     assert table["evidence_group"].tolist() == ["A", "B", ""]

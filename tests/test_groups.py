@@ -470,7 +470,7 @@ def test_tables_files_and_comparisons(posterior, tmp_path):
     table = bayesinv.compare({"one": posterior, "other": again}, data).table
     assert len(table) == 2 and table["accuracy"].nunique() == 1
     assert [verdict.level for verdict in posterior.check(test=data)]
-    assert "log_likelihood" in posterior.to_datatree(num_draws=3).children
+    assert "log_likelihood" in posterior.to_datatree(num_draws=3, log_likelihood=True).children
 
 
 def test_predictions_depend_on_the_group_and_new_groups_come_from_the_population(posterior):

@@ -1,13 +1,15 @@
 """Mixtures of Student t distributions, and adaptive importance sampling on densities that are known."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, StudentT
 
+from bayesinv.bend import Bend
 from bayesinv.errors import NumericalError
-from bayesinv.mixture import DEGREES, Mixture, adapt, around_modes, two_piece
+from bayesinv.mixture import DEGREES, Mixture, adapt, around_modes, bend_at
 
 
 def two_parts(degrees=DEGREES):
@@ -54,9 +56,9 @@ def test_draws_have_the_moments_of_the_density(degrees):
     mean = q.shares @ q.means
     inflation = 1.0 if math.isinf(degrees) else degrees / (degrees - 2.0)
     away = q.means - mean
-    covariance = torch.einsum("m,mij->ij", q.shares, inflation * q.scales @ q.scales.mT) + (
-        q.shares[:, None] * away
-    ).T @ away
+    covariance = (
+        torch.einsum("m,mij->ij", q.shares, inflation * q.scales @ q.scales.mT) + (q.shares[:, None] * away).T @ away
+    )
     torch.testing.assert_close(theta.mean(0), mean, atol=0.02, rtol=0)
     torch.testing.assert_close(torch.cov(theta.T), covariance, atol=0.15 if inflation > 1 else 0.05, rtol=0)
     assert float((theta[:, 0] > 2.0).double().mean()) == pytest.approx(0.7, abs=0.03)
@@ -103,34 +105,49 @@ def test_pooled_mixtures_are_mixtures_of_mixtures():
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
 
 
-def test_two_pieces_of_a_normal_are_the_normal():
+def test_the_bend_at_a_normal_is_the_normal():
     mode = torch.tensor([0.5, -1.0], dtype=torch.float64)
     normal = MultivariateNormal(mode, COVARIANCE)
-    mean, spread, mass = two_piece(
-        mode, torch.linalg.inv(COVARIANCE), float(normal.log_prob(mode)), lambda t: float(normal.log_prob(t)), False
-    )
-    torch.testing.assert_close(mean, mode)
-    torch.testing.assert_close(spread, COVARIANCE)
+    arguments = (mode, torch.linalg.inv(COVARIANCE), float(normal.log_prob(mode)), lambda t: float(normal.log_prob(t)))
+    bend, correlation, mass = bend_at(*arguments, False)
+    torch.testing.assert_close(bend.below, torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(bend.width, COVARIANCE.diagonal().sqrt())
     assert mass == pytest.approx(0.0, abs=1e-9)  # the log of its integral
-    _, spread, mass = two_piece(mode, torch.linalg.inv(COVARIANCE), 0.0, lambda t: float(normal.log_prob(t)), True)
-    assert float(spread[0, 1]) == 0.0
+    q = dataclasses.replace(around_modes(bend, correlation, mass), degrees=math.inf)
+    q = dataclasses.replace(q, scales=torch.linalg.cholesky(correlation)[None])  # without the widening
+    theta = torch.randn(20, 2, dtype=torch.float64)
+    torch.testing.assert_close(q.log_prob(theta), normal.log_prob(theta))
+    assert float(bend_at(*arguments, True)[1][0, 1]) == 0.0
 
 
-def test_two_pieces_of_a_split_normal_have_its_moments():
-    """Scale 0.5 below, 2 above: mean √(2/π)(2 - 0.5), as of the formula in the docstring, and by quadrature."""
+def test_the_bend_at_a_split_normal_is_that_density():
+    """Scale 0.5 below, 2 above."""
 
     def log_density(theta):
         t = float(theta[0])
         return -0.5 * (t / (0.5 if t < 0 else 2.0)) ** 2
 
-    mean, spread, mass = two_piece(torch.zeros(1).double(), torch.eye(1).double(), 0.0, log_density, False)
+    one = torch.ones(1, dtype=torch.float64)
+    bend, _, mass = bend_at(0 * one, one[None], 0.0, log_density, False)
+    q = Mixture(one, 0 * one[None], one[None, None], math.inf, bend)
     t = torch.linspace(-5, 20, 100_001, dtype=torch.float64)
     p = torch.exp(-0.5 * (t / torch.where(t < 0, 0.5, 2.0)).square())
     total = torch.trapezoid(p, t)
-    expected = torch.trapezoid(t * p, t) / total
-    assert float(mean) == pytest.approx(float(expected), rel=1e-4)
-    assert float(spread) == pytest.approx(float(torch.trapezoid((t - expected) ** 2 * p, t) / total), rel=1e-4)
     assert mass == pytest.approx(float(total.log()), abs=1e-4)
+    torch.testing.assert_close(q.log_prob(t[:, None]), p.log() - total.log(), atol=1e-4, rtol=1e-6)
+    draws = q.sample(4000, seed=0)
+    assert float(draws.mean()) == pytest.approx(float(torch.trapezoid(t * p, t) / total), abs=0.02)
+
+
+def test_a_bend_goes_there_and_back():
+    bend = Bend(*(torch.tensor(v, dtype=torch.float64) for v in ([1.0, -2.0], [0.5, 3.0], [2.0, 0.6], [0.4, 1.0])))
+    epsilon = torch.linspace(-6, 6, 49, dtype=torch.float64)[:, None].expand(-1, 2)
+    theta = bend(epsilon)
+    torch.testing.assert_close(bend.straighten(theta), epsilon, atol=1e-6, rtol=1e-6)
+    step = 1e-5
+    slope = (bend.straighten(theta + step) - bend.straighten(theta - step)) / (2 * step)
+    inner = epsilon.abs().amax(1) < 4
+    torch.testing.assert_close(bend.log_slopes(theta)[inner], slope.log()[inner], atol=1e-4, rtol=1e-4)
 
 
 def test_the_end_of_a_density_is_a_short_side():
@@ -139,18 +156,17 @@ def test_the_end_of_a_density_is_a_short_side():
             raise NumericalError("no further")
         return -0.5 * float(theta[0]) ** 2
 
-    mean, _, _ = two_piece(torch.zeros(1).double(), torch.eye(1).double(), 0.0, log_density, False)
-    assert float(mean) < -0.4
+    one = torch.ones(1, dtype=torch.float64)
+    bend, _, _ = bend_at(0 * one, one[None], 0.0, log_density, False)
+    assert float(bend.above) < 0.5 * float(bend.below)
 
 
 def test_modes_get_shares_of_their_mass():
-    q = around_modes(
-        torch.tensor([[0.0], [5.0], [9.0]], dtype=torch.float64),
-        torch.ones(3, 1, 1, dtype=torch.float64),
-        torch.tensor([2.0, 2.0 + math.log(3.0), -20.0], dtype=torch.float64),
-    )
+    one = torch.ones(1, dtype=torch.float64)
+    others = [(5 * one, one[None], 2.0 + math.log(3.0)), (9 * one, one[None], -20.0)]
+    q = around_modes(Bend(0 * one, one, one, one), one[None], 2.0, others)
     torch.testing.assert_close(q.shares, torch.tensor([0.25, 0.75], dtype=torch.float64))
-    assert q.means.flatten().tolist() == [0.0, 5.0]  # the third holds nothing, and gets no draws
+    torch.testing.assert_close(q.means.flatten(), torch.tensor([0.0, 5.0], dtype=torch.float64))  # the third gets none
 
 
 def skewed(theta):
@@ -195,16 +211,17 @@ def test_adaptation_mends_a_bad_start():
 
 
 def test_two_modes_get_their_shares():
-    high, low = (MultivariateNormal(torch.tensor(m).double(), 0.2 * torch.eye(2).double()) for m in ([0.0, 0], [4.0, 4]))
+    high, low = (
+        MultivariateNormal(torch.tensor(m).double(), 0.2 * torch.eye(2).double()) for m in ([0.0, 0], [4.0, 4])
+    )
 
     def log_density(theta):
         return float(torch.logaddexp(math.log(0.8) + high.log_prob(theta), math.log(0.2) + low.log_prob(theta)))
 
-    start = around_modes(
-        torch.tensor([[0.0, 0.0], [4.0, 4.0]], dtype=torch.float64),
-        (0.2 * torch.eye(2, dtype=torch.float64)).expand(2, 2, 2),
-        torch.zeros(2, dtype=torch.float64),  # as if they held the same
-    )
+    one = torch.ones(2, dtype=torch.float64)
+    bend = Bend(0 * one, 0.2**0.5 * one, one, one)
+    other = (4 * one, 5 * torch.eye(2, dtype=torch.float64), 0.0)  # as if they held the same
+    start = around_modes(bend, torch.eye(2, dtype=torch.float64), 0.0, [other])
     found = adapt(start, log_density, 1000, seed=0)
     w = found.log_weights.softmax(0)
     assert float(w[found.theta[:, 0] > 2.0].sum()) == pytest.approx(0.2, abs=0.03)

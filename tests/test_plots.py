@@ -49,7 +49,7 @@ def test_axes_have_units():
 
 def posterior_over(transform, data=None, num_draws=60, **options):
     """Draws between a tenth and a half of what each extent can be."""
-    model = InvarianceModel(GaussianProcess(num_inducing=3), transform, **options)
+    model = InvarianceModel(GaussianProcess(num_features=64), transform, **options)
     largest = torch.tensor([c.largest for c in model.transform.coordinates], dtype=torch.float64)
     share = 0.1 + 0.4 * torch.rand(num_draws, len(largest), dtype=torch.float64)
     for k, name in enumerate(model.symmetries):
@@ -175,7 +175,7 @@ def test_a_prior_that_stops_short_ends_there():
     from pyro.distributions import HalfNormal
 
     model = KnownModel(
-        GaussianProcess(num_inducing=3),
+        GaussianProcess(num_features=64),
         Affine2d(["rotation"]),
         priors={"rotation": Truncated(HalfNormal(0.5), high=np.pi / 2)},
     )
@@ -266,7 +266,7 @@ def test_what_cannot_be_drawn():
     with pytest.raises(ValueError, match="1 or 3 channels"):
         InvariancePosterior(posterior.model, two, posterior.result).plot_orbit(two.x[0])
     names = {"rotation": 0.3}
-    fixed = KnownModel(GaussianProcess(num_inducing=3), Affine2d(["rotation"]), priors=names)
+    fixed = KnownModel(GaussianProcess(num_features=64), Affine2d(["rotation"]), priors=names)
     result = make_result(extents=torch.full((1, 1, 1), 0.3, dtype=torch.float64))
     with pytest.raises(ValueError, match="every symmetry of this model is fixed"):
         InvariancePosterior(fixed, make_data(), result).plot_extents()

@@ -49,7 +49,7 @@ def extents(*rows):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("evidence", ["gaussian", "dirichlet", "polya_gamma"])
+@pytest.mark.parametrize("evidence", ["gaussian", "dirichlet", "softmax"])
 def test_groups_alike_are_the_model_without_groups(evidence):
     data = images(evidence)
     grouped, plain = make(evidence=evidence), make(None, evidence=evidence)

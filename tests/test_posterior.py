@@ -1,7 +1,9 @@
 """InvariancePosterior against a model with closed-form answers, and end to end on a real fit."""
 
+import copy
 import inspect
 import math
+import pickle
 import warnings
 
 import numpy as np
@@ -13,7 +15,9 @@ from torch import nn
 from bayesinv import GaussianProcess, InvarianceModel, Training, datasets, fit
 from bayesinv.cli.tables import facts_text, summary_text
 from bayesinv.errors import DataError, ImportanceWarning, NotConvergedWarning
+from bayesinv.evidence.collapsed import SiteEvidence
 from bayesinv.inference import Fixed
+from bayesinv.mixture import Mixture
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report.sections import extents, what_was_fitted
 from bayesinv.transforms import Flip, GaussianBlur
@@ -149,7 +153,7 @@ def test_nuts_summary_has_diagnostics():
 
 
 def test_fixed_symmetries_have_no_interval():
-    model = KnownModel(GaussianProcess(num_inducing=3), ["rotation", "shear"], priors={"shear": 0.25})
+    model = KnownModel(GaussianProcess(num_features=64), ["rotation", "shear"], priors={"shear": 0.25})
     extents = torch.rand(1, 50, 2, dtype=torch.float64)
     extents[..., 1] = 0.25
     posterior = InvariancePosterior(model, make_data(), make_result(extents=extents))
@@ -292,6 +296,97 @@ def test_signs_follow_the_distribution_that_the_model_draws_from():
     assert [line[1:4] for line in lines] == [["up", "to", "90.0"], ["±10.0", "fixed", "%"], ["50.0", "fixed", "%"]]
     row = next(line for line in extents(fitted, 0.9, False).body.split("<tr>") if "rotation[a]" in line)
     assert ">up to 90<" in row and "±" not in row
+
+
+def test_the_guide_is_q_over_the_extents():
+    posterior = make_posterior()
+    with pytest.raises(
+        ValueError, match=r'"full_rank" and "mean_field" keep their q, and this fit \(guide=\'full_rank\'\)'
+    ):
+        _ = posterior.guide
+    with pytest.raises(ValueError, match=r"this fit \(nuts\) has none"):
+        _ = make_posterior(chains=2).guide
+    one = torch.ones(1, dtype=torch.float64)
+    scale = 0.3 * torch.eye(3, dtype=torch.float64)
+    q = make_posterior(density=Mixture(one, torch.zeros(1, 3, dtype=torch.float64), scale[None], 5.0)).guide
+    assert q.sample(4).shape == (4, 3) and q.log_prob(q.sample(4)).shape == (4,)
+    # In the middle of flat priors: t(0) of the mixture over φ(0) of the prior, for each of its ranges.
+    middle = 0.5 * torch.tensor([math.pi, 1.0, math.log(2.0)], dtype=torch.float64)
+    log_t = math.lgamma(4.0) - math.lgamma(2.5) - 1.5 * math.log(5.0 * math.pi) - 3.0 * math.log(0.3)
+    expected = log_t + 1.5 * math.log(2.0 * math.pi) - float((2.0 * middle).log().sum())
+    assert float(q.log_prob(middle)) == pytest.approx(expected)
+
+
+@pytest.fixture
+def conditioned(monkeypatch):
+    """Counts how often the function is conditioned on the data."""
+    counted = []
+    original = SiteEvidence.condition
+
+    def condition(self, *arguments):
+        counted.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(SiteEvidence, "condition", condition)
+    return counted
+
+
+def predictable(memory_budget=2**30):
+    model = InvarianceModel(
+        GaussianProcess(num_features=32),
+        NAMES,
+        evidence="dirichlet",
+        num_orbit_samples=2,
+        memory_budget=memory_budget,
+    )
+    model.initialise(make_data())
+    u = model.hyper_centre + 0.1 * torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return InvariancePosterior(model, make_data(), make_result(draws=40, hyperparameters=u))
+
+
+def test_a_second_prediction_is_the_same_and_conditions_on_nothing_anew(conditioned):
+    posterior = predictable()
+    x = posterior.data.x[:4]
+    first = posterior.predict(x, num_samples=8)
+    assert len(conditioned) == 8
+    assert torch.equal(posterior.predict(x, num_samples=8).probs, first.probs)
+    assert len(conditioned) == 8
+    others = posterior.data.x[4:9]
+    found = posterior.predict(others, num_samples=8).probs  # other inputs, the same functions
+    assert len(conditioned) == 8
+    assert torch.equal(predictable().predict(others, num_samples=8).probs, found)
+    del conditioned[8:]
+    posterior.predict(x, num_samples=40)
+    assert len(conditioned) == 40  # draws that were known are not conditioned again
+    # What was kept is of the right draw, with its own hyperparameters: a fresh posterior says the same.
+    last = posterior.predict(x, num_samples=8, seed=5)
+    assert len(conditioned) == 40
+    torch.testing.assert_close(predictable().predict(x, num_samples=8, seed=5).probs, last.probs, rtol=0, atol=0)
+
+
+def test_what_predictions_keep_stays_below_the_memory_budget(conditioned):
+    large = predictable()
+    x = large.data.x[:4]
+    expected = large.predict(x, num_samples=8).probs
+    each = large._known.nbytes // 8
+    small = predictable(memory_budget=3 * each + each // 2)
+    assert torch.equal(small.predict(x, num_samples=8).probs, expected)
+    assert len(small._known) == 3 and small._known.nbytes <= small.model.memory_budget
+    before = len(conditioned)
+    assert torch.equal(small.predict(x, num_samples=8).probs, expected)
+    assert len(conditioned) == before + 5
+
+
+def test_copies_and_pickles_leave_behind_what_predictions_keep():
+    posterior = predictable()
+    size = len(pickle.dumps(posterior))
+    first = posterior.predict(posterior.data.x, num_samples=8)
+    assert len(posterior._known) == 8
+    assert len(pickle.dumps(posterior)) == pytest.approx(size, rel=0.02)
+    for other in (copy.deepcopy(posterior), pickle.loads(pickle.dumps(posterior))):
+        assert len(other._known) == 0
+        assert torch.equal(other.predict(posterior.data.x, num_samples=8).probs, first.probs)
+    assert len(posterior._known) == 8
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 import bayesinv
 from bayesinv.errors import ExtentError
 from bayesinv.extents import Extents, Truncated, UniformExtent, priors_from_config
-from bayesinv.inference.vi import start_values
+from bayesinv.inference.target import start_extents
 from bayesinv.spike_and_slab import SpikeAndSlab
 from bayesinv.transforms import Affine2d
 
@@ -67,7 +67,7 @@ def test_as_a_prior_of_a_model():
     torch.testing.assert_close(prior.log_prob(eta), priors["rotation"].log_prob(eta))
     model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=5), transform, priors=priors)
     # in the slab: from inside the spike no slope leads out
-    assert float(start_values(model)["extent_rotation"]) == pytest.approx(0.1 * math.pi)
+    assert float(start_extents(model, 0.1)[0]) == pytest.approx(0.1 * math.pi)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One file, written whole or not at all, and read without running anything."""
 
+import dataclasses
 import io
 import json
 import math
@@ -14,9 +15,11 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Outward, storage
+from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
+from bayesinv.mixture import Mixture
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from tests.fakes import make_data, make_result
@@ -129,6 +132,7 @@ def test_everything_comes_back(tmp_path, likelihood, chains):
     assert path == tmp_path / "any.name"
     assert os.listdir(tmp_path) == ["any.name"]
     after = bayesinv.load(path)
+    assert after.result.hyperparameters is None and after.result.density is None
     for field in ("extents", "log_weights"):
         old, new = getattr(before.result, field), getattr(after.result, field)
         assert (old is None and new is None) or torch.equal(old, new)
@@ -253,15 +257,59 @@ def test_a_later_format(saved):
         bayesinv.load(saved)
 
 
-@pytest.mark.parametrize("step", [-1, 1])
-def test_the_format_before_and_the_one_after_are_refused_with_what_to_do(saved, step):
-    version = storage.FORMAT_VERSION + step
+@pytest.mark.parametrize("version", [0, storage.FORMAT_VERSION + 1])
+def test_other_formats_are_refused_with_what_to_do(saved, version):
     rewrite(saved, header={"format_version": version, "versions": {"bayesinv": "0.0.7"}})
-    reads = f"has format version {version}, this bayesinv reads {storage.FORMAT_VERSION}"
+    reads = f"has format version {version}, this bayesinv reads up to {storage.FORMAT_VERSION}"
     with pytest.raises(SavedFileError, match=rf"{reads}.*written by bayesinv 0\.0\.7: load it with that"):
         bayesinv.load(saved)
     rewrite(saved, header={"format_version": storage.FORMAT_VERSION})
     assert bayesinv.load(saved).result.num_draws == 400
+
+
+@pytest.mark.parametrize("degrees", [5.0, math.inf])
+def test_q_and_the_hyperparameters_of_every_draw_come_back(tmp_path, degrees):
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.linalg.cholesky(torch.eye(2, dtype=torch.float64) + 0.5).expand(2, 2, 2).clone()
+    shares = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    means = torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    bend = None if math.isinf(degrees) else Bend(*(0.5 + torch.rand(4, 2, generator=generator, dtype=torch.float64)))
+    q = Mixture(shares, means, scales, degrees, bend)
+    u = torch.randn(400, 2, generator=generator, dtype=torch.float64)
+    before = posterior_of(build(), weighted=True, density=q, hyperparameters=u)
+    after = bayesinv.load(before.save(tmp_path / "file"))
+    assert after.result.density.degrees == degrees
+    assert torch.equal(after.result.hyperparameters, u)
+    eta = after.result.draws[:20]
+    assert torch.equal(after.guide.log_prob(eta), before.guide.log_prob(eta))
+    assert torch.equal(after.guide.sample(5, seed=2), before.guide.sample(5, seed=2))
+    one, other = (p.predict(p.data.x[:3], num_samples=4) for p in (before, after))
+    assert torch.equal(one.probs, other.probs)
+    held = InvariancePosterior(before.model, before.data, dataclasses.replace(before.result, hyperparameters=None))
+    assert not torch.equal(held.predict(held.data.x[:3], num_samples=4).probs, one.probs)
+
+
+def test_a_file_of_the_first_format_loads(tmp_path):
+    """It knew neither q, hyperparameters of draws, feature space nor the unknown means of outputs."""
+    before = posterior_of(build(evidence="dirichlet"), weighted=True)
+    before.model.evidence.offset_variance.zero_()  # means were learned there
+    path = before.save(tmp_path / "file")
+    with np.load(path) as archive:
+        header = json.loads(archive["header"].tobytes())
+    config = header["model"]
+    for name in ("space", "num_features"):
+        del config["backbone"][name]
+    removed = {"state/hyper_centre": None, "state/evidence.offset_variance": None}
+    rewrite(path, header={"format_version": 1, "model": config}, **removed)
+    after = bayesinv.load(path)
+    assert after.result.density is None and after.result.hyperparameters is None
+    assert after.model.backbone.space == "inducing"
+    with pytest.raises(ValueError, match="keep their q"):
+        _ = after.guide
+    one, other = (p.predict(p.data.x[:3], num_samples=4) for p in (before, after))
+    assert torch.equal(one.probs, other.probs)
+    again = bayesinv.load(after.save(tmp_path / "again"))
+    assert torch.equal(again.result.extents, before.result.extents)
 
 
 def test_a_file_from_before_groups_and_other_options_existed_still_loads(tmp_path):
@@ -332,7 +380,7 @@ def test_a_kernel_of_ones_own_needs_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"evidence": "polya_gamma"}, "evidence"),
+        ({"evidence": "dirichlet"}, "evidence"),
         ({"likelihood": "gaussian"}, "likelihood"),
         ({"priors": {}}, "priors"),
         ({"num_orbit_samples": 5}, "orbit"),

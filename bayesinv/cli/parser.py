@@ -147,7 +147,7 @@ thousand training images are practical.
         "--num-inducing",
         default="auto",
         type=_inducing,
-        help="auto: random features, exact and fast (default); exact: the covariance itself, for a few hundred images; "
+        help="auto: random features, exact and fast (default); none: the exact covariance, for a few hundred images; "
         "a number: so many inducing points",
     )
     inference = parser.add_argument_group("inference")
@@ -266,11 +266,11 @@ def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
 
 
 def _inducing(text: str) -> int | str | None:
-    """ "auto", None for "exact", or a number."""
-    if text in ("auto", "exact"):
-        return None if text == "exact" else text
+    """ "auto", None for "none", or a number."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected auto, exact or a number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected auto, none or a whole number, got {text!r}")
     return int(text)
 
 

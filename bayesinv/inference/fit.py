@@ -19,7 +19,7 @@ from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarni
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
-from bayesinv.inference.inducing_gap import inducing_gap
+from bayesinv.inference.inducing_gap import exact_for_weights, inducing_gap
 from bayesinv.inference.loop import Callback
 from bayesinv.inference.minibatch_fit import fit_minibatches
 from bayesinv.inference.modes import Mode
@@ -226,7 +226,16 @@ def _fit_collapsed(
     if not model.active:
         return facts | _point_mass(model, data), None
     if isinstance(guide, str) and guide in MIXTURES:
-        found = approximate(target, modes, asked.num_draws, latent, guide == "mean_field", asked.seed, progress)
+        found = approximate(
+            target,
+            modes,
+            asked.num_draws,
+            latent,
+            guide == "mean_field",
+            asked.seed,
+            progress,
+            exact_for_weights(model, data),
+        )
         weighed = weigh(found.extents, found.log_weights)
         facts |= _weighted_draws(weighed, guide)
         facts |= {"hyperparameters": found.hyperparameters, "density": found.density}

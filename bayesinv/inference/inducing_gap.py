@@ -17,6 +17,9 @@ from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.groups import numbered
 from bayesinv.model import InvarianceModel
 
+# n S up to which every draw is weighed by the exact evidence: about 0.1 s for each.
+LARGEST_WEIGHED = 2000
+
 
 @torch.no_grad()
 def inducing_gap(model: InvarianceModel, data: Data, eta: Float[Tensor, " K"]) -> dict[str, float] | None:
@@ -53,6 +56,17 @@ def inducing_gap(model: InvarianceModel, data: Data, eta: Float[Tensor, " K"]) -
     white = basis_of(model.at(eta), data.x).at(data.x, data.groups)
     left = white.residuals.mean()
     return {"share": float(left / (left + white.V.square().sum(-2).mean()))}
+
+
+def exact_for_weights(model: InvarianceModel, data: Data) -> InvarianceModel | None:
+    """The model with the exact covariance, by which draws of a fit with inducing values are weighed; None if too slow.
+
+    It shares every parameter with the model.
+    """
+    backbone = model.backbone
+    if not isinstance(backbone, GaussianProcess) or backbone.space != "inducing" or not _exact_fits(model, data):
+        return None
+    return _exact(model) if len(data) * model.orbit.num_copies <= LARGEST_WEIGHED else None
 
 
 def _exact_fits(model: InvarianceModel, data: Data) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +25,13 @@ MEMORY = 20  # pairs that L-BFGS keeps
 # Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
 # curvature, below.
 GRADIENT = 0.05
-# Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient vanishes,
-# and where it would step to and fro until its evaluations are spent.
+# Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient
+# vanishes, and where it would step to and fro until its evaluations are spent.
 STANDSTILL = 1e-10
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1
+# The same where nothing higher lies along a Newton step: interpolated orbits have kinks, at which a gradient stays.
+LARGEST_AT_KINK = 0.3
 POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
 # Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
 # Float32 orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
@@ -53,6 +56,7 @@ class Mode:
         start: the prior quantile that it was found from.
         merged: whether the run was ended because it had reached the neighbourhood of an earlier mode.
         ended: whether a callback or the limit of evaluations ended it.
+        cornered: whether nothing higher was found along a Newton step.
     """
 
     theta: Float[Tensor, " size"]
@@ -64,11 +68,12 @@ class Mode:
     start: float
     merged: bool = False
     ended: bool = False
+    cornered: bool = False
 
     @property
     def converged(self) -> bool:
         """Whether the gradient says that this is a mode."""
-        return self.decrement <= LARGEST_DECREMENT
+        return self.decrement <= (LARGEST_AT_KINK if self.cornered else LARGEST_DECREMENT)
 
     @property
     def log_mass(self) -> float:
@@ -133,6 +138,7 @@ def _climb(
     describe: Callable[[Mapping[str, float]], None] | None,
     began: float,
 ) -> Mode:
+    before = target.evaluations
     trace: list[float] = []
     best: tuple[float, Tensor, Tensor] | None = None
     merged = ended = False
@@ -192,11 +198,12 @@ def _climb(
         precision = _curvature(target, at, gradient, widths, d)
         step = torch.linalg.solve(precision, gradient[:d])
         decrement = math.sqrt(max(float(gradient[:d] @ step), 0.0))
-        mode = Mode(at, value, precision, decrement, len(trace) + d, tuple(trace), start, merged, ended)
+        mode = Mode(at, value, precision, decrement, target.evaluations - before, tuple(trace), start, merged, ended)
         if mode.converged or ended:
             break
         better = _newton(target, at, value, step)
         if better is None:
+            mode = dataclasses.replace(mode, cornered=True)
             break
         at, value, gradient = better
         trace.append(value)

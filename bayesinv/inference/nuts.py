@@ -192,8 +192,7 @@ class Frame:
     @staticmethod
     def around(z: Float[Tensor, "draws A"]) -> Frame:
         """The frame of the draws' mean and covariance."""
-        covariance = torch.atleast_2d(torch.cov(z.T))
-        return Frame(z.mean(0), cholesky(covariance, "the covariance of the guide's draws", regularise=True))
+        return Frame(z.mean(0), _scale(z, "the covariance of the guide's draws"))
 
     def whiten(self, z: Float[Tensor, "draws A"]) -> Float[Tensor, "draws A"]:
         """u of z."""
@@ -204,6 +203,15 @@ class Frame:
         return self.mean + u @ self.L.T
 
 
+def _scale(draws: Float[Tensor, "J d"], what: str) -> Float[Tensor, "d d"]:
+    """The Cholesky factor of the draws' covariance, shrunk towards its diagonal where there are few of them."""
+    covariance = torch.atleast_2d(torch.cov(draws.T))
+    d, J = len(covariance), len(torch.unique(draws, dim=0))
+    share = d / (d + J)
+    shrunk = (1.0 - share) * covariance + share * torch.diag(covariance.diagonal())
+    return cholesky(shrunk, what, regularise=True)
+
+
 def _by_symmetry(model: InvarianceModel, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(values[model.active.index(name)] if name in model.active else math.nan for name in model.symmetries)
 
@@ -211,8 +219,7 @@ def _by_symmetry(model: InvarianceModel, values: Sequence[float]) -> tuple[float
 def _evidence(target: Target, theta: Float[Tensor, "chains draws d"], num_draws: int, seed: int) -> WeightedDraws:
     """log p(D) by importance sampling from a normal around the draws; hyperpriors count where they were sampled."""
     flat = theta.flatten(0, 1)
-    covariance = torch.atleast_2d(torch.cov(flat.T)) * PROPOSAL_INFLATION**2
-    factor = cholesky(covariance, "the covariance of the NUTS draws")
+    factor = PROPOSAL_INFLATION * _scale(flat, "the covariance of the NUTS draws")
     proposal = Mixture(torch.ones(1, dtype=torch.float64), flat.mean(0)[None], factor[None], math.inf)
     samples = proposal.sample(num_draws, seed)
     values = torch.tensor([target(row, hyperpriors=target.num_hyper > 0) for row in samples], dtype=torch.float64)

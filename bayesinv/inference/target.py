@@ -8,7 +8,8 @@ The density is the one of the model's own ``forward``; tests hold that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,9 @@ class Target:
         self.space = Unconstrained(model.extents, extents)
         self.hyper = model.hyperparameters
         self.num_extents, self.num_hyper = len(self.space.columns), sum(h.size for h in self.hyper)
-        learned = getattr(model.backbone, "learn_inducing", False) and model.backbone.inducing.requires_grad
-        self.inducing: Any = model.backbone.inducing if learned else None  # a tensor, or None
+        backbone: Any = model.backbone
+        learned = getattr(backbone, "learn_inducing", False) and backbone.inducing.requires_grad
+        self.inducing: Any = backbone.inducing if learned else None  # a tensor, or None
         if self.inducing is not None:
             self._origin = self.inducing.detach().clone()
             spread = self._origin.std()
@@ -127,6 +129,15 @@ class Target:
         with torch.no_grad():
             value = float(self._log_density(theta[: self.num_extents], hyperpriors))
         return self._checked(value, theta)
+
+    @contextlib.contextmanager
+    def evaluating(self, model: InvarianceModel | None) -> Iterator[None]:
+        """Within the block values are those of another model that shares every parameter; None for no other."""
+        own, self.model = self.model, self.model if model is None else model
+        try:
+            yield
+        finally:
+            self.model = own
 
     def with_gradient(self, theta: Float[Tensor, " size"]) -> tuple[float, Float[Tensor, " size"]]:
         """log p(D, θ) and its gradient.

@@ -25,7 +25,7 @@ from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, two_piece
+from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
 
 MIXTURES = ("full_rank", "mean_field")
@@ -77,6 +77,7 @@ def approximate(
     diagonal: bool,
     seed: int,
     progress: bool = False,
+    exact: InvarianceModel | None = None,
 ) -> Approximation:
     """Draws and weights of a mixture around the modes.
 
@@ -88,6 +89,7 @@ def approximate(
         diagonal: whether covariances are left out.
         seed: of the draws.
         progress: show a bar.
+        exact: the model whose evidence places and weighs the draws, where the climb went by a bound on it.
 
     Raises:
         NumericalError: the evidence could not be computed at any draw.
@@ -97,20 +99,21 @@ def approximate(
     kept = [mode for mode in modes if not mode.merged]
     rest = modes[0].theta[d:]
     evidence = target.model.evidence
-    target(modes[0].theta)
+    with target.evaluating(exact):
+        target(modes[0].theta)
     anchor = evidence.warm_start
 
     def log_density(theta: Float[Tensor, " d"]) -> float:
         evidence.warm_start = anchor  # the same for every draw, so that their order changes nothing
-        return target(torch.cat([theta, rest]), hyperpriors=latent)
+        with target.evaluating(exact):
+            return target(torch.cat([theta, rest]), hyperpriors=latent)
 
-    pieces = []
-    for mode in kept:
-        at = mode.theta[:d]
-        height = mode.value if latent else log_density(at)
-        pieces.append(two_piece(at, mode.precision[:d, :d], height, log_density, diagonal))
-    means, covariances, masses = zip(*pieces, strict=True)
-    start = around_modes(torch.stack(means), torch.stack(covariances), torch.tensor(masses, dtype=torch.float64))
+    best, others = kept[0], kept[1:]
+    height = log_density(best.theta[:d])
+    bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
+    start = around_modes(
+        bend, correlation, mass, [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass) for m in others]
+    )
 
     with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
         found: Adapted = adapt(start, log_density, num_draws, seed, diagonal, lambda: bar.update() and None)

@@ -38,7 +38,7 @@ def fit_call(posterior: InvariancePosterior) -> str:
     training = _differing(Training(), given.get("training", {}))
     if training:
         arguments.append(f"training=bayesinv.Training({training})")
-    arguments += [f"{name}={given[name]!r}" for name in ("learning_rate", "tolerance") if _is_given(name, given)]
+    arguments += [f"{name}={given[name]!r}" for name in ("learning_rate", "hyperparameters") if _is_given(name, given)]
     if result.num_chains * result.num_draws > 1:
         arguments.append(f"num_draws={result.num_draws}")
     if result.inference == "nuts":

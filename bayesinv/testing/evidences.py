@@ -231,9 +231,9 @@ def check_spaces_of_the_algebra(case: EvidenceCase) -> None:
         value, other = (float(case.cold().evidence.bound(each, case.data)) for each in (white, padded))
         y = torch.ones(n, 1, dtype=torch.float64)
         factors = PrimalFactor(white.V, y, None), DualFactor(white.V, y)
-        means = [factor.means(y) for factor in factors]
+        primal, dual = (factor.means(y) for factor in factors)
     assert abs(value - other) <= case.value_tolerance + 1e-8 * max(1.0, abs(value)), f"{value}, padded {other}"
-    assert torch.allclose(*means, rtol=1e-6, atol=1e-8), "the two spaces have different posterior means"
+    assert torch.allclose(primal, dual, rtol=1e-6, atol=1e-8), "the two spaces have different posterior means"
 
 
 def check_below_dense(case: EvidenceCase) -> None:
@@ -421,8 +421,8 @@ class EvidenceConformance:
     def cases(self) -> Iterator[tuple[str, EvidenceCase]]:
         """The problems that it is tested on."""
         for name, options in SETTINGS.items():
-            tolerances = {"value_tolerance": self.value_tolerance, "gradient_tolerance": self.gradient_tolerance}
-            yield name, EvidenceCase.of(self.make_evidence(), **options, **tolerances)
+            case = EvidenceCase.of(self.make_evidence(), **options)
+            yield name, replace(case, value_tolerance=self.value_tolerance, gradient_tolerance=self.gradient_tolerance)
 
     def run(self, check: Callable[[EvidenceCase], None]) -> None:
         """One check on all of them."""

@@ -31,10 +31,10 @@ def provenance() -> str:
 
 
 def side_by_side(job: Callable[[Any], Any], arguments: Iterable[Any], num_jobs: int) -> Iterable[Any]:
-    """Results in order, `num_jobs` processes at a time, each started afresh."""
+    """Results in order, `num_jobs` processes at a time, each started afresh; 1 is this process, 0 a fresh one."""
     if num_jobs == 1:
         return [job(argument) for argument in arguments]
-    with ProcessPoolExecutor(num_jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max(1, num_jobs), mp_context=get_context("spawn")) as pool:
         return list(pool.map(job, list(arguments)))
 
 

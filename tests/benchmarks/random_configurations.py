@@ -121,7 +121,7 @@ def draw(seed: int) -> Configuration:
     backbone = pick(*BACKBONES, p=[0.45, 0.08, 0.07, 0.4])
     is_gp = backbone in ("gp", "frozen_deep_kernel")
     likelihood = pick("categorical", "gaussian") if is_gp else pick("categorical", "gaussian", "bernoulli")
-    evidences = {"categorical": ("dirichlet", "polya_gamma", "stochastic"), "gaussian": ("gaussian", "stochastic")}
+    evidences = {"categorical": ("dirichlet", "softmax", "stochastic"), "gaussian": ("gaussian", "stochastic")}
     evidence = pick(*evidences[likelihood]) if is_gp else pick("laplace", "plugin", p=[0.7, 0.3])
     if is_gp:
         inference = "nuts" if rng.random() < 0.08 and evidence != "stochastic" else "vi"

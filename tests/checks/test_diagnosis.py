@@ -102,7 +102,7 @@ def test_chains(rhat, level):
 
 def test_a_run_that_did_not_converge():
     stopped = make_posterior(converged=False).check().named("convergence")[0]
-    assert stopped.level == "serious" and "still rising after 300 steps" in stopped.message
+    assert stopped.level == "serious" and "after 300 evaluations without reaching an optimum" in stopped.message
     assert not make_posterior(converged=False).check().named("prior")  # it is where it started
     broken = make_posterior(converged=False, trace=()).check().named("convergence")[0]
     assert "broke off" in broken.message
@@ -129,7 +129,7 @@ def test_an_extent_at_the_end_of_its_prior():
 
 def signal_posterior(transform, *columns):
     x = torch.randn(12, 1, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    model = KnownModel(GaussianProcess(num_inducing=3), transform)
+    model = KnownModel(GaussianProcess(num_features=64), transform)
     result = make_result(extents=draws_of(*columns))
     return InvariancePosterior(model, Data(x, torch.arange(12) % 2, num_classes=2), result)
 
@@ -142,7 +142,7 @@ def test_an_extent_at_the_end_that_its_constructor_set():
     unset = signal_posterior(TimeShift(), grid(0.97, 1.0)).check().named("bound")[0]
     assert "±1.0 samples" in unset.message and "sampling_rate=" in unset.advice and "raise largest=" in unset.advice
     capped = [TimeShift(100.0, 0.25), AmplitudeScale()]
-    model = InvarianceModel(GaussianProcess(num_inducing=3), capped, priors={"time_shift": UniformExtent(0.0, 0.1)})
+    model = InvarianceModel(GaussianProcess(num_features=64), capped, priors={"time_shift": UniformExtent(0.0, 0.1)})
     result = make_result(extents=draws_of(grid(0.099, 0.1), grid(0.1, 0.2)))
     data = Data(torch.zeros(12, 1, 64), torch.arange(12) % 2, num_classes=2)
     narrow = InvariancePosterior(model, data, result).check().named("bound")[0]
@@ -174,8 +174,8 @@ def test_a_posterior_that_repeats_its_prior():
 
 
 def test_a_small_orbit():
-    small = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), num_orbit_samples=11)
-    enough = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), num_orbit_samples=12)
+    small = KnownModel(GaussianProcess(num_features=64), Affine2d(NAMES), num_orbit_samples=11)
+    enough = KnownModel(GaussianProcess(num_features=64), Affine2d(NAMES), num_orbit_samples=12)
     data, result = make_data(), make_result()
     assert levels(InvariancePosterior(small, data, result), "orbit") == ["note"]
     assert levels(InvariancePosterior(enough, data, result), "orbit") == []
@@ -183,7 +183,7 @@ def test_a_small_orbit():
 
 def test_class_balance():
     def with_labels(y):
-        model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(NAMES))
+        model = KnownModel(GaussianProcess(num_features=64), Affine2d(NAMES))
         labels = torch.tensor(y)
         return InvariancePosterior(model, Data(torch.rand(len(y), 1, 8, 8), labels, num_classes=2), make_result())
 
@@ -243,7 +243,7 @@ def test_test_data_in_the_place_of_another_fit():
 
 
 def test_guides_of_other_symmetries_are_refused():
-    model = KnownModel(GaussianProcess(num_inducing=3), Affine2d(["rotation"]))
+    model = KnownModel(GaussianProcess(num_features=64), Affine2d(["rotation"]))
     other = InvariancePosterior(model, make_data(), make_result(extents=draws_of(grid(0.8, 1.0))))
     with pytest.raises(ValueError, match="other: expected a fit of the same symmetries"):
         make_posterior().check(other=other)

@@ -56,7 +56,7 @@ def biased(model, data, seed):
 
 
 def posterior_of(fit, truth=TRUTH, offset=0.0, symmetries="rotation", **options):
-    model = Seen(bayesinv.GaussianProcess(num_inducing=3), symmetries, likelihood="gaussian", **options)
+    model = Seen(bayesinv.GaussianProcess(num_features=64), symmetries, likelihood="gaussian", **options)
     y = model.simulate(X, torch.tensor([truth], dtype=torch.float64), seed=4).y + offset
     data = Data(X, y)
     result = InferenceResult(inference="vi", guide="full_rank", extents=fit(model, data, 0)[None].double(), seed=0)

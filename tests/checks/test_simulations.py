@@ -27,7 +27,7 @@ class Seen(bayesinv.InvarianceModel):
 
 
 def make(symmetries="rotation", **options):
-    return Seen(bayesinv.GaussianProcess(num_inducing=3), symmetries, likelihood="gaussian", **options)
+    return Seen(bayesinv.GaussianProcess(num_features=64), symmetries, likelihood="gaussian", **options)
 
 
 def exact(model, data, seed, scale=1.0, shift=0.0):
@@ -200,7 +200,7 @@ def test_a_truth_that_equals_draws_is_no_bias():
             eta = self.extents.sample_prior(1, seed)[0]
             return Simulation(eta, eta[:1].expand(len(x), 1), eta[:1].expand(len(x), 1))
 
-    model = Exact(bayesinv.GaussianProcess(num_inducing=3), "rotation", likelihood="gaussian")
+    model = Exact(bayesinv.GaussianProcess(num_features=64), "rotation", likelihood="gaussian")
     # every draw lies at the truth: its rank is any of the ties'
     ranks = run(lambda m, d, s: torch.full((300, 1), float(d.y[0])), 60, model=model)["rank"].values
     assert 30 < ranks.mean() < 70

@@ -42,7 +42,7 @@ def posterior(train):
 
 def test_a_network_gets_a_posterior_with_everything_that_goes_with_it(posterior, train):
     assert posterior.result.inference == "vi"
-    assert posterior.result.extents.shape == (1, 300, 2)
+    assert posterior.result.extents.shape == (1, 128, 2)
     assert math.isfinite(posterior.log_evidence) and posterior.log_evidence_se > 0
     assert posterior.result.num_steps == 18
     assert posterior.result.settings["training_copies"] == posterior.result.settings["prediction_copies"] == 4

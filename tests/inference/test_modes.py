@@ -67,7 +67,9 @@ def test_a_normal_density_is_found_with_its_curvature_and_mass():
     torch.testing.assert_close(best.theta, torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64), atol=0.03, rtol=0)
     assert best.value == pytest.approx(-7.0, abs=0.01)
     torch.testing.assert_close(best.precision, PRECISION)
-    assert best.log_mass == pytest.approx(-7.0 + 1.5 * math.log(2 * math.pi) - 0.5 * float(torch.logdet(PRECISION)), abs=0.01)
+    assert best.log_mass == pytest.approx(
+        -7.0 + 1.5 * math.log(2 * math.pi) - 0.5 * float(torch.logdet(PRECISION)), abs=0.01
+    )
     assert max(best.trace) == pytest.approx(best.value)
     assert (best.start, best.ended, best.merged) == (0.1, False, False)
 

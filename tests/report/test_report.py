@@ -110,7 +110,7 @@ def test_text_stands_out(scheme):
 
 
 def test_of_extents_for_outputs_an_example_of_the_class_is_shown():
-    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=3), "rotation", outputs=["six", "nine"])
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=64), "rotation", outputs=["six", "nine"])
     draws = torch.full((1, 20, 2), 0.3, dtype=torch.float64) + 0.1 * torch.tensor([0.0, 1.0])
     posterior = bayesinv.InvariancePosterior(model, make_data(), make_result(extents=draws))
     assert "A training image of class nine under rotation[nine] alone" in orbits(posterior, False).body
@@ -177,7 +177,7 @@ def test_test_data_are_read_once(tmp_path):
 
 def test_priors_are_written_as_they_are_given():
     def rows(**options):
-        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=3), ["rotation", "shear"], **options)
+        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=64), ["rotation", "shear"], **options)
         return priors(model)
 
     spread = "Truncated(base=HalfNormal(scale=0.5), high=2); internal units"
@@ -211,7 +211,7 @@ def test_targets_are_named():
 
 def test_what_an_extent_is_of_distributions_without_ends():
     def said(**options):
-        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_inducing=3), ["rotation", "scale_x"], **options)
+        model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=64), ["rotation", "scale_x"], **options)
         result = make_result(extents=torch.full((1, 5, 2), 0.3, dtype=torch.float64))
         return extents(bayesinv.InvariancePosterior(model, make_data(), result), 0.9, False).body
 

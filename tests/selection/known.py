@@ -25,7 +25,7 @@ class CorrelatedModel(KnownModel):
 
 def correlated_posterior(scale=1.0):
     """A normal around the peak, cut to positive extents, `scale` times as wide as the likelihood."""
-    model = CorrelatedModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), likelihood="categorical")
+    model = CorrelatedModel(GaussianProcess(num_features=64), Affine2d(NAMES), likelihood="categorical")
     generator = torch.Generator().manual_seed(3)
     covariance = scale**2 * model.width**2 * torch.linalg.inv(PRECISION)
     z = torch.randn(400, 3, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
@@ -43,7 +43,7 @@ class NullModel(KnownModel):
 
 def null_posterior():
     """Half-normal draws, the posterior of NullModel under flat priors."""
-    model = NullModel(GaussianProcess(num_inducing=3), Affine2d(NAMES), likelihood="categorical")
+    model = NullModel(GaussianProcess(num_features=64), Affine2d(NAMES), likelihood="categorical")
     noise = torch.randn(400, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     extents = (model.width * noise).abs()[None]
     result = InferenceResult(inference="vi", guide="full_rank", extents=extents, seed=0)
