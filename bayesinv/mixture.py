@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from bayesinv.bend import Bend
@@ -80,7 +80,7 @@ class Mixture:
         normal = torch.special.ndtri(unit[:, :d])
         if not math.isinf(self.degrees):
             # SciPy's quantile function: torch has none for this distribution.
-            radius = torch.from_numpy(chi2.ppf(unit[:, d].numpy(), self.degrees))
+            radius = torch.from_numpy(2.0 * gammaincinv(0.5 * self.degrees, unit[:, d].numpy()))  # chi-squared
             normal = normal * (self.degrees / radius).sqrt()[:, None]
         epsilon = self.means[component] + (self.scales[component] @ normal[..., None])[..., 0]
         return epsilon if self.bend is None else self.bend(epsilon)

@@ -54,15 +54,6 @@ def prepare_dirichlet(model, x, seed):
     model.evidence.mean.data.fill_(-4.5)
 
 
-def prepare_polya_gamma(model, x, seed):
-    """Smooth functions at the scale and mean that one-against-rest labels start from, the same for every class."""
-    import torch
-
-    model.backbone.initialise(x, 8.0, seed)
-    model.backbone.kernel.base_kernel.lengthscale *= 2.0
-    model.evidence.mean = torch.nn.Parameter(torch.full((CLASSES,), -1.0, dtype=torch.float64))
-
-
 def prepare_softmax(model, x, seed):
     """The same with labels drawn from the softmax: not what the evidence takes them to be."""
     import types
@@ -179,7 +170,6 @@ def network_case(size, prepare=None):
 CASES = {
     "gaussian_known": lambda size: gp_case(size, "gaussian", "known", prepare_gaussian),
     "gaussian_exact": lambda size: gp_case(size, "gaussian", "known", prepare_gaussian, exact=True),
-    "polya_gamma_exact": lambda size: gp_case(size, "polya_gamma", "known", prepare_polya_gamma, exact=True),
     "gaussian_learned": lambda size: gp_case(size, "gaussian", "learned", prepare_gaussian),
     "dirichlet_known": lambda size: gp_case(size, "dirichlet", "known", prepare_dirichlet),
     "dirichlet_learned": lambda size: gp_case(size, "dirichlet", "learned", prepare_dirichlet),
