@@ -248,7 +248,7 @@ def _moved(proposal: Mixture, theta: Float[Tensor, "J d"], log_w: Float[Tensor, 
     epsilon = proposal.straighten(theta)
     # Truncated at √J times the mean (Ionides, 2008), so that no single draw takes the proposal with it.
     cut = log_w.logsumexp(0) - 0.5 * math.log(len(log_w))
-    w = torch.minimum(log_w, cut).exp()
+    w = (torch.minimum(log_w, cut) - cut).exp()
     w = w / w.sum()
     single = [
         dataclasses.replace(
