@@ -157,9 +157,8 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
         return [Verdict("importance", "serious", message, "raise num_draws.")]
     if not weights_are_good(k, result.num_draws):
         message = (
-            f"Pareto k̂ = {k:.2f} is above {limit_in_words(result.num_draws)}: the guide misses part of the posterior,
-            so "
-            "that the reweighted posterior and log_evidence are rough."
+            f"Pareto k̂ = {k:.2f} is above {limit_in_words(result.num_draws)}: the guide misses part of the posterior, "
+            "so that the reweighted posterior and log_evidence are rough."
         )
         advice = f'Raise num_draws, such as num_draws={4 * result.num_draws}; inference="nuts" is the referee.'
         return [Verdict("importance", "serious", message, advice)]
