@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 import os
 import subprocess
 import sys
@@ -147,7 +148,7 @@ def test_extents_that_are_given(inference, folder, tmp_path):
 
 def test_tables_without_shifts(folder, capsys):
     assert run(uci_tables, folder, "--inference", "none") == 0
-    assert "none, 6 steps" in capsys.readouterr().out
+    assert re.search(r"none, \d+ steps", capsys.readouterr().out)
 
 
 @pytest.mark.filterwarnings("ignore")  # of a search at a size at which nothing converges
