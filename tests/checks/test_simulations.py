@@ -310,7 +310,7 @@ def test_labels_of_dirichlet_targets_follow_the_sites():
     f = torch.tensor([[-0.3, -6.9, -6.9], [-2.0, -5.0, -1.0]], dtype=torch.float64)
     direct = []
     for label in range(3):
-        sites = evidence._fixed_sites(bayesinv.Data(X[:2], torch.full((2,), label), num_classes=3))
+        sites = evidence.sites(bayesinv.Data(X[:2], torch.full((2,), label), num_classes=3))
         density = torch.distributions.Normal(f, sites.precision.rsqrt()).log_prob(sites.target)
         direct.append(density.sum(1))
     wanted = torch.stack(direct, 1).log_softmax(1)
