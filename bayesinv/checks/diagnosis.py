@@ -106,8 +106,12 @@ def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
         else:
             agreement = Verdict("convergence", "ok", f"R̂ is at most {worst:.3f}: the chains agree.")
         return [agreement, *_trajectories(posterior)]
+    modes = result.settings.get("modes")
+    if result.converged and modes:
+        away = f"{modes[0]['decrement']:.2f} posterior standard deviations"
+        return [Verdict("convergence", "ok", f"The mode was found: a Newton step would move it by {away}.")]
     if result.converged:
-        return [Verdict("convergence", "ok", "The run ended by its own rule.")]
+        return [Verdict("convergence", "ok", "The run took all its steps, and nothing says that it needs more.")]
     steps = len(result.trace)
     if steps == 0:
         return [
@@ -115,6 +119,8 @@ def _convergence(posterior: InvariancePosterior) -> list[Verdict]:
         ]
     if "training" in result.settings:
         message = f"The extents took {steps} steps and need at least {FEWEST_STEPS} to cross their range."
+        if steps >= FEWEST_STEPS:
+            message = f"The objective of the extents was still rising after their {steps} steps."
         return [Verdict("convergence", "serious", message, "Raise epochs.")]
     message = f"The climb of the evidence ended after {steps} evaluations without reaching an optimum:"
     return [Verdict("convergence", "serious", message, "raise max_steps.")]

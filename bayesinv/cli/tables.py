@@ -63,7 +63,7 @@ def facts_text(posterior: InvariancePosterior) -> str:
         lines.append(f"log evidence  {result.log_evidence:.1f}{error} nats{reason}")
     stopped = ""
     if not result.converged:
-        stopped = "; the chains disagree" if result.rhat else "; still rising at the step limit: raise --max-steps"
+        stopped = "; the chains disagree" if result.rhat else "; ended before the optimum: raise --max-steps"
     lines.append(f"inference     {result.inference}, {result.num_steps} steps{stopped}")
     return "\n".join([*lines, *(f"warning: {in_shell_words(warning)}" for warning in result.warnings)])
 
