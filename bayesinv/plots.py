@@ -188,7 +188,9 @@ def plot_evidence(
 
 
 def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotlib.figure.Figure":
-    """The ELBO at each step, with its running median over a twentieth of the steps.
+    """The objective at each step, with its running median over a twentieth of the steps.
+
+    The log joint density where modes were climbed, the ELBO of networks.
 
     The climb out of the starting point is often a hundred times as high as everything after it, so
     the axis reaches below the lowest value of the second half by the range of that half; the title
@@ -214,8 +216,10 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
             start = f"{trace[0]:,.0f}".replace("-", "−")
             panel.set_title(f"first step at {start} nats, below the axis", loc="left")
         panel.set_xlim(0, len(trace))
-        panel.set_xlabel("step of the extents" if posterior.model.is_network else "step")
-        panel.set_ylabel("objective (nats)" if _is_point(posterior) else "ELBO (nats)")
+        climbed = "modes" in posterior.result.settings
+        panel.set_xlabel("step of the extents" if posterior.model.is_network else "evaluation" if climbed else "step")
+        objective = "log joint density (nats)" if climbed else "ELBO (nats)"
+        panel.set_ylabel("objective (nats)" if _is_point(posterior) else objective)
         panel.ticklabel_format(axis="y", style="plain", useOffset=False)
         panel.legend(loc="lower right", frameon=False)
     return figure

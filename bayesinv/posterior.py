@@ -107,8 +107,8 @@ class InvariancePosterior:
 
     @property
     def trace(self) -> tuple[float, ...]:
-        """The objective (ELBO) in nats at each optimiser step."""
-        return self.result.trace
+        """The objective in nats: log p(D, η, u) at each evaluation of the best climb, or the ELBO at each step of the
+        extents.""" return self.result.trace
 
     @property
     def guide(self) -> ExtentGuide:
@@ -569,7 +569,7 @@ class InvariancePosterior:
         return plots.plot_evidence(self, symmetry, num_points=num_points)
 
     def plot_trace(self) -> "matplotlib.figure.Figure":
-        """The ELBO against the step; see `plots.plot_trace`."""
+        """The objective against the step; see `plots.plot_trace`."""
         from bayesinv import plots
 
         return plots.plot_trace(self)
