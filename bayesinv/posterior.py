@@ -107,8 +107,8 @@ class InvariancePosterior:
 
     @property
     def trace(self) -> tuple[float, ...]:
-        """The objective in nats: log p(D, η, u) at each evaluation of the best climb, or the ELBO at each step of the
-        extents.""" return self.result.trace
+        """The objective in nats: log p(D, η, u) at each evaluation of the best climb, or the ELBO of minibatches."""
+        return self.result.trace
 
     @property
     def guide(self) -> ExtentGuide:

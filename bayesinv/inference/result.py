@@ -40,8 +40,8 @@ class InferenceResult:
         log_evidence: an estimate of log p(D) in nats, or None.
         log_evidence_se: its standard error in nats; None where there is none, as where the variance of
             the weights is infinite.
-        trace: the objective (nats) at each optimiser step that estimates it, before any NUTS: the ELBO, at every step
-            of a collapsed evidence and at every step of the extents over minibatches.
+        trace: the objective (nats), before any NUTS: the log joint density at each evaluation of the climb to the best
+            mode, or the ELBO at every step of the extents over minibatches.
         seconds: wall-clock time of the fit.
         num_steps: optimiser steps, or transitions of one chain.
         converged: whether the method's own stopping rule was met.
