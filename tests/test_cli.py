@@ -401,7 +401,7 @@ def test_report_and_comparison(run, train, tmp_path, capsys):
     assert "saved" in both.read_text(encoding="utf-8")
     assert main(["show", str(copy)]) == 0
     output = capsys.readouterr().out
-    assert "evidence      dirichlet, categorical targets" in output
+    assert "evidence      softmax, categorical targets" in output
     assert "max steps     4" in output
     refused(capsys, ["compare", run], "at least two")
     refused(capsys, ["compare", run, run, "--report", tmp_path / "x.html"], "named twice")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import math
 import os
 import subprocess
@@ -147,7 +148,8 @@ def test_extents_that_are_given(inference, folder, tmp_path):
 
 def test_tables_without_shifts(folder, capsys):
     assert run(uci_tables, folder, "--inference", "none") == 0
-    assert "none, 6 steps" in capsys.readouterr().out
+    # Six evaluations of the climb, and those for the curvature at its end.
+    assert int(re.search(r"none, (\d+) steps", capsys.readouterr().out)[1]) > 6
 
 
 @pytest.mark.filterwarnings("ignore")  # of a search at a size at which nothing converges
