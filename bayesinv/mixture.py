@@ -107,11 +107,12 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What adaptive importance sampling leaves: draws of q, their raw log weights, and q itself."""
+    """What adaptive importance sampling leaves: draws of q, their raw log weights, q itself, and where to draw next."""
 
     theta: Float[Tensor, "J d"]
     log_weights: Float[Tensor, " J"]
     guide: Mixture
+    following: Mixture
 
 
 def bend_at(
@@ -233,7 +234,7 @@ def adapt(
             proposal = _moved(proposal, all_draws, log_w, diagonal)
     if not bool(torch.isfinite(log_w).any()):
         raise NumericalError(f"the evidence could not be computed at any of {num_draws} draws of the guide")
-    return Adapted(all_draws, log_w, guide)
+    return Adapted(all_draws, log_w, guide, proposal)
 
 
 def _round_sizes(num_draws: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usua
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.psis import why_no_standard_error
+from bayesinv.psis import weights_are_good, why_no_standard_error
 from bayesinv.randomness import seeded
 
 INFERENCES = ("vi", "nuts")
@@ -226,17 +227,17 @@ def _fit_collapsed(
     if not model.active:
         return facts | _point_mass(model, data), None
     if isinstance(guide, str) and guide in MIXTURES:
-        found = approximate(
-            target,
-            modes,
-            asked.num_draws,
-            latent,
-            guide == "mean_field",
-            asked.seed,
-            progress,
-            exact_for_weights(model, data),
+        exact = exact_for_weights(model, data)
+        around = functools.partial(
+            approximate, target, modes, asked.num_draws, latent, guide == "mean_field", asked.seed, progress
         )
+        found = around(exact)
         weighed = weigh(found.extents, found.log_weights)
+        if exact is not None and not weights_are_good(weighed.pareto_k, asked.num_draws):
+            # The bound led elsewhere: what is reported is the bound's posterior, and the verdict "inducing" on it.
+            found, exact = around(None), None
+            weighed = weigh(found.extents, found.log_weights)
+        facts["settings"]["weighed_by"] = "evidence" if exact is None else "exact evidence"
         facts |= _weighted_draws(weighed, guide)
         facts |= {"hyperparameters": found.hyperparameters, "density": found.density}
         failure = None

@@ -8,6 +8,7 @@ held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,14 @@ from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
 from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
+from bayesinv.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
 LARGEST_CLIMB = 1000  # examples
+# Draws that a proposal misses part of the posterior with are thrown away for as many from where they led, twice at
+# most.
+ATTEMPTS = 3
+FEWEST_FOR_K = 25  # draws below which a Pareto tail cannot be fitted
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
 
@@ -128,7 +134,19 @@ def approximate(
     )
 
     with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
-        found: Adapted = adapt(start, log_density, num_draws, seed, diagonal, lambda: bar.update() and None)
+        found: Adapted | None = None
+        best_k = math.inf
+        for attempt in range(ATTEMPTS):
+            tried = adapt(start, log_density, num_draws, seed + attempt, diagonal, lambda: bar.update() and None)
+            k = pareto_smooth(tried.log_weights)[1]
+            if found is None or k < best_k:
+                found, best_k = tried, k
+            if weights_are_good(k, num_draws) or num_draws < FEWEST_FOR_K:
+                break
+            start = tried.following
+            bar.total += num_draws
+    if found is None:  # the loop runs at least once
+        raise NumericalError("no draws")
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
         w = (found.log_weights - found.log_weights.logsumexp(0)).exp()

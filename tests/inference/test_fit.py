@@ -161,7 +161,7 @@ def test_importance_warning_past_the_threshold(train, monkeypatch):
     module = sys.modules[bayesinv.fit.__module__]
     original = module.weigh
     monkeypatch.setattr(module, "weigh", lambda *a: replace(original(*a), pareto_k=0.9))
-    with pytest.warns(ImportanceWarning, match=r"k̂ = 0.90 is above 0.07, the limit for 12 draws.*guide=\"flow\""):
+    with pytest.warns(ImportanceWarning, match=r"k̂ = 0.90 is above 0.07, the limit for 12 draws.*num_draws=48"):
         posterior = bayesinv.fit(small_model(), train, **QUICK)
     assert posterior.pareto_k == 0.9
     assert any("Pareto" in note for note in posterior.result.warnings)
