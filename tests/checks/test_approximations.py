@@ -13,7 +13,11 @@ from bayesinv.inference.inducing_gap import inducing_gap
 from bayesinv.posterior import InvariancePosterior
 from tests.fakes import make_posterior
 
-pytestmark = pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning"),
+    # Of bounds by a handful of inducing values, which are what is tested here; the warning on them is of another class.
+    pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning"),
+]
 ETA = torch.tensor([0.6], dtype=torch.float64)
 
 
