@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from common import MAX_STEPS, provenance
+from common import provenance
 
 SETS = {"upright": None, "turned within ±45°": math.radians(45), "turned over the full circle": math.pi}
 POSTERIOR, PRIOR = "#0072B2", "#E69F00"  # Okabe and Ito: apart in every common form of colour blindness
@@ -31,15 +31,17 @@ def main() -> None:
     for column, (name, rotation) in enumerate(SETS.items()):
         train, _ = bayesinv.datasets.digits(rotation, num_train=500, seed=0)
         model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(), "affine2d")
-        posterior = bayesinv.fit(model, train, seed=0, max_steps=MAX_STEPS)
+        posterior = bayesinv.fit(model, train, seed=0, num_draws=320)
         row = posterior.summary().loc["rotation"]
         for i in range(NUM_IMAGES):
             axis = figure.add_subplot(grid[0, NUM_IMAGES * column + i])
             axis.imshow(train.x[i, 0], cmap="gray")
             axis.axis("off")
         axis = figure.add_subplot(grid[1, NUM_IMAGES * column : NUM_IMAGES * (column + 1)])
-        degrees = np.degrees(posterior["rotation"].numpy())
-        axis.hist(degrees, bins=np.arange(0, 181, 2.0), density=True, color=POSTERIOR, label="posterior")
+        draws = posterior.sample(2000)[:, posterior.index("rotation")]  # by importance weights
+        axis.hist(
+            np.degrees(draws.numpy()), bins=np.arange(0, 181, 5.0), density=True, color=POSTERIOR, label="posterior"
+        )
         axis.axhline(1 / 180, color=PRIOR, linestyle="--", linewidth=2, label="prior")
         axis.set(xlim=(0, 180), xticks=range(0, 181, 45), xlabel="extent of rotation, half-width (°)")
         axis.set_title(f"{name}\n{row['median']:.0f}° [{row['lower']:.0f}, {row['upper']:.0f}]", fontsize=13)
