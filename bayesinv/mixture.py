@@ -31,6 +31,9 @@ SMALLEST_SHARE = 1e-3
 FEWEST_EACH = 2.0  # effective draws for each dimension from which on moments are believed half
 
 
+Density = Callable[[Float[Tensor, "J d"]], Float[Tensor, " J"]]  # its log; minus infinity where it cannot be computed
+
+
 @dataclass(frozen=True)
 class Mixture:
     """q(θ) = |dε/dθ| Σ_m π_m t_ν(ε | μ_m, Σ_m), draws by quasi-random numbers; ε = θ without a bend.
@@ -107,19 +110,18 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What adaptive importance sampling leaves: draws of q, their raw log weights, q itself, and where to draw next."""
+    """What adaptive importance sampling leaves: draws of q, their raw log weights, and q itself."""
 
     theta: Float[Tensor, "J d"]
     log_weights: Float[Tensor, " J"]
     guide: Mixture
-    following: Mixture
 
 
 def bend_at(
     mode: Float[Tensor, " d"],
     precision: Float[Tensor, "d d"],
     value: float,
-    log_density: Callable[[Float[Tensor, " d"]], float],
+    log_density: Density,
     diagonal: bool,
 ) -> tuple[Bend, Float[Tensor, "d d"], float]:
     """Coordinates in which a density is about normal around a mode, their correlations, and its log mass.
@@ -133,7 +135,7 @@ def bend_at(
         mode: θ, (d,).
         precision: minus the second derivatives there.
         value: the log density there.
-        log_density: of θ; a NumericalError counts as the end of the density.
+        log_density: of many θ at once.
         diagonal: whether correlations are left out.
     """
     d = len(mode)
@@ -142,14 +144,8 @@ def bend_at(
     correlation = torch.eye(d, dtype=torch.float64) if diagonal else covariance / torch.outer(sd, sd)
     values, vectors = torch.linalg.eigh(correlation)
     root = sd[:, None] * ((vectors * values.clamp_min(0.0).sqrt()) @ vectors.T)
-    sides = torch.ones(2, d, dtype=torch.float64)
-    for i, sign in enumerate((-1.0, 1.0)):
-        for k in range(d):
-            try:
-                drop = value - log_density(mode + sign * LOOK * root[:, k])
-            except (NumericalError, torch.linalg.LinAlgError):
-                drop = math.inf
-            sides[i, k] = min(max(LOOK / math.sqrt(2.0 * max(drop, 1e-3)), SIDES[0]), SIDES[1])
+    drops = value - log_density(torch.cat([mode - LOOK * root.T, mode + LOOK * root.T])).view(2, d)
+    sides = (LOOK / (2.0 * drops.clamp_min(1e-3)).sqrt()).clamp(*SIDES)
     bend = Bend(mode, sd, sides[0], sides[1])
     log_det = float(torch.linalg.slogdet(root).logabsdet)
     log_mass = value + 0.5 * d * math.log(2.0 * math.pi) + log_det + float((0.5 * sides.sum(0)).log().sum())
@@ -162,19 +158,21 @@ def around_modes(
     log_mass: float,
     others: Sequence[tuple[Float[Tensor, " d"], Float[Tensor, "d d"], float]] = (),
 ) -> Mixture:
-    """A component at the best mode in its own coordinates, and one at every other mode that holds a share of the mass.
+    """A component at one mode in its own coordinates, and one at every other mode that holds a share of the mass.
 
     Args:
-        bend, correlation, log_mass: of the best mode, see `bend_at`.
+        bend, correlation, log_mass: of the mode with the largest mass, see `bend_at`.
         others: θ, precision and log mass by Laplace's approximation of other modes.
     """
     d = len(bend.centre)
     means, covariances, masses = [torch.zeros(d, dtype=torch.float64)], [correlation], [log_mass]
     for theta, precision, mass in others:
         slopes = bend.log_slopes(theta).exp()
-        means.append(bend.straighten(theta))
-        covariances.append(slopes[:, None] * torch.linalg.inv(precision) * slopes)
-        masses.append(mass)
+        covariance = slopes[:, None] * torch.linalg.inv(precision) * slopes
+        if bool(torch.linalg.cholesky_ex(covariance).info == 0):  # else it is too narrow for these coordinates
+            means.append(bend.straighten(theta))
+            covariances.append(covariance)
+            masses.append(mass)
     log_shares = torch.tensor(masses, dtype=torch.float64)
     shares = (log_shares - log_shares.logsumexp(0)).exp()
     kept = shares >= SMALLEST_SHARE
@@ -184,25 +182,28 @@ def around_modes(
 
 def adapt(
     start: Mixture,
-    log_density: Callable[[Float[Tensor, " d"]], float],
+    log_density: Density,
     num_draws: int,
     seed: int,
     diagonal: bool = False,
-    on_draw: Callable[[], None] | None = None,
+    loss: Callable[[Float[Tensor, " J"]], float] | None = None,
+    more_rounds: int = 0,
 ) -> Adapted:
     """Adaptive multiple importance sampling: rounds of draws whose weighted moments place the next round.
 
         w_j ∝ p(D, θ_j) / q̄(θ_j),    q̄ = Σ_r n_r q_r / Σ_r n_r
 
-    Every draw is weighed by the mixture q̄ of all rounds, which is the guide that is kept: no evaluation is lost.
+    Every draw is weighed by the mixture q̄ of its rounds, which is the guide that is kept. Where the weights are poor
+    the earlier round gives way to another one, from where its draws led.
 
     Args:
         start: q_1.
-        log_density: of θ; a NumericalError counts as no mass.
-        num_draws: over all rounds.
+        log_density: of many θ at once.
+        num_draws: over the rounds that are kept.
         seed: of the draws.
         diagonal: whether covariances stay zero.
-        on_draw: called after each evaluation.
+        loss: of log weights; not above zero where they are good enough.
+        more_rounds: at most, where they are not.
 
     Raises:
         NumericalError: the density could not be computed at any draw.
@@ -211,30 +212,30 @@ def adapt(
         J.-M. Cornuet, J.-M. Marin, A. Mira, C. Robert (2012). Adaptive multiple importance sampling. arXiv:0907.1254.
     """
     sizes = _round_sizes(num_draws)
-    seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
-    parts: list[tuple[float, Mixture]] = []
-    draws: list[Tensor] = []
-    values: list[float] = []
+    seeds = np.random.SeedSequence(seed).generate_state(len(sizes) + more_rounds)
+    rounds: list[tuple[Tensor, Tensor, Mixture]] = []
     proposal = start
-    for size, own in zip(sizes, seeds, strict=True):
-        theta = proposal.sample(size, int(own) & 0x7FFFFFFF)
-        for row in theta:
-            try:
-                values.append(log_density(row))
-            except (NumericalError, torch.linalg.LinAlgError):
-                values.append(-math.inf)
-            if on_draw is not None:
-                on_draw()
-        parts.append((float(size), proposal))
-        draws.append(theta)
-        all_draws, log_p = torch.cat(draws), torch.tensor(values, dtype=torch.float64)
-        guide = Mixture.pooled(parts)
+    best: Adapted | None = None
+    lowest = math.inf
+    for number, own in enumerate(seeds):
+        theta = proposal.sample(sizes[number % len(sizes)], int(own) & 0x7FFFFFFF)
+        rounds = [*rounds, (theta, log_density(theta), proposal)][-len(sizes) :]
+        all_draws, log_p = (torch.cat(part) for part in zip(*[r[:2] for r in rounds], strict=True))
+        guide = Mixture.pooled([(float(len(draws)), q) for draws, _, q in rounds])
         log_w = log_p - guide.log_prob(all_draws)
-        if bool(torch.isfinite(log_w).any()):
-            proposal = _moved(proposal, all_draws, log_w, diagonal)
-    if not bool(torch.isfinite(log_w).any()):
+        if not bool(torch.isfinite(log_w).any()):
+            continue
+        proposal = _moved(proposal, all_draws, log_w, diagonal)
+        if number + 1 < len(sizes):
+            continue
+        cost = 0.0 if loss is None else loss(log_w)
+        if best is None or cost < lowest:
+            best, lowest = Adapted(all_draws, log_w, guide), cost
+        if lowest <= 0.0:
+            break
+    if best is None:
         raise NumericalError(f"the evidence could not be computed at any of {num_draws} draws of the guide")
-    return Adapted(all_draws, log_w, guide, proposal)
+    return best
 
 
 def _round_sizes(num_draws: int) -> list[int]:

@@ -42,6 +42,7 @@ from bayesinv.model_checks import (
     check_outputs,
     for_evidence,
 )
+from bayesinv.model_conditioning import conditioned_draws
 from bayesinv.model_config import arguments, describe
 from bayesinv.model_simulation import Simulation, simulate
 from bayesinv.orbits import Orbit
@@ -422,20 +423,17 @@ class InvarianceModel(nn.Module):
         if self.groups is not None:  # once, not for every draw: names that are not known are warned of
             groups = as_groups(groups, self.groups, len(x))
         hyper = self.hyperparameters if hyperparameters is not None else []
-        near: Any = None
+        by_group = groups is not None or self.groups is not None
+        functions: Any = [None] * J
+        if known is not None and not by_group and isinstance(self.evidence, CollapsedEvidence):
+            functions = conditioned_draws(self, data, extents, hyperparameters, known)
         with seeded(seed):
-            for j, (eta, share) in enumerate(zip(extents, shares, strict=True)):
+            for j, (function, share) in enumerate(zip(functions, shares, strict=True)):
                 with at(hyper, None if hyperparameters is None else hyperparameters[j]):
-                    by_group = groups is not None or self.groups is not None
-                    if known is None or by_group or not isinstance(self.evidence, CollapsedEvidence):
-                        mean, variance = self.function_posterior(x, data, eta, groups)
-                        average.add(mean, variance, share)
-                        continue
-                    conditioned = known.get(j)
-                    if conditioned is None:
-                        conditioned = known[j] = self.evidence.condition(self.at(eta), data, near)
-                    near = conditioned
-                    mean, variance = conditioned.moments(x)
+                    if function is None:
+                        mean, variance = self.function_posterior(x, data, extents[j], groups)
+                    else:
+                        mean, variance = function.moments(x)
                     average.add(mean, variance, share)
         return average.result()
 

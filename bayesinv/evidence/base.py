@@ -46,7 +46,8 @@ class Evidence(nn.Module, ABC):
     def prepare_state(self, state: Mapping[str, Tensor]) -> None:
         """Make room for the arrays of a saved state (names without prefix) before ``load_state_dict``."""
 
-    warm_start: Any = None  # where an inner iteration begins; a start, never part of a result
+    # Where an inner iteration begins, any numbers that are smooth in the extents; a start, never part of a result.
+    warm_start: Tensor | None = None
 
     def prepare(self, prior: Any, data: Data) -> None:
         """Start what needs an initialised backbone; ``prior`` is that backbone without a transform."""

@@ -21,8 +21,8 @@ from bayesinv.evidence.kernel_logistic import Mode, logistic_mode
 
 # Largest change of a marginal's mean, in its standard deviations, or of its variance, relative, by one more step. The
 # evidence is stationary in the sites, so that what is left costs it the order of the square.
-TOLERANCE = 1e-3
-VALUE_TOLERANCE = 4e-3  # without a gradient, whose error is of the first order; costs the evidence about 0.001 nat
+TOLERANCE = 2e-4
+VALUE_TOLERANCE = 1e-2  # without a gradient, whose error is of the first order; costs the evidence about 0.02 nat
 FAILURE = 3e-2
 MAX_STEPS = 300
 MAX_WARM_STEPS = 30  # from sites of other extents, which can lie where damped steps only swing
@@ -30,10 +30,12 @@ MAX_WARM_STEPS = 30  # from sites of other extents, which can lie where damped s
 DAMPING = 0.5
 SWINGING, SHORTEST_STEP = 0.97, 0.1  # steps that hardly shrink are taken shorter, but never shorter than this
 # Steps above this size are not accelerated: far from the fixed point their differences say nothing about it.
-LARGEST_ACCELERATED = 0.2
+LARGEST_ACCELERATED = 1.0
 PLAIN_STEPS = 3  # after an accelerated one that ran off
-ROUGH, ROUGH_NODES = 10.0, 16  # steps above so many tolerances use float32 and fewer nodes, at a third of the time
-SMALLEST_PRECISION = 1e-10
+# Steps above so many tolerances are in float32, at half the time, unless they no longer shrink.
+ROUGH = 3.0
+UNLIKELY = -15.0  # log probabilities below which a label is treated in float64
+SMALLEST_PRECISION, LARGEST_PRECISION = 1e-10, 1e6  # of a site; the second where one begins
 START_VARIANCE = 10.0  # prior variance of f that a fit starts from: labels that are mostly, not always, certain
 OFFSET_VARIANCE = 1.0  # of the unknown mean of a class: shares of classes within a factor of about 20
 PREDICTIONS = ("mode", "average")
@@ -77,8 +79,7 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
             raise ValueError(f"prediction: expected one of {list(PREDICTIONS)}, got {prediction!r}")
         self.prediction = prediction
         self.offset_variance = torch.tensor(OFFSET_VARIANCE, dtype=torch.float64)
-        # Sites of the last fixed point: where the next one starts, and never part of a result.
-        self.warm_start: tuple[Tensor, Tensor] | None = None
+        self.warm_start: Float[Tensor, "n G_plus_C"] | None = None  # log λ and b of the last fixed point
 
     @property
     def predicts_mode(self) -> bool:
@@ -107,7 +108,8 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         Raises:
             NotSettledError: the sites still move after 300 steps.
         """
-        precision, b = self._fixed_point(white, data.y, data.num_outputs)
+        tolerance = TOLERANCE if white.V.requires_grad else VALUE_TOLERANCE
+        precision, b = self._fixed_point(white, data.y, data.num_outputs, tolerance)
         step = _Step(white, precision, b, self._offset)
         variance = step.variance + white.residuals
         with torch.no_grad():
@@ -120,12 +122,11 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         """The posterior of the coordinates: a point at the mode, or EP's Gaussian."""
         if self.predicts_mode:
             return logistic_mode(white, self._offset, data.y, near if isinstance(near, Mode) else None)
-        precision, b = self._fixed_point(white, data.y, data.num_outputs)
+        precision, b = self._fixed_point(white, data.y, data.num_outputs, TOLERANCE)
         return Factor.of(white.V, precision, K=white.K).posterior(b - precision * self._offset)
 
-    def _fixed_point(self, white: Whitened, y: Int[Tensor, " n"], C: int) -> tuple[Tensor, Tensor]:
+    def _fixed_point(self, white: Whitened, y: Int[Tensor, " n"], C: int, tolerance: float) -> tuple[Tensor, Tensor]:
         """Precisions (n, 1) or (n, C) and locations b (n, C) of the sites, from the last ones or else from nothing."""
-        tolerance = TOLERANCE if white.V.requires_grad else VALUE_TOLERANCE
         white = white.detached()
         G = C if white.per_output else 1
         fresh = (
@@ -134,12 +135,11 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         )
         moved = math.inf
         warm = self.warm_start
-        if warm is not None and all(
-            w.shape == f.shape and w.device == f.device for w, f in zip(warm, fresh, strict=True)
-        ):
-            sites, moved = self._iterate(white, y, warm, tolerance, MAX_WARM_STEPS)
+        if warm is not None and warm.shape == (len(y), G + C) and warm.device == y.device:
+            start = warm[:, :G].exp().clamp(SMALLEST_PRECISION, LARGEST_PRECISION), warm[:, G:]
+            sites, moved = self._iterate(white, y, start, tolerance, MAX_WARM_STEPS)
             if moved < tolerance:
-                self.warm_start = sites
+                self.warm_start = torch.cat([sites[0].log(), sites[1]], 1)
                 return sites
         sites, moved = self._iterate(white, y, fresh, tolerance, MAX_STEPS)
         if not moved < FAILURE:
@@ -149,7 +149,7 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
                 f"after {MAX_STEPS} steps (expected {TOLERANCE:g}); the prior may be far too wide (an outputscale of "
                 'thousands): give the kernel a prior on it, or use evidence="dirichlet"'
             )
-        self.warm_start = sites
+        self.warm_start = torch.cat([sites[0].log(), sites[1]], 1)
         return sites
 
     @torch.no_grad()
@@ -166,14 +166,17 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         scale: Tensor | None = None
         anderson: Anderson | None = None
         smallest, plain, damping, moved = math.inf, 0, DAMPING, math.inf
+        rough, coarse = True, white.single()
         for _ in range(max_steps):
-            step = _Step(white, precision, b, self._offset)
-            rough = moved > ROUGH * tolerance
-            new_precision, new_b = _matched(step.mean, step.variance, white.residuals, y, rough)
+            step = _Step(coarse if rough else white, precision, b, self._offset)
+            new_precision, new_b = _matched(step.mean, step.variance, white.residuals, y)
             change = (new_precision - precision, new_b - b)
             before, moved = moved, _effect(change, precision, step.variance)
-            if moved < tolerance:
+            if moved < tolerance and not rough:
                 break
+            was_rough, rough = rough, rough and moved > ROUGH * tolerance
+            if was_rough and moved < tolerance:
+                continue  # to see it in float64
             if moved > SWINGING * before and anderson is None:
                 damping = max(SHORTEST_STEP, 0.7 * damping)
             if scale is None:
@@ -205,9 +208,9 @@ class _Step:
 
     def __init__(self, white: Whitened, precision: Tensor, b: Tensor, offset: Tensor):
         self.precision, self.b = precision, b
-        factor = Factor.of(white.V, precision, K=white.K)
+        factor = Factor.of(white.V, precision.to(white.V), K=white.K)
         r = b - precision * offset
-        mean, marginal = factor.means(r), factor.variances()
+        mean, marginal = factor.means(r.to(white.V)).to(b), factor.variances().to(b)
         # One precision an example acts on C - 1 contrasts, which share a factor; otherwise each class has its own.
         self.contrasts = b.shape[1] - 1 if precision.shape[1] == 1 else 1
         quadratic = 0.5 * (r * mean).sum() + (b * offset).sum() - 0.5 * (precision * offset.square()).sum()
@@ -231,14 +234,13 @@ def _matched(
     variance: Float[Tensor, "n G"],
     residual: Float[Tensor, "n G"],
     y: Int[Tensor, " n"],
-    rough: bool = False,
 ) -> tuple[Float[Tensor, "n G"], Float[Tensor, "n C"]]:
-    """Sites whose product with the cavities has the moments of the tilted distributions; ``rough`` to three digits."""
+    """Sites whose product with the cavities has the moments of the tilted distributions, to four digits."""
     C, total = mean.shape[1], variance + residual
-    if rough:
-        _, alpha, beta = (part.double() for part in expected_softmax(mean.float(), total.float(), y, ROUGH_NODES))
-    else:
-        _, alpha, beta = expected_softmax(mean, total, y)
+    log_Z, alpha, beta = (part.double() for part in expected_softmax(mean.float(), total.float(), y))
+    unlikely = log_Z < UNLIKELY
+    if bool(unlikely.any()):  # float32 cannot hold their parts
+        _, alpha[unlikely], beta[unlikely] = expected_softmax(mean[unlikely], total[unlikely], y[unlikely])
     alpha = alpha - alpha.mean(-1, keepdim=True)
     if variance.shape[1] == 1:
         nu = ((alpha.square().sum(-1, keepdim=True) - 2.0 * beta) / (C - 1)).clamp_min(0.0)

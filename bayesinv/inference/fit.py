@@ -35,6 +35,7 @@ from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.psis import weights_are_good, why_no_standard_error
 from bayesinv.randomness import seeded
+from bayesinv.threads import is_small, one_thread
 
 INFERENCES = ("vi", "nuts")
 MAX_STEPS = 200  # evaluations of a collapsed evidence from each start; minibatches count in epochs
@@ -167,7 +168,7 @@ def fit(
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
     checked = checked.to(place)
-    with seeded(seed), local_parameters():
+    with seeded(seed), local_parameters(), one_thread(is_small(checked)) as num_threads:
         fitted.initialise(checked, seed)
         warn_of_usual_mistakes(fitted, checked, stacklevel=3)
         facts, failure = _fit_collapsed(
@@ -175,7 +176,7 @@ def fit(
             checked,
             method,
             guide,
-            Settings(seed, max_steps, hyperparameters, learning_rate, num_draws, num_chains, num_warmup),
+            Settings(seed, max_steps, hyperparameters, learning_rate, num_draws, num_chains, num_warmup, num_threads),
             progress,
             callbacks,
         )
@@ -207,6 +208,7 @@ class Settings:
     num_draws: int
     num_chains: int
     num_warmup: int
+    num_threads: int
 
 
 def _fit_collapsed(
@@ -220,7 +222,7 @@ def _fit_collapsed(
 ) -> tuple[dict[str, Any], NonFiniteError | None]:
     """The facts of a fit on all data at once, and what ended it early."""
     target = Target(model, data)
-    modes = climb(target, asked.max_steps, progress, callbacks)
+    modes = climb(target, asked.max_steps, progress, callbacks, asked.num_threads)
     latent = asked.hyperparameters == "latent" and target.num_hyper > 0
     facts = _mode_facts(target, modes)
     facts["settings"]["hyperparameters"] = asked.hyperparameters
@@ -229,7 +231,15 @@ def _fit_collapsed(
     if isinstance(guide, str) and guide in MIXTURES:
         exact = exact_for_weights(model, data)
         around = functools.partial(
-            approximate, target, modes, asked.num_draws, latent, guide == "mean_field", asked.seed, progress
+            approximate,
+            target,
+            modes,
+            asked.num_draws,
+            latent,
+            guide == "mean_field",
+            asked.seed,
+            progress,
+            asked.num_threads,
         )
         found = around(exact)
         weighed = weigh(found.extents, found.log_weights)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.loop import Callback, Step
+from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
 
 # Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where
@@ -34,8 +35,8 @@ LARGEST_DECREMENT = 0.1
 LARGEST_AT_KINK = 0.3
 POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
 # Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
-# Float32 orbits leave noise of about 1e-3 in a gradient: shorter steps would amplify it.
-STEP, SHORTEST, LONGEST = 0.5, 0.02, 0.3
+# Interpolated images leave kinks, which shorter steps take for curvature: at half of these the widths swung by 4.
+STEP, SHORTEST, LONGEST = 1.0, 0.02, 0.6
 LEAST_CURVATURE = 0.1  # nats per squared unit of θ: a posterior is not three times as wide as its prior
 # Within so many standard deviations of a mode and this close to its quadratic, another start is on its way to the same.
 SAME_MODE, SAME_VALUE = 1.0, 0.5
@@ -93,6 +94,7 @@ def find_modes(
     callbacks: Sequence[Callback] = (),
     describe: Callable[[Mapping[str, float]], None] | None = None,
     found: Sequence[Mode] = (),
+    num_threads: int = 1,
 ) -> list[Mode]:
     """Modes by L-BFGS from several starts, best first; starts that ran into an earlier mode are marked ``merged``.
 
@@ -102,7 +104,9 @@ def find_modes(
         starts: prior quantiles of the extents.
         callbacks: called after each evaluation; True ends the search.
         describe: told the current extents after each evaluation, for a progress bar.
-        found: modes of a similar density, to start from in place of ``starts``; those that were merged are left out.
+        found: modes of a similar density, to start from in place of ``starts``, with their curvature for the first
+            steps; those that were merged are left out.
+        num_threads: for gradients next to each other.
 
     Raises:
         NonFiniteError: the density could not be computed at the very first start.
@@ -113,15 +117,17 @@ def find_modes(
     modes: list[Mode] = []
     began = time.perf_counter()
     origin = target.start(starts[0])
-    begin = [(mode.start, mode.theta) for mode in found if not mode.merged]
+    begin: list[tuple[float, Tensor, Tensor | None]]
+    begin = [(mode.start, mode.theta, mode.precision) for mode in found if not mode.merged]
     for quantile in [] if begin else starts if target.num_extents else starts[:1]:
         theta = origin.clone()
         theta[: target.num_extents] = target.start(quantile)[: target.num_extents]
-        begin.append((quantile, theta))
-    for number, (quantile, theta) in enumerate(begin):
+        begin.append((quantile, theta, None))
+    many = ManyPoints(target, num_threads)
+    for number, (quantile, theta, precision) in enumerate(begin):
         known = [mode for mode in modes if not mode.merged]
         try:
-            mode = _climb(target, theta, quantile, max_evaluations, known, callbacks, describe, began)
+            mode = _climb(many, theta, precision, quantile, max_evaluations, known, callbacks, describe, began)
         except (NumericalError, torch.linalg.LinAlgError) as error:
             if number == 0:
                 text = f"step 1: {str(error).splitlines()[0]}; there is no earlier state"
@@ -134,8 +140,9 @@ def find_modes(
 
 
 def _climb(
-    target: Target,
+    many: ManyPoints,
     theta: Tensor,
+    precision: Tensor | None,
     start: float,
     max_evaluations: int,
     known: Sequence[Mode],
@@ -143,14 +150,16 @@ def _climb(
     describe: Callable[[Mapping[str, float]], None] | None,
     began: float,
 ) -> Mode:
+    target = many.target
     before = target.evaluations
     trace: list[float] = []
+    straight = _Straightened(theta, precision, target.bounds)
     best: tuple[float, Tensor, Tensor] | None = None
     merged = ended = False
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best, merged, ended
-        at = torch.from_numpy(point.copy())
+        at = straight.theta(torch.from_numpy(point))
         try:
             value, gradient = target.with_gradient(at)
         except (NumericalError, torch.linalg.LinAlgError):
@@ -172,7 +181,7 @@ def _climb(
         if best[1] is at and any(_is_near(at, value, mode, target) for mode in known):
             merged = True
             raise _Stop
-        return -value, -gradient.numpy()
+        return -value, -straight.gradient(torch.from_numpy(point), gradient).numpy()
 
     inverse = None
     try:
@@ -183,7 +192,8 @@ def _climb(
             "gtol": GRADIENT,
             "ftol": STANDSTILL,
         }
-        found = minimize(objective, theta.numpy(), jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
+        where = straight.start.numpy()
+        found = minimize(objective, where, jac=True, method="L-BFGS-B", bounds=straight.bounds, options=options)
         inverse = found.hess_inv
     except _Stop:
         pass
@@ -195,12 +205,14 @@ def _climb(
         rest = float(gradient.norm()) if d == 0 and len(gradient) else 0.0
         return Mode(at, value, torch.eye(d, dtype=torch.float64), rest, len(trace), tuple(trace), start, merged, ended)
     widths = np.full(d, LONGEST)
-    if inverse is not None:
+    if precision is not None:
+        widths = precision.diagonal().rsqrt().numpy()
+    elif inverse is not None:
         probes = np.eye(len(at))[:d]
         widths = np.sqrt(np.maximum([probe @ inverse.matvec(probe) for probe in probes], 0.0))
     mode = None
     for _ in range(1 + POLISHING_STEPS):
-        precision = _curvature(target, at, gradient, widths, d)
+        precision = _curvature(many, at, gradient, widths, d)
         step = torch.linalg.solve(precision, gradient[:d])
         decrement = math.sqrt(max(float(gradient[:d] @ step), 0.0))
         mode = Mode(at, value, precision, decrement, target.evaluations - before, tuple(trace), start, merged, ended)
@@ -234,20 +246,57 @@ def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[Ten
     return None
 
 
-def _curvature(target: Target, at: Tensor, gradient: Tensor, widths: np.ndarray, d: int) -> Float[Tensor, "d d"]:
+class _Straightened:
+    """Coordinates y in which a density of known curvature is round, θ = θ_0 + L⁻ᵀy with LLᵀ the curvature.
+
+    Outside of the bounds θ stays on them. Without a curvature y is θ, and L-BFGS minds the bounds.
+    """
+
+    def __init__(self, theta: Tensor, precision: Tensor | None, bounds: Sequence[tuple[float | None, float | None]]):
+        self.root: Tensor | None = None
+        self.start = theta
+        self.bounds: Sequence[tuple[float | None, float | None]] | None = bounds
+        if precision is not None:
+            self.origin = theta
+            self.root = torch.linalg.inv(torch.linalg.cholesky(precision)).mT  # L⁻ᵀ
+            limits = [[-math.inf if low is None else low, math.inf if high is None else high] for low, high in bounds]
+            self.low, self.high = torch.tensor(limits, dtype=torch.float64).T
+            self.start, self.bounds = torch.zeros_like(theta), None
+
+    def theta(self, y: Tensor) -> Tensor:
+        if self.root is None:
+            return y.clone()
+        return (self.origin + _times(self.root, y)).clamp(self.low, self.high)
+
+    def gradient(self, y: Tensor, gradient: Tensor) -> Tensor:
+        """In y, of one in θ."""
+        if self.root is None:
+            return gradient
+        free = self.origin + _times(self.root, y)
+        return _times(self.root.mT, torch.where((free > self.low) & (free < self.high), gradient, 0.0))
+
+
+def _times(A: Tensor, y: Tensor) -> Tensor:
+    """A on as many coordinates as it has, and the others as they are."""
+    return torch.cat([A @ y[: len(A)], y[len(A) :]])
+
+
+def _curvature(many: ManyPoints, at: Tensor, gradient: Tensor, widths: np.ndarray, d: int) -> Float[Tensor, "d d"]:
     """Minus the second derivatives by forward differences of the gradient, towards the inside, made positive."""
+    steps = np.clip(STEP * widths, SHORTEST, LONGEST)
+    steps = np.where(at[:d].numpy() > 0, -steps, steps)
+    points = []
+    for k, h in enumerate(steps):
+        points.append(at.clone())
+        points[k][k] += h
     rows = []
-    for k in range(d):
-        h = float(np.clip(STEP * widths[k], SHORTEST, LONGEST))
-        h = -h if float(at[k]) > 0 else h
-        point = at.clone()
-        point[k] += h
-        try:
-            rows.append((gradient[:d] - target.with_gradient(point)[1][:d]) / h)
-        except (NumericalError, torch.linalg.LinAlgError):
+    for k, (h, found) in enumerate(zip(steps, many.gradients(points), strict=True)):
+        if found is None:
             row = torch.zeros(d, dtype=torch.float64)
             row[k] = 1.0 / max(widths[k], SHORTEST) ** 2
-            rows.append(row)
+        else:
+            row = (gradient[:d] - found[:d]) / h
+        rows.append(row)
     H = torch.stack(rows)
     values, vectors = torch.linalg.eigh(0.5 * (H + H.T))
     return (vectors * values.clamp_min(LEAST_CURVATURE)) @ vectors.T

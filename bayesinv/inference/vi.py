@@ -8,7 +8,7 @@ held.
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,17 +24,16 @@ from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
+from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Adapted, Mixture, adapt, around_modes, bend_at
+from bayesinv.mixture import Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
 from bayesinv.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
-LARGEST_CLIMB = 1000  # examples
-# Draws that a proposal misses part of the posterior with are thrown away for as many from where they led, twice at
-# most.
-ATTEMPTS = 3
+LARGEST_CLIMB = 200  # examples
+MORE_ROUNDS = 3  # of draws, where a proposal misses part of the posterior
 FEWEST_FOR_K = 25  # draws below which a Pareto tail cannot be fitted
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
@@ -58,7 +57,11 @@ class Approximation:
 
 
 def climb(
-    target: Target, max_evaluations: int, progress: bool = False, callbacks: Sequence[Callback] = ()
+    target: Target,
+    max_evaluations: int,
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+    num_threads: int = 1,
 ) -> list[Mode]:
     """The modes, best first, with the model's hyperparameters at the best one.
 
@@ -79,10 +82,14 @@ def climb(
         if len(target.data) > LARGEST_CLIMB and target.inducing is None:
             rows = torch.randperm(len(target.data))[:LARGEST_CLIMB]
             part = Target(target.model, target.data.subset(rows))
-            found = find_modes(part, max_evaluations, callbacks=callbacks, describe=told)
+            found = find_modes(part, max_evaluations, callbacks=callbacks, describe=told, num_threads=num_threads)
+            more = len(target.data) / LARGEST_CLIMB  # information about the same unknowns
+            found = [dataclasses.replace(mode, precision=more * mode.precision) for mode in found]
         if any(mode.ended for mode in found):  # a callback, or the limit: what there is has to be judged on all data
             max_evaluations = 1
-        modes = find_modes(target, max_evaluations, callbacks=callbacks, describe=told, found=found)
+        modes = find_modes(
+            target, max_evaluations, callbacks=callbacks, describe=told, found=found, num_threads=num_threads
+        )
     target.move(modes[0].theta)
     return modes
 
@@ -95,6 +102,7 @@ def approximate(
     diagonal: bool,
     seed: int,
     progress: bool = False,
+    num_threads: int = 1,
     exact: InvarianceModel | None = None,
 ) -> Approximation:
     """Draws and weights of a mixture around the modes.
@@ -107,6 +115,7 @@ def approximate(
         diagonal: whether covariances are left out.
         seed: of the draws.
         progress: show a bar.
+        num_threads: for draws next to each other.
         exact: the model whose evidence places and weighs the draws, where the climb went by a bound on it.
 
     Raises:
@@ -114,47 +123,37 @@ def approximate(
     """
     A = target.num_extents
     d = A + target.num_hyper if latent else A
-    kept = [mode for mode in modes if not mode.merged]
-    rest = modes[0].theta[d:]
-    evidence = target.model.evidence
+    # The highest mode can be a needle, and the mass under a lower one.
+    best, *others = sorted([mode for mode in modes if not mode.merged], key=lambda mode: -mode.log_mass)
+    rest = best.theta[d:]
     with target.evaluating(exact):
-        target(modes[0].theta)
-    anchor = evidence.warm_start
+        height = target(best.theta, hyperpriors=latent)  # and the start of the inner iteration of all others
 
-    def log_density(theta: Float[Tensor, " d"]) -> float:
-        evidence.warm_start = anchor  # the same for every draw, so that their order changes nothing
-        with target.evaluating(exact):
-            return target(torch.cat([theta, rest]), hyperpriors=latent)
+    with tqdm(disable=not progress, unit="draw", dynamic_ncols=True) as bar:
+        many = ManyPoints(target, num_threads, exact)
 
-    best, others = kept[0], kept[1:]
-    height = log_density(best.theta[:d])
-    bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
-    start = around_modes(
-        bend, correlation, mass, [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass) for m in others]
-    )
+        def log_density(points: Float[Tensor, "J d"]) -> Float[Tensor, " J"]:
+            return many.values(torch.cat([points, rest.expand(len(points), -1)], 1), latent, bar.update)
 
-    with tqdm(total=num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
-        found: Adapted | None = None
-        best_k = math.inf
-        for attempt in range(ATTEMPTS):
-            tried = adapt(start, log_density, num_draws, seed + attempt, diagonal, lambda: bar.update() and None)
-            k = pareto_smooth(tried.log_weights)[1]
-            if found is None or k < best_k:
-                found, best_k = tried, k
-            if weights_are_good(k, num_draws) or num_draws < FEWEST_FOR_K:
-                break
-            start = tried.following
-            bar.total += num_draws
-    if found is None:  # the loop runs at least once
-        raise NumericalError("no draws")
+        bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
+        laplace = [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass) for m in others]
+        start = around_modes(bend, correlation, mass, laplace)
+        found = adapt(start, log_density, num_draws, seed, diagonal, _excess, MORE_ROUNDS)
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
         w = (found.log_weights - found.log_weights.logsumexp(0)).exp()
-        centre = torch.cat([modes[0].theta[:A], w @ hyper, modes[0].theta[d:]])
-        target.move(centre)
+        target.move(torch.cat([best.theta[:A], w @ hyper, rest]))
     else:
-        target.move(modes[0].theta)
+        target.move(best.theta)
     return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A)))
+
+
+def _excess(log_weights: Float[Tensor, " J"]) -> float:
+    """Of Pareto's k over the limit for so many draws; few have no tail to fit."""
+    if len(log_weights) < FEWEST_FOR_K:
+        return 0.0
+    k = pareto_smooth(log_weights)[1]
+    return 0.0 if weights_are_good(k, len(log_weights)) else k
 
 
 def train_guide(

@@ -221,19 +221,16 @@ def test_a_guide_that_breaks_in_training_keeps_its_last_good_state(train, monkey
 
 
 def test_no_evidence_at_some_draws_costs_their_weight_only(train, monkeypatch):
-    original = bayesinv.inference.vi.adapt
+    original = bayesinv.inference.many_points.Target.__call__
     calls = {"count": 0}
 
-    def broken(start, log_density, *rest):
-        def breaks_now_and_then(theta):
-            calls["count"] += 1
-            if calls["count"] in (5, 9, 10):
-                raise bayesinv.errors.NumericalError("no evidence here")
-            return log_density(theta)
+    def broken(target, *arguments, **named):
+        calls["count"] += 1
+        if calls["count"] in (15, 19, 20):  # after the mode and the looks around it
+            raise bayesinv.errors.NumericalError("no evidence here")
+        return original(target, *arguments, **named)
 
-        return original(start, breaks_now_and_then, *rest)
-
-    monkeypatch.setattr(bayesinv.inference.vi, "adapt", broken)
+    monkeypatch.setattr(bayesinv.inference.many_points.Target, "__call__", broken)
     posterior = bayesinv.fit(small_model(), train, **QUICK)
     assert any("could not be computed at 3 draws" in note for note in posterior.result.warnings)
     assert int(torch.isinf(posterior.result.log_weights).sum()) == 3
@@ -373,7 +370,7 @@ def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
 
     def fitted():
         model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=128), "rotation", num_orbit_samples=8)
-        return bayesinv.fit(model, train, seed=0)
+        return bayesinv.fit(model, train, seed=0, num_draws=1500)  # kinks of the orbit leave weights that differ
 
     whole = fitted()
     monkeypatch.setattr("bayesinv.inference.vi.LARGEST_CLIMB", 60)

@@ -21,7 +21,8 @@ class Toy(Target):
     num_extents, num_hyper = 2, 1
     size = 3
     bounds = ((-6.0, 6.0), (-6.0, 6.0), (-12.0, 12.0))
-    model = SimpleNamespace(symmetries=("rotation", "shear"))
+    model = SimpleNamespace(symmetries=("rotation", "shear"), evidence=SimpleNamespace(warm_start=None))
+    data = Data(torch.zeros(3, 1), torch.zeros(3, 1))
 
     def __init__(self, log_density, starts=None):
         self.log_density = log_density
@@ -257,9 +258,8 @@ def test_a_model_stands_at_its_best_mode():
         step = 0.05 * torch.randn(target.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         slack = 0.5 * float(step @ best.precision @ step)  # what L-BFGS may have left is a share of it
         assert target(best.theta + step) < best.value + slack
-    target.move(best.theta)
-    numeric = []
-    for k in range(target.size):
-        unit = 1e-3 * torch.eye(target.size, dtype=torch.float64)[k]
-        numeric.append((target.with_gradient(best.theta - unit)[1] - target.with_gradient(best.theta + unit)[1]) / 2e-3)
-    torch.testing.assert_close(best.precision, torch.stack(numeric), atol=0.3, rtol=0.2)
+    # The curvature is that of one side, over about a standard deviation: what either side has is seen to later.
+    for k, sd in enumerate(best.precision.diagonal().rsqrt()):
+        step = sd * torch.eye(target.size, dtype=torch.float64)[k]
+        drop = best.value - 0.5 * (target(best.theta + step) + target(best.theta - step))
+        assert 0.25 < drop < 1.0

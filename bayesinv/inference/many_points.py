@@ -1,0 +1,102 @@
+"""One log density at many points, side by side."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.errors import NumericalError
+from bayesinv.inference.forecast import Forecast
+from bayesinv.inference.target import Target
+from bayesinv.model import InvarianceModel
+from bayesinv.threads import MOST, is_small, side_by_side
+
+R = TypeVar("R")
+
+
+class ManyPoints:
+    """log p(D, θ) at many θ, each by one thread, and from a start in which their order has no part.
+
+    That is where the evidence's inner iteration ended before, and for values after the first call what a regression on
+    the points of earlier calls forecasts.
+
+    Args:
+        target: the log density; its copies share the data.
+        num_threads: that there are to share.
+        exact: the model whose evidence is taken, where the target's own is a bound on it.
+    """
+
+    def __init__(self, target: Target, num_threads: int = 1, exact: InvarianceModel | None = None):
+        self.target = target
+        self._forecast: Forecast | None = None
+        self._free = [(target, exact)]
+        if is_small(target.data):
+            shared = {id(target.data): target.data}
+            more = min(MOST, num_threads) - 1
+            self._free += [copy.deepcopy((target, exact), dict(shared)) for _ in range(more)]
+
+    def values(
+        self,
+        points: Float[Tensor, "J size"],
+        hyperpriors: bool = True,
+        on_value: Callable[[], object] | None = None,
+    ) -> Float[Tensor, " J"]:
+        """The density at each; minus infinity where it cannot be computed.
+
+        Args:
+            points: θ.
+            hyperpriors: whether the priors of hyperparameters count, see `Target`.
+            on_value: called after each.
+        """
+        start = self.target.model.evidence.warm_start
+        if self._forecast is None and start is not None:
+            self._forecast = Forecast(points.mean(0), start)
+        forecast = self._forecast
+
+        def compute(target: Target, point: Tensor) -> tuple[float, Tensor | None]:
+            if forecast is not None:
+                target.model.evidence.warm_start = forecast(point)
+            return target(point, hyperpriors), target.model.evidence.warm_start
+
+        values, seen, ends = [], [], []
+        for point, found in zip(points, self._each(compute, points), strict=True):
+            values.append(-math.inf if found is None else found[0])
+            if found is not None and found[1] is not None:
+                seen.append(point)
+                ends.append(found[1])
+            if on_value is not None:
+                on_value()
+        if forecast is not None and seen:
+            forecast.learn(torch.stack(seen), ends)
+        return torch.tensor(values, dtype=torch.float64)
+
+    def gradients(self, points: Sequence[Float[Tensor, " size"]]) -> list[Float[Tensor, " size"] | None]:
+        """The gradient at each; None where it cannot be computed."""
+        return list(self._each(lambda target, point: target.with_gradient(point)[1], points))
+
+    def _each(
+        self, compute: Callable[[Target, Tensor], R], points: Sequence[Tensor] | Float[Tensor, "J size"]
+    ) -> Iterator[R | None]:
+        start = self.target.model.evidence.warm_start
+
+        def at(point: Tensor) -> R | None:
+            target, exact = self._free.pop()  # atomic, and there are as many as threads
+            try:
+                target.model.evidence.warm_start = start
+                with target.evaluating(exact):
+                    return compute(target, point)
+            except (NumericalError, torch.linalg.LinAlgError):
+                return None
+            finally:
+                self._free.append((target, exact))
+
+        before = self.target.evaluations
+        yield from side_by_side(at, points, len(self._free))
+        self.target.evaluations = before + len(points)
+        self.target.model.evidence.warm_start = start

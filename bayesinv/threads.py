@@ -1,0 +1,64 @@
+"""One thread for each of several computations, in place of several threads inside of one.
+
+Matrices of a few hundred rows gain next to nothing from more threads inside of a product, and lose much where another
+process wants the same cores: threads that wait for one another spin. Computations next to each other gain in full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from bayesinv.data import Data
+
+# Examples from which on a product is worth the threads inside of it, and computations next to each other the memory.
+LARGEST = 2000
+MOST = 8  # next to each other
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def is_small(data: Data) -> bool:
+    """Whether one thread is as fast as several, on a CPU."""
+    return len(data) <= LARGEST and data.x.device.type == "cpu"
+
+
+@contextlib.contextmanager
+def one_thread(wanted: bool = True) -> Iterator[int]:
+    """Within the block products take one thread; gives the number that they took before.
+
+    Args:
+        wanted: False leaves everything as it is.
+    """
+    before = torch.get_num_threads()
+    if not wanted or before == 1:
+        yield before
+        return
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def side_by_side(compute: Callable[[T], R], items: Iterable[T], num_threads: int) -> Iterator[R]:
+    """What ``compute`` gives for each item, in their order; every call in one thread.
+
+    Args:
+        compute: must not change what another call reads.
+        items: one for each call.
+        num_threads: at most so many calls at a time.
+    """
+    if num_threads == 1:
+        yield from map(compute, items)
+        return
+    pool = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(compute, items)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

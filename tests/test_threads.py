@@ -1,0 +1,51 @@
+"""Computations next to each other."""
+
+import threading
+
+import pytest
+import torch
+
+from bayesinv.data import Data
+from bayesinv.threads import LARGEST, is_small, one_thread, side_by_side
+
+
+def test_results_come_in_the_order_of_the_items():
+    assert list(side_by_side(lambda i: i * i, range(20), 3)) == [i * i for i in range(20)]
+
+
+def test_every_call_takes_one_thread_and_several_run_at_a_time():
+    together = threading.Barrier(2, timeout=20)
+
+    def compute(_):
+        together.wait()  # would fail alone
+        return torch.get_num_threads()
+
+    assert list(side_by_side(compute, range(2), 2)) == [1, 1]
+
+
+def test_an_error_ends_the_others():
+    def compute(i):
+        if i == 1:
+            raise ValueError("one of them")
+        return i
+
+    with pytest.raises(ValueError, match="one of them"):
+        list(side_by_side(compute, range(50), 2))
+
+
+def test_the_number_of_threads_is_put_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError), one_thread() as had:
+            assert (had, torch.get_num_threads()) == (2, 1)
+            raise RuntimeError
+        assert torch.get_num_threads() == 2
+        with one_thread(wanted=False) as had:
+            assert (had, torch.get_num_threads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_large_data_keep_the_threads_inside_of_products():
+    assert [is_small(Data(torch.zeros(n, 1), torch.zeros(n, 1))) for n in (LARGEST, LARGEST + 1)] == [True, False]
