@@ -24,10 +24,11 @@ DEGREES = 10.0
 WIDENING = 1.0
 LOOK = 2.5  # standard deviations of Laplace's approximation at which the density is looked at, either side of a mode
 SIDES = (0.4, 4.0)  # limits of the scales found there
-# Shares of the draws in each round. The first says where the mass is; all of them count in the end.
+# Shares of the draws in each round. The first says where the mass is; all that are kept count in the end.
 ROUNDS = (0.4, 0.6)
 # Modes with less than this share of the mass by Laplace's approximation get no draws.
 SMALLEST_SHARE = 1e-3
+NEEDLE = 1e-4  # smallest scale of a component, in standard deviations of the mode with the largest mass
 FEWEST_EACH = 2.0  # effective draws for each dimension from which on moments are believed half
 
 
@@ -169,10 +170,11 @@ def around_modes(
     for theta, precision, mass in others:
         slopes = bend.log_slopes(theta).exp()
         covariance = slopes[:, None] * torch.linalg.inv(precision) * slopes
-        if bool(torch.linalg.cholesky_ex(covariance).info == 0):  # else it is too narrow for these coordinates
-            means.append(bend.straighten(theta))
-            covariances.append(covariance)
-            masses.append(mass)
+        if not bool(torch.linalg.cholesky_ex(covariance).info == 0):  # a needle, for these coordinates
+            covariance = torch.diag(covariance.diagonal().nan_to_num(0.0).clamp_min(NEEDLE**2))
+        means.append(bend.straighten(theta))
+        covariances.append(covariance)
+        masses.append(mass)
     log_shares = torch.tensor(masses, dtype=torch.float64)
     shares = (log_shares - log_shares.logsumexp(0)).exp()
     kept = shares >= SMALLEST_SHARE
@@ -229,7 +231,7 @@ def adapt(
         if number + 1 < len(sizes):
             continue
         cost = 0.0 if loss is None else loss(log_w)
-        if best is None or cost < lowest:
+        if best is None or not lowest <= cost:
             best, lowest = Adapted(all_draws, log_w, guide), cost
         if lowest <= 0.0:
             break

@@ -19,6 +19,19 @@ import torch
 _one_at_a_time = threading.RLock()
 
 
+# Threads that work for another one, which may hold the lock and wait for them.
+_helper = threading.local()
+
+
+class SeededInHelperError(RuntimeError):
+    """A block was to be seeded in a thread that works for another one."""
+
+
+def refuse_seeds() -> None:
+    """From here on, in this thread, seeded blocks are an error in place of a wait that has no end."""
+    _helper.refuses = True
+
+
 def _renew_lock() -> None:
     global _one_at_a_time
     _one_at_a_time = threading.RLock()  # whoever held it has no thread in a forked child
@@ -52,6 +65,8 @@ def seeded(seed: Any) -> Iterator[None]:
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {seed!r}")
+    if getattr(_helper, "refuses", False):
+        raise SeededInHelperError("a seeded block inside of a computation next to others")
     with _one_at_a_time:
         python_state, numpy_state = random.getstate(), np.random.get_state()
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []

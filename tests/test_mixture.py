@@ -276,3 +276,34 @@ def test_the_number_of_draws_is_what_was_asked_for(num_draws):
     assert found.theta.shape == (num_draws, 2)
     assert found.log_weights.shape == (num_draws,)
     torch.testing.assert_close(found.guide.shares.sum(), torch.ones((), dtype=torch.float64))
+
+
+def test_rounds_with_poor_weights_give_way_to_new_ones():
+    """The two neighbouring rounds with the smallest loss are kept, and it ends where there is none."""
+    start = single([3.0, 3.0], 0.05 * torch.eye(2))  # misses nearly all of the density
+    losses = []
+
+    def loss(log_w):
+        losses.append(1.0 / float((2.0 * log_w.logsumexp(0) - (2.0 * log_w).logsumexp(0)).exp()))
+        return losses[-1] if losses[-1] > 1 / 150 else 0.0
+
+    found = adapt(start, skewed, 400, 0, loss=loss, more_rounds=4)
+    assert 2 <= len(losses) <= 5
+    assert losses[-1] < 1 / 150 or len(losses) == 5
+    assert len(found.theta) == 400
+    effective = moments(found)[2]
+    assert 1.0 / effective == pytest.approx(min(losses), rel=1e-6)
+    assert effective > 2 * moments(adapt(start, skewed, 400, 0))[2]
+
+
+def test_a_needle_next_to_a_wide_mode_gets_a_component():
+    """Also where its covariance is too narrow for the coordinates of the wide one."""
+    one = torch.ones(2, dtype=torch.float64)
+    bend = Bend(0 * one, one, one, one)
+    needle = (0.5 * one, 1e20 * torch.eye(2, dtype=torch.float64), 1.0)
+    q = around_modes(bend, torch.eye(2, dtype=torch.float64), 0.0, [needle])
+    assert len(q.shares) == 2
+    assert bool(torch.isfinite(q.log_prob(q.sample(50))).all())
+    nowhere = (0.5 * one, torch.full((2, 2), math.nan, dtype=torch.float64), 1.0)
+    q = around_modes(bend, torch.eye(2, dtype=torch.float64), 0.0, [nowhere])
+    assert bool(torch.isfinite(q.log_prob(q.sample(50))).all())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +44,12 @@ class ExactPrior:
             )
         self.points = prior.backbone.embed(prior.points(x))  # (S, n, *event)
         self.covariance = prior.backbone.covariance(self.points, self.points, weights=prior.weights())
+
+    def of(self, prior: InvariantPrior) -> ExactPrior:
+        """The same covariance with another model's prior, which has the same extents and hyperparameters."""
+        other = copy.copy(self)
+        other.prior = prior
+        return other
 
     def inducing_covariance(self) -> Float[Tensor, "n n"]:
         """k_ff of the training inputs."""

@@ -6,6 +6,7 @@ residual r of variance k_ff - |V|². A constant row of V stands for the unknown 
 
 from __future__ import annotations
 
+import copy
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class Basis(ABC):
     def at(self, x: Float[Tensor, n * event], groups: Int[Tensor, " n"] | None = None) -> Whitened:
         """V and the residual of inputs, whose groups are given where groups have extents."""
 
+    @abstractmethod
+    def of(self, prior: CollapsedPrior) -> Basis:
+        """The same coordinates with another model's prior, which has the same extents and hyperparameters."""
+
 
 class _Features(Basis):
     """Orbit-averaged random features."""
@@ -84,6 +89,9 @@ class _Features(Basis):
         prior = self.prior
         phi = prior.features(x, _needed(groups)) if isinstance(prior, GroupedPrior) else prior.features(x)
         return Whitened(phi.mT, phi.new_zeros(phi.shape[:-1]))
+
+    def of(self, prior: CollapsedPrior) -> Basis:
+        return _Features(prior)
 
 
 class _Inducing(Basis):
@@ -102,6 +110,13 @@ class _Inducing(Basis):
             cross, variance = prior.statistics(x)
         V = torch.linalg.solve_triangular(self.L, cross.mT, upper=False)
         return Whitened(V, variance - (V * V).sum(-2))
+
+    def of(self, prior: CollapsedPrior) -> Basis:
+        other = copy.copy(self)
+        other.prior = prior
+        if isinstance(self.prior, ExactPrior) and isinstance(prior, InvariantPrior):
+            other.prior = self.prior.of(prior)
+        return other
 
 
 def basis_of(prior: CollapsedPrior, x: Float[Tensor, n * event]) -> Basis:

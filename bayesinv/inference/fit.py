@@ -32,10 +32,11 @@ from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
+from bayesinv.model_conditioning import is_light
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.psis import weights_are_good, why_no_standard_error
 from bayesinv.randomness import seeded
-from bayesinv.threads import is_small, one_thread
+from bayesinv.threads import one_thread
 
 INFERENCES = ("vi", "nuts")
 MAX_STEPS = 200  # evaluations of a collapsed evidence from each start; minibatches count in epochs
@@ -168,7 +169,7 @@ def fit(
     began = time.perf_counter()
     fitted = copy.deepcopy(model).to(place)
     checked = checked.to(place)
-    with seeded(seed), local_parameters(), one_thread(is_small(checked)) as num_threads:
+    with seeded(seed), local_parameters(), one_thread(is_light(fitted, checked)) as num_threads:
         fitted.initialise(checked, seed)
         warn_of_usual_mistakes(fitted, checked, stacklevel=3)
         facts, failure = _fit_collapsed(

@@ -7,51 +7,56 @@ from jaxtyping import Float
 from torch import Tensor
 
 RIDGE = 1e-3  # of the regression, relative to its diagonal
-BUDGET = 2**27  # bytes of ends that are kept
+BUDGET = 2**26  # bytes of ends that are kept; the regression holds as many coefficients
 
 
 class Forecast:
     """A quadratic regression of fixed points u on coordinates θ, without a forecast outside of what it has seen.
 
-        u(θ) = u_0 + Σ_j a_j (1 + eᵀe_j)²,    e = (θ - θ_0) / scale,  cut to the box of the e_j
+        u(θ) = u_0 + Σ_j a_j (1 + eᵀe_j)²,    e = (θ - mean of θ_j) / scale,  cut to the box of the e_j
 
     Args:
-        theta: θ_0, (d,).
-        end: u_0, of any shape.
+        end: u_0, of any shape, which is the forecast before anything was learned.
 
     Example:
-        >>> x = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
-        >>> forecast = Forecast(torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
-        >>> forecast.learn(x, list(x**2 - x))
+        >>> forecast = Forecast(torch.zeros(1, dtype=torch.float64))
+        >>> for x in torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]:
+        ...     forecast.add(x, x**2 - x)
+        >>> forecast.fit()
         >>> abs(float(forecast(torch.tensor([0.6], dtype=torch.float64))) - (0.36 - 0.6)) < 0.01
         True
     """
 
-    def __init__(self, theta: Float[Tensor, " d"], end: Tensor):
-        self._origin, self._end = theta, end
+    def __init__(self, end: Tensor):
+        self._end = end
         self._points: list[Tensor] = []
         self._ends: list[Tensor] = []
-        self._e: Tensor | None = None
+        self._learned: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # origin, scale, e_j and a
 
-    def learn(self, points: Float[Tensor, "J d"], ends: list[Tensor]) -> None:
-        """Take in more points and where the iteration ended there, as far as memory allows."""
-        room = max(0, BUDGET // (8 * max(1, self._end.numel())) - len(self._points))
-        self._points += list(points)[:room]
-        self._ends += [end.cpu() for end in ends[:room]]
+    def add(self, theta: Float[Tensor, " d"], end: Tensor) -> None:
+        """Another point and where the iteration ended there; nothing more is taken once memory is used up."""
+        if len(self._points) < BUDGET // (8 * max(1, end.numel())):
+            self._points.append(theta)
+            self._ends.append(end.cpu().flatten())
+
+    def fit(self) -> None:
+        """Regress on all points so far."""
         if not self._points:
             return
-        away = torch.stack(self._points) - self._origin
-        self._scale = away.abs().amax(0).clamp_min(1e-12)
-        self._e = away / self._scale
-        self._low, self._high = self._e.amin(0), self._e.amax(0)
-        K = (1.0 + self._e @ self._e.T).square()
+        points = torch.stack(self._points)
+        origin = points.mean(0)
+        scale = (points - origin).abs().amax(0).clamp_min(1e-12)
+        e = (points - origin) / scale
+        K = (1.0 + e @ e.T).square()
         K = K + RIDGE * K.diagonal().mean() * torch.eye(len(K), dtype=K.dtype)
-        self._a = torch.linalg.solve(K, torch.stack([end.flatten() for end in self._ends]) - self._end.flatten().cpu())
+        a = torch.linalg.solve(K, torch.stack(self._ends) - self._end.cpu().flatten())
+        self._learned = origin, scale, e, a
 
     def __call__(self, theta: Float[Tensor, " d"]) -> Tensor:
         """u(θ)."""
-        if self._e is None:
+        if self._learned is None:
             return self._end
-        e = ((theta - self._origin) / self._scale).clamp(self._low, self._high)
-        moved = ((1.0 + self._e @ e).square() @ self._a).view_as(self._end)
+        origin, scale, known, a = self._learned
+        e = ((theta - origin) / scale).clamp(known.amin(0), known.amax(0))
+        moved = ((1.0 + known @ e).square() @ a).view_as(self._end)
         return self._end + moved.to(self._end.device)

@@ -15,16 +15,17 @@ from bayesinv.errors import NumericalError
 from bayesinv.inference.forecast import Forecast
 from bayesinv.inference.target import Target
 from bayesinv.model import InvarianceModel
-from bayesinv.threads import MOST, is_small, side_by_side
+from bayesinv.model_conditioning import copies_beside, shared_parts
+from bayesinv.threads import side_by_side
 
 R = TypeVar("R")
 
 
 class ManyPoints:
-    """log p(D, θ) at many θ, each by one thread, and from a start in which their order has no part.
+    """log p(D, θ) at many θ, next to each other where the data are small; their order changes nothing.
 
-    That is where the evidence's inner iteration ended before, and for values after the first call what a regression on
-    the points of earlier calls forecasts.
+    The evidence's inner iteration starts where it last ended, and for values from the second call on where a regression
+    on the points of earlier calls says that it will end.
 
     Args:
         target: the log density; its copies share the data.
@@ -35,11 +36,9 @@ class ManyPoints:
     def __init__(self, target: Target, num_threads: int = 1, exact: InvarianceModel | None = None):
         self.target = target
         self._forecast: Forecast | None = None
+        more = copies_beside(target.model, target.data, num_threads)
         self._free = [(target, exact)]
-        if is_small(target.data):
-            shared = {id(target.data): target.data}
-            more = min(MOST, num_threads) - 1
-            self._free += [copy.deepcopy((target, exact), dict(shared)) for _ in range(more)]
+        self._free += [copy.deepcopy((target, exact), shared_parts(target.model, target.data)) for _ in range(more)]
 
     def values(
         self,
@@ -56,7 +55,7 @@ class ManyPoints:
         """
         start = self.target.model.evidence.warm_start
         if self._forecast is None and start is not None:
-            self._forecast = Forecast(points.mean(0), start)
+            self._forecast = Forecast(start)
         forecast = self._forecast
 
         def compute(target: Target, point: Tensor) -> tuple[float, Tensor | None]:
@@ -64,16 +63,15 @@ class ManyPoints:
                 target.model.evidence.warm_start = forecast(point)
             return target(point, hyperpriors), target.model.evidence.warm_start
 
-        values, seen, ends = [], [], []
+        values = []
         for point, found in zip(points, self._each(compute, points), strict=True):
             values.append(-math.inf if found is None else found[0])
-            if found is not None and found[1] is not None:
-                seen.append(point)
-                ends.append(found[1])
+            if forecast is not None and found is not None and found[1] is not None:
+                forecast.add(point, found[1])
             if on_value is not None:
                 on_value()
-        if forecast is not None and seen:
-            forecast.learn(torch.stack(seen), ends)
+        if forecast is not None:
+            forecast.fit()
         return torch.tensor(values, dtype=torch.float64)
 
     def gradients(self, points: Sequence[Float[Tensor, " size"]]) -> list[Float[Tensor, " size"] | None]:
@@ -85,7 +83,7 @@ class ManyPoints:
     ) -> Iterator[R | None]:
         start = self.target.model.evidence.warm_start
 
-        def at(point: Tensor) -> R | None:
+        def evaluate(point: Tensor) -> R | None:
             target, exact = self._free.pop()  # atomic, and there are as many as threads
             try:
                 target.model.evidence.warm_start = start
@@ -97,6 +95,6 @@ class ManyPoints:
                 self._free.append((target, exact))
 
         before = self.target.evaluations
-        yield from side_by_side(at, points, len(self._free))
+        yield from side_by_side(evaluate, points, len(self._free))
         self.target.evaluations = before + len(points)
         self.target.model.evidence.warm_start = start

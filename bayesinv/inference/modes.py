@@ -23,7 +23,8 @@ from bayesinv.inference.target import Target
 # all inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
 STARTS = (0.1, 0.5)
 MEMORY = 20  # pairs that L-BFGS keeps
-# Gradient at which L-BFGS stops, nats per prior standard deviation. What is reported as converged is judged by the
+# Gradient at which L-BFGS stops, nats per prior standard deviation, or per posterior one from a known curvature.
+# What is reported as converged is judged by the
 # curvature, below.
 GRADIENT = 0.05
 # Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient
@@ -79,8 +80,12 @@ class Mode:
     @property
     def log_mass(self) -> float:
         """Laplace's approximation of the log mass under this mode."""
-        d = len(self.precision)
-        return self.value + 0.5 * d * math.log(2.0 * math.pi) - 0.5 * float(torch.logdet(self.precision))
+        return self.log_mass_of(len(self.precision))
+
+    def log_mass_of(self, d: int) -> float:
+        """The same over the first d coordinates, the others held."""
+        log_det = float(torch.logdet(self.precision[:d, :d]))
+        return self.value + 0.5 * d * math.log(2.0 * math.pi) - 0.5 * log_det
 
 
 class _Stop(Exception):
@@ -96,7 +101,9 @@ def find_modes(
     found: Sequence[Mode] = (),
     num_threads: int = 1,
 ) -> list[Mode]:
-    """Modes by L-BFGS from several starts, best first; starts that ran into an earlier mode are marked ``merged``.
+    """Modes by L-BFGS from several starts, that with the largest mass first.
+
+    The highest can be a needle, and the mass under a lower one. Starts that ran into an earlier mode are ``merged``.
 
     Args:
         target: the log density.
@@ -136,7 +143,7 @@ def find_modes(
         modes.append(mode)
         if mode.ended:
             break
-    return sorted(modes, key=lambda mode: (mode.merged, -mode.value))
+    return sorted(modes, key=lambda mode: (mode.merged, -mode.log_mass))
 
 
 def _climb(
@@ -246,6 +253,18 @@ def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[Ten
     return None
 
 
+def of_more_data(precision: Float[Tensor, "d d"], ratio: float) -> Float[Tensor, "d d"]:
+    """The curvature with so many times the data: what exceeds a standard normal prior's grows, and the prior does not.
+
+    Example:
+        >>> of_more_data(torch.diag(torch.tensor([1.0, 11.0], dtype=torch.float64)), 3.0).diagonal().tolist()
+        [1.0, 31.0]
+    """
+    eye = torch.eye(len(precision), dtype=precision.dtype)
+    values, vectors = torch.linalg.eigh(precision - eye)
+    return precision + (ratio - 1.0) * (vectors * values.clamp_min(0.0)) @ vectors.T
+
+
 class _Straightened:
     """Coordinates y in which a density of known curvature is round, θ = θ_0 + L⁻ᵀy with LLᵀ the curvature.
 
@@ -273,7 +292,8 @@ class _Straightened:
         if self.root is None:
             return gradient
         free = self.origin + _times(self.root, y)
-        return _times(self.root.mT, torch.where((free > self.low) & (free < self.high), gradient, 0.0))
+        outward = ((free <= self.low) & (gradient < 0)) | ((free >= self.high) & (gradient > 0))
+        return _times(self.root.mT, torch.where(outward, 0.0, gradient))
 
 
 def _times(A: Tensor, y: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ held.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,11 @@ from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.many_points import ManyPoints
-from bayesinv.inference.modes import Mode, find_modes
+from bayesinv.inference.modes import Mode, find_modes, of_more_data
 from bayesinv.inference.target import Target
 from bayesinv.mixture import Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
-from bayesinv.psis import pareto_smooth, weights_are_good
+from bayesinv.psis import pareto_limit, pareto_smooth
 
 MIXTURES = ("full_rank", "mean_field")
 LARGEST_CLIMB = 200  # examples
@@ -63,7 +64,7 @@ def climb(
     callbacks: Sequence[Callback] = (),
     num_threads: int = 1,
 ) -> list[Mode]:
-    """The modes, best first, with the model's hyperparameters at the best one.
+    """The modes, that with the largest mass first, with the model's hyperparameters there.
 
     With more than ``LARGEST_CLIMB`` examples the starts climb on a random part of them, and only from the modes found
     there on all: most evaluations are far from a mode, where a part says as well which way is up.
@@ -83,13 +84,19 @@ def climb(
             rows = torch.randperm(len(target.data))[:LARGEST_CLIMB]
             part = Target(target.model, target.data.subset(rows))
             found = find_modes(part, max_evaluations, callbacks=callbacks, describe=told, num_threads=num_threads)
-            more = len(target.data) / LARGEST_CLIMB  # information about the same unknowns
-            found = [dataclasses.replace(mode, precision=more * mode.precision) for mode in found]
-        if any(mode.ended for mode in found):  # a callback, or the limit: what there is has to be judged on all data
+            ratio = len(target.data) / LARGEST_CLIMB
+            found = [dataclasses.replace(mode, precision=of_more_data(mode.precision, ratio)) for mode in found]
+        if any(mode.ended for mode in found):  # by a callback or the limit: only judged on all data, without a climb
             max_evaluations = 1
-        modes = find_modes(
-            target, max_evaluations, callbacks=callbacks, describe=told, found=found, num_threads=num_threads
+        search = functools.partial(
+            find_modes, target, max_evaluations, callbacks=callbacks, describe=told, num_threads=num_threads
         )
+        try:
+            modes = search(found=found)
+        except NonFiniteError:
+            if not found:
+                raise
+            modes = search()  # where the part ended all data have no evidence: from the plain starts
     target.move(modes[0].theta)
     return modes
 
@@ -109,7 +116,7 @@ def approximate(
 
     Args:
         target: the log density.
-        modes: of it, best first.
+        modes: of it, that with the largest mass first.
         num_draws: J.
         latent: whether hyperparameters are drawn too, or held at the best mode.
         diagonal: whether covariances are left out.
@@ -123,22 +130,22 @@ def approximate(
     """
     A = target.num_extents
     d = A + target.num_hyper if latent else A
-    # The highest mode can be a needle, and the mass under a lower one.
-    best, *others = sorted([mode for mode in modes if not mode.merged], key=lambda mode: -mode.log_mass)
+    best, *others = [mode for mode in modes if not mode.merged]
     rest = best.theta[d:]
     with target.evaluating(exact):
         height = target(best.theta, hyperpriors=latent)  # and the start of the inner iteration of all others
 
-    with tqdm(disable=not progress, unit="draw", dynamic_ncols=True) as bar:
+    with tqdm(total=2 * d + num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
         many = ManyPoints(target, num_threads, exact)
 
         def log_density(points: Float[Tensor, "J d"]) -> Float[Tensor, " J"]:
+            bar.total = max(bar.total, bar.n + len(points))  # rounds that take the place of others
             return many.values(torch.cat([points, rest.expand(len(points), -1)], 1), latent, bar.update)
 
         bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
-        laplace = [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass) for m in others]
+        laplace = [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass_of(d)) for m in others]
         start = around_modes(bend, correlation, mass, laplace)
-        found = adapt(start, log_density, num_draws, seed, diagonal, _excess, MORE_ROUNDS)
+        found = adapt(start, log_density, num_draws, seed, diagonal, _above_the_limit, MORE_ROUNDS)
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
         w = (found.log_weights - found.log_weights.logsumexp(0)).exp()
@@ -148,12 +155,10 @@ def approximate(
     return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A)))
 
 
-def _excess(log_weights: Float[Tensor, " J"]) -> float:
-    """Of Pareto's k over the limit for so many draws; few have no tail to fit."""
-    if len(log_weights) < FEWEST_FOR_K:
-        return 0.0
-    k = pareto_smooth(log_weights)[1]
-    return 0.0 if weights_are_good(k, len(log_weights)) else k
+def _above_the_limit(log_weights: Float[Tensor, " J"]) -> float:
+    """How far Pareto's k is above the limit for so many draws; few draws have no tail to fit."""
+    J = len(log_weights)
+    return 0.0 if J < FEWEST_FOR_K else max(0.0, pareto_smooth(log_weights)[1] - pareto_limit(J))
 
 
 def train_guide(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import NotSettledError
 from bayesinv.evidence import SoftmaxEvidence
@@ -276,3 +277,38 @@ def test_bad_arguments_and_the_config():
     with pytest.raises(ValueError, match=r"prediction: expected one of \['mode', 'average'\], got 'map'"):
         SoftmaxEvidence("map")
     assert SoftmaxEvidence().config() == {"type": "softmax", "prediction": "mode"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variance", [10.0, 1e3, 1e4])
+def test_first_steps_in_float32_change_neither_the_value_nor_the_number_of_steps(variance, monkeypatch):
+    """At large scales float32 has noise in which steps never become small."""
+    generator = torch.Generator().manual_seed(0)
+    data = Data(torch.zeros(60, 1), torch.randint(4, (60,), generator=generator), num_classes=4)
+    white = white_of(kernel_matrix(60, variance))
+    steps = []
+    original = bayesinv.evidence.softmax._matched
+    monkeypatch.setattr(bayesinv.evidence.softmax, "_matched", lambda *a: steps.append(1) or original(*a))
+    monkeypatch.setattr(bayesinv.evidence.softmax, "VALUE_TOLERANCE", 1e-3)
+    found = []
+    for rough_steps in (0, bayesinv.evidence.softmax.ROUGH_STEPS):
+        monkeypatch.setattr(bayesinv.evidence.softmax, "ROUGH_STEPS", rough_steps)
+        before = len(steps)
+        found.append((float(evidence_for(data).bound(white, data)), len(steps) - before))
+    assert found[1][0] == pytest.approx(found[0][0], abs=0.02)
+    assert found[1][1] <= found[0][1] + bayesinv.evidence.softmax.ROUGH_STEPS + 2
+
+
+@torch.no_grad()
+def test_labels_that_the_cavity_rules_out_are_matched_in_float64():
+    """Their parts are below what float32 holds."""
+    mean = torch.zeros(3, 4, dtype=torch.float64)
+    mean[0, 0], mean[1, 1] = -60.0, -25.0
+    y, variance = torch.tensor([0, 1, 2]), torch.full((3, 1), 4.0, dtype=torch.float64)
+    got = bayesinv.evidence.softmax._matched(mean, variance, torch.zeros_like(variance), y)
+    _, alpha, beta = bayesinv.evidence.softmax.expected_softmax(mean, variance, y)
+    alpha = alpha - alpha.mean(-1, keepdim=True)
+    nu = ((alpha.square().sum(-1, keepdim=True) - 2.0 * beta) / 3).clamp_min(0.0)
+    torch.testing.assert_close(
+        got[1], (alpha + nu * mean) / (1.0 - variance * nu).clamp_min(1e-3), rtol=1e-3, atol=1e-4
+    )

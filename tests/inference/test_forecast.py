@@ -19,9 +19,10 @@ def seen(num, seed=0):
 
 
 def learned(num):
-    origin = torch.zeros(2, dtype=torch.float64)
-    forecast = Forecast(origin, ends(origin[None])[0])
-    forecast.learn(seen(num), ends(seen(num)))
+    forecast = Forecast(ends(torch.zeros(1, 2, dtype=torch.float64))[0])
+    for point, end in zip(seen(num), ends(seen(num)), strict=True):
+        forecast.add(point, end)
+    forecast.fit()
     return forecast
 
 

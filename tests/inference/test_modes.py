@@ -9,7 +9,7 @@ import torch
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError
-from bayesinv.inference.modes import LEAST_CURVATURE, Mode, find_modes
+from bayesinv.inference.modes import LEAST_CURVATURE, Mode, _Straightened, find_modes, of_more_data
 from bayesinv.inference.target import Target
 from bayesinv.inference.vi import climb
 from bayesinv.testing.transforms import smooth_images
@@ -21,7 +21,7 @@ class Toy(Target):
     num_extents, num_hyper = 2, 1
     size = 3
     bounds = ((-6.0, 6.0), (-6.0, 6.0), (-12.0, 12.0))
-    model = SimpleNamespace(symmetries=("rotation", "shear"), evidence=SimpleNamespace(warm_start=None))
+    model = SimpleNamespace(symmetries=("rotation", "shear"), backbone=None, evidence=SimpleNamespace(warm_start=None))
     data = Data(torch.zeros(3, 1), torch.zeros(3, 1))
 
     def __init__(self, log_density, starts=None):
@@ -263,3 +263,56 @@ def test_a_model_stands_at_its_best_mode():
         step = sd * torch.eye(target.size, dtype=torch.float64)[k]
         drop = best.value - 0.5 * (target(best.theta + step) + target(best.theta - step))
         assert 0.25 < drop < 1.0
+
+
+def test_a_needle_comes_after_the_mode_that_holds_the_mass():
+    """It is higher, by less than its volume is smaller."""
+
+    def density(theta):
+        wide = -0.5 * ((theta[:2] + 2.0).square().sum() + theta[2].square())
+        needle = 1.0 - 500.0 * (theta[:2] - 2.0).square().sum() - 0.5 * theta[2].square()
+        return torch.logaddexp(wide, needle)
+
+    modes = find_modes(Toy(density, {0.1: [2.1, 1.93], 0.5: [-1.5, -1.5]}), 100)
+    assert modes[0].value < modes[1].value
+    assert modes[0].log_mass > modes[1].log_mass + 2.0
+    torch.testing.assert_close(modes[0].theta[:2], torch.full((2,), -2.0, dtype=torch.float64), atol=0.01, rtol=0)
+
+
+def test_a_known_curvature_saves_evaluations_and_leaves_the_answer():
+    stretched = torch.diag(torch.tensor([400.0, 1.0, 30.0], dtype=torch.float64))
+
+    def density(theta):
+        away = theta - torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64)
+        return -0.5 * away @ stretched @ away - 0.1 * away[1] ** 4
+
+    plain = find_modes(Toy(density), 200)[0]
+    known = [Mode(torch.tensor([0.3, 0.3, 0.5]).double(), 0.0, stretched, 0.0, 1, (0.0,), 0.1)]
+    from_known = find_modes(Toy(density), 200, found=known)[0]
+    torch.testing.assert_close(from_known.theta, plain.theta, atol=0.02, rtol=0)
+    assert from_known.evaluations < plain.evaluations
+
+
+def test_straightened_coordinates_stay_in_the_bounds_and_can_leave_them():
+    precision = torch.tensor([[4.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    bounds = [(-1.0, 1.0), (None, None)]
+    at_the_edge = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    straight = _Straightened(at_the_edge, precision, bounds)
+    y = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    assert float(straight.theta(y)[0]) == 1.0
+    inward, outward = (torch.tensor([g, 0.0], dtype=torch.float64) for g in (-1.0, 1.0))
+    assert float(straight.gradient(straight.start, inward).norm()) > 0.1
+    assert float(straight.gradient(straight.start, outward).norm()) == 0.0
+    inside = _Straightened(torch.zeros(2, dtype=torch.float64), precision, bounds)
+    y = torch.tensor([0.2, -0.1], dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad((inside.theta(y) * outward).sum(), y)
+    torch.testing.assert_close(inside.gradient(y.detach(), outward), expected)
+    root = inside.root
+    torch.testing.assert_close(root.mT @ precision @ root, torch.eye(2, dtype=torch.float64))
+
+
+def test_more_data_sharpen_what_the_data_know():
+    precision = torch.tensor([[10.0, 3.0], [3.0, 2.0]], dtype=torch.float64)  # 1 of it the prior's
+    eye = torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(of_more_data(precision, 5.0), eye + 5.0 * (precision - eye))
+    torch.testing.assert_close(of_more_data(0.3 * eye, 5.0), 0.3 * eye)  # less than the prior's: left alone
