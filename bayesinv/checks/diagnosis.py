@@ -287,7 +287,7 @@ def _prior(posterior: InvariancePosterior) -> list[Verdict]:
         others = "The data place the other extents; " if len(ended) < len(posterior.model.active) else ""
         message = f"{others}the upper end of {', '.join(ended)} is that of the prior, and not of the data."
         return [Verdict("prior", "note", message[0].upper() + message[1:], "See what is said of its bound.")]
-    return [Verdict("prior", "ok", "The data, and not the prior, place every extent.")]
+    return [Verdict("prior", "ok", "The posterior of no extent repeats its prior.")]
 
 
 def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:

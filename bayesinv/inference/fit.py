@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
-from bayesinv.inference.guides import GuideFactory, normal_of
+from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
 from bayesinv.inference.inducing_gap import exact_for_weights, inducing_gap
 from bayesinv.inference.loop import Callback
@@ -126,6 +126,7 @@ def fit(
     method = _method(inference)
     _check_counts(max_steps=MAX_STEPS if max_steps is None else max_steps, num_chains=num_chains, num_warmup=num_warmup)
     _check_counts(least=5, num_draws=num_draws)
+    check_guide(guide)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}")
     if hyperparameters not in HYPERPARAMETERS:

@@ -52,6 +52,19 @@ class FullRankNormal(AutoMultivariateNormal):
         return _Pathwise(normal.loc, scale_tril=normal.scale_tril)
 
 
+def check_guide(guide: Any) -> None:
+    """Refuse what is no guide, before anything is computed.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: neither a name nor a callable.
+    """
+    if isinstance(guide, str) and guide not in GUIDES:
+        raise ValueError(f"guide: expected one of {list(GUIDES)} or a callable, got {guide!r}")
+    if not isinstance(guide, str) and not callable(guide):
+        raise TypeError(f"guide: expected one of {list(GUIDES)} or a callable, got {type(guide).__name__}")
+
+
 def make_guide(guide: str | GuideFactory, model: Callable[..., Any], start: Mapping[str, Tensor]) -> tuple[Any, str]:
     """A guide for the model, and its name.
 
@@ -66,14 +79,11 @@ def make_guide(guide: str | GuideFactory, model: Callable[..., Any], start: Mapp
         TypeError: neither a name nor a callable.
     """
     init = init_to_value(values=dict(start))
+    check_guide(guide)
     if isinstance(guide, str):
-        if guide not in GUIDES:
-            raise ValueError(f"guide: expected one of {list(GUIDES)} or a callable, got {guide!r}")
         if guide == "mean_field":
             return AutoNormal(model, init_loc_fn=init, init_scale=INITIAL_SCALE), guide
         return FullRankNormal(model, init_loc_fn=init, init_scale=INITIAL_SCALE), guide
-    if not callable(guide):
-        raise TypeError(f"guide: expected one of {list(GUIDES)} or a callable, got {type(guide).__name__}")
     return guide(model), getattr(guide, "__name__", type(guide).__name__)
 
 

@@ -21,7 +21,10 @@ from bayesinv.inference.target import Target
 
 # Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where
 # all inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
-STARTS = (0.1, 0.5)
+STARTS = (0.1, 0.5, 0.9)
+# Evaluations in which hyperparameters settle at the extents of a start, under a small power of the evidence. Without
+# that the first steps can end far out in the priors, where noise or lengthscales are nearly zero, and miss the mode.
+SETTLING, SETTLING_SHARE = 20, 0.05
 MEMORY = 20  # pairs that L-BFGS keeps
 # Gradient at which L-BFGS stops, nats per prior standard deviation, or per posterior one from a known curvature.
 # What is reported as converged is judged by the
@@ -163,6 +166,7 @@ def _climb(
     straight = _Straightened(theta, precision, target.bounds)
     best: tuple[float, Tensor, Tensor] | None = None
     merged = ended = False
+    settling = precision is None and min(target.num_extents, target.num_hyper) > 0 and max_evaluations > SETTLING
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal best, merged, ended
@@ -175,6 +179,10 @@ def _climb(
             return UNLIKELY, np.zeros_like(point)
         if best is None or value > best[0]:
             best = (value, at, gradient)
+        slopes = -straight.gradient(torch.from_numpy(point), gradient).numpy()
+        if settling:
+            slopes[: target.num_extents] = 0.0
+            return -value, slopes
         trace.append(value)
         eta = target.extents(at[: target.num_extents]).detach().tolist()
         named = dict(zip(target.model.symmetries, eta, strict=True))
@@ -188,7 +196,7 @@ def _climb(
         if best[1] is at and any(_is_near(at, value, mode, target) for mode in known):
             merged = True
             raise _Stop
-        return -value, -straight.gradient(torch.from_numpy(point), gradient).numpy()
+        return -value, slopes
 
     inverse = None
     try:
@@ -200,10 +208,17 @@ def _climb(
             "ftol": STANDSTILL,
         }
         where = straight.start.numpy()
+        if settling:
+            target.share = SETTLING_SHARE
+            few = options | {"maxfun": SETTLING}
+            where = minimize(objective, where, jac=True, method="L-BFGS-B", bounds=straight.bounds, options=few).x
+            target.share, settling, best = 1.0, False, None
         found = minimize(objective, where, jac=True, method="L-BFGS-B", bounds=straight.bounds, options=options)
         inverse = found.hess_inv
     except _Stop:
         pass
+    finally:
+        target.share = 1.0
     if best is None:
         raise NumericalError("the log evidence could not be computed at the start")
     value, at, gradient = best

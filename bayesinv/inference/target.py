@@ -56,6 +56,7 @@ class Target:
         num_extents: A, how many extents are latent.
         num_hyper: P, numbers that the hyperparameters hold.
         evaluations: how often the evidence was computed.
+        share: power of the evidence; below 1 the priors count for more, which keeps a search in their range.
     """
 
     def __init__(self, model: InvarianceModel, data: Data, extents: Float[Tensor, " K"] | None = None):
@@ -72,6 +73,7 @@ class Target:
             self._spread = float(spread) if bool(spread > 0) else 1.0
         self._centre = vector(self.hyper).detach()
         self.evaluations = 0
+        self.share = 1.0
 
     @property
     def size(self) -> int:
@@ -168,7 +170,7 @@ class Target:
     def _log_density(self, z: Tensor, hyperpriors: bool) -> Tensor:
         self.evaluations += 1
         eta = self.extents(z)
-        value = self.model.log_evidence(eta, self.data)
+        value = self.share * self.model.log_evidence(eta, self.data)
         if self.num_extents:
             value = value + self.model.extents.log_prior(eta) + self.log_jacobian(z)
         return value + self.model.log_hyperprior() if hyperpriors else value
