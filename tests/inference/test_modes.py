@@ -179,7 +179,7 @@ def test_callbacks_see_every_evaluation_and_end_the_search():
     assert [step.step for step in seen] == [1, 2, 3, 4]
     assert seen[0].max_steps == 100
     settled = torch.tensor(
-        [-2.0, -2.0, 1.0 + 0.4 * 1.7], dtype=torch.float64
+        [-2.0, -2.0, 1.0 - 0.4 * 1.7], dtype=torch.float64
     )  # the hyperparameter has its best value there
     assert seen[0].objective == pytest.approx(float(normal(settled)), abs=0.05)
     assert seen[0].extents["rotation"] == pytest.approx(float(torch.special.ndtr(torch.tensor(-2.0))), rel=1e-5)
