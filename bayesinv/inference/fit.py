@@ -69,7 +69,7 @@ def fit(
     """Fit the posterior over the extents of invariance, p(η | D).
 
     On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density
-    by L-BFGS from two starts, small extents and large ones; q is a mixture of Student t distributions around the modes,
+    by L-BFGS from three starts, small to large extents; q is a mixture of Student t distributions around the modes,
     adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over minibatches: their
     weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it
     was.

@@ -19,8 +19,8 @@ from bayesinv.inference.loop import Callback, Step
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
 
-# Quantiles of the priors at which the extents start. Near the inside the evidence is smooth; from large orbits, where
-# all inputs look alike, a lower optimum is sometimes found: both are kept, and the posterior weighs them.
+# Quantiles of the priors at which the extents start: small, middle, and large. All optima are kept, and the posterior
+# weighs them.
 STARTS = (0.1, 0.5, 0.9)
 # Evaluations in which hyperparameters settle at the extents of a start, under a small power of the evidence. Without
 # that the first steps can end far out in the priors, where noise or lengthscales are nearly zero, and miss the mode.

@@ -270,7 +270,7 @@ def test_one_chain_runs(train):
     assert posterior.result.hyperparameters.shape == (40, 2)
     settings = posterior.result.settings
     assert settings["num_warmup"] == 40 and settings["guide"] == "full_rank"
-    assert len(settings["modes"]) == 2  # of the climb that it started from
+    assert len(settings["modes"]) == 3  # of the climb that it started from
 
 
 @pytest.mark.parametrize(("depth", "saturated"), [(1, 20), (10, 0)])
