@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, MutableMapping
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,11 +61,12 @@ def conditioned_draws(
     """
     near = known.get(0)  # where the iteration of the others starts: the first of these draws, whatever their order
     start = model.evidence.warm_start
-    copies: list[InvarianceModel] = [model]
+    copies: SimpleQueue[InvarianceModel] = SimpleQueue()
+    copies.put(model)
     ready: dict[int, Conditioned] = {}
 
     def compute(j: int) -> Conditioned:
-        own = copies.pop()  # atomic, and there are as many as threads
+        own = copies.get()  # the waiting thread may want one more than there are
         own.evidence.warm_start = start
         try:
             with torch.no_grad(), at(own.hyperparameters, _row(hyperparameters, j)):
@@ -72,7 +74,7 @@ def conditioned_draws(
                 # Of the model itself, whose hyperparameters are those of this draw while it is asked.
                 return dataclasses.replace(found, basis=found.basis.of(model.at(extents[j])))
         finally:
-            copies.append(own)
+            copies.put(own)
 
     for j in range(len(extents)):
         if j in known:
@@ -82,8 +84,8 @@ def conditioned_draws(
             with one_thread(is_light(model, data)) as num_threads:
                 beside = copies_beside(model, data, num_threads) if near is not None else 0
                 rows = [i for i in range(j, len(extents)) if i not in known][: 1 + beside]
-                while len(copies) < len(rows):
-                    copies.append(copy.deepcopy(model, shared_parts(model, data)))
+                while copies.qsize() < len(rows):
+                    copies.put(copy.deepcopy(model, shared_parts(model, data)))
                 ready.update(zip(rows, side_by_side(compute, rows, len(rows)), strict=True))
             model.evidence.warm_start = start
         found = ready.pop(j)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -37,8 +38,11 @@ class ManyPoints:
         self.target = target
         self._forecast: Forecast | None = None
         more = copies_beside(target.model, target.data, num_threads)
-        self._free = [(target, exact)]
-        self._free += [copy.deepcopy((target, exact), shared_parts(target.model, target.data)) for _ in range(more)]
+        self._num_threads = 1 + more
+        self._free: SimpleQueue[tuple[Target, InvarianceModel | None]] = SimpleQueue()
+        self._free.put((target, exact))
+        for _ in range(more):
+            self._free.put(copy.deepcopy((target, exact), shared_parts(target.model, target.data)))
 
     def values(
         self,
@@ -84,7 +88,7 @@ class ManyPoints:
         start = self.target.model.evidence.warm_start
 
         def evaluate(point: Tensor) -> R | None:
-            target, exact = self._free.pop()  # atomic, and there are as many as threads
+            target, exact = self._free.get()  # the waiting thread may want one more than there are
             try:
                 target.model.evidence.warm_start = start
                 with target.evaluating(exact):
@@ -92,9 +96,9 @@ class ManyPoints:
             except (NumericalError, torch.linalg.LinAlgError):
                 return None
             finally:
-                self._free.append((target, exact))
+                self._free.put((target, exact))
 
         before = self.target.evaluations
-        yield from side_by_side(evaluate, points, len(self._free))
+        yield from side_by_side(evaluate, points, self._num_threads)
         self.target.evaluations = before + len(points)
         self.target.model.evidence.warm_start = start

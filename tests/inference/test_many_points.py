@@ -1,6 +1,8 @@
 """One density at many points: the values of one at a time, whatever the threads."""
 
 import math
+import threading
+import time
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 import bayesinv
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
+from bayesinv.randomness import seeded
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,27 @@ def test_evaluations_are_counted(target):
     many.values(points_around(target, 5))
     many.gradients(list(points_around(target, 2)))
     assert target.evaluations == before + 7
+
+
+def test_an_evaluation_that_seeds_itself_gives_what_it_gives_alone(target, monkeypatch):
+    """It runs in the thread that waits, next to the others, which hold every copy at that moment."""
+    points = points_around(target, 12)
+    evaluate, refused = Target.__call__, []
+
+    def seeds_itself(self, theta, hyperpriors=True):
+        time.sleep(0.01)
+        if float(theta[0]) > float(points[:, 0].median()):
+            refused.append(threading.current_thread() is threading.main_thread())
+            with seeded(0):
+                return evaluate(self, theta, hyperpriors)
+        return evaluate(self, theta, hyperpriors)
+
+    target(target.start(0.4))
+    start = target.model.evidence.warm_start
+    alone = ManyPoints(target, 1).values(points)
+    monkeypatch.setattr(Target, "__call__", seeds_itself)
+    target.model.evidence.warm_start = start
+    with seeded(7):
+        together = ManyPoints(target, 3).values(points)
+    torch.testing.assert_close(together, alone, atol=0, rtol=0)
+    assert sorted(set(refused)) == [False, True]
