@@ -88,7 +88,7 @@ def run(
     max_steps: int = 200,
     num_features: int | None = None,
     num_orbit_samples: int = 24,
-    num_draws: int = 160,
+    num_draws: int | None = None,
     num_test: int | None = None,
     sets: tuple[DigitSet, ...] = SETS,
     on_step: Callable[[str, str, Step], None] | None = None,
@@ -101,7 +101,7 @@ def run(
         max_steps: the most evaluations of the evidence from each start.
         num_features: random features of the kernel; None is the library's default.
         num_orbit_samples: S, copies of each image.
-        num_draws: posterior draws, each weighed by one evaluation of the evidence.
+        num_draws: posterior draws, each weighed by one evaluation of the evidence; None as `bayesinv.fit` chooses.
         num_test: test images, None for all that are left of the 1,797.
         sets: which sets.
         on_step: called with the name of the set, of the method, and the `Step`.

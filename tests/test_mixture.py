@@ -278,22 +278,27 @@ def test_the_number_of_draws_is_what_was_asked_for(num_draws):
     torch.testing.assert_close(found.guide.shares.sum(), torch.ones((), dtype=torch.float64))
 
 
-def test_rounds_with_poor_weights_give_way_to_new_ones():
-    """The two neighbouring rounds with the smallest loss are kept, and it ends where there is none."""
+def test_rounds_end_where_the_weights_are_enough():
+    start = single([1.0, 1.0], 0.5 * torch.eye(2))
+    asked = []
+
+    def enough(log_w):
+        asked.append(len(log_w))
+        return len(asked) == 3
+
+    found = adapt(start, skewed, 400, 0, enough=enough)
+    assert asked == [160, 200, 250]  # after four rounds of 40, and then a quarter more each time
+    assert len(found.theta) == 250
+    whole = adapt(start, skewed, 400, 0)
+    torch.testing.assert_close(found.theta, whole.theta[:250])
+    assert len(adapt(start, skewed, 400, 0, enough=lambda log_w: False).theta) == 400
+
+
+def test_many_rounds_are_worth_more_than_few(monkeypatch):
     start = single([3.0, 3.0], 0.05 * torch.eye(2))  # misses nearly all of the density
-    losses = []
-
-    def loss(log_w):
-        losses.append(1.0 / float((2.0 * log_w.logsumexp(0) - (2.0 * log_w).logsumexp(0)).exp()))
-        return losses[-1] if losses[-1] > 1 / 150 else 0.0
-
-    found = adapt(start, skewed, 400, 0, loss=loss, more_rounds=4)
-    assert 2 <= len(losses) <= 5
-    assert losses[-1] < 1 / 150 or len(losses) == 5
-    assert len(found.theta) == 400
-    effective = moments(found)[2]
-    assert 1.0 / effective == pytest.approx(min(losses), rel=1e-6)
-    assert effective > 2 * moments(adapt(start, skewed, 400, 0))[2]
+    many = moments(adapt(start, skewed, 400, 0))[2]
+    monkeypatch.setattr("bayesinv.mixture._round_sizes", lambda num: [num // 2, num - num // 2])
+    assert many > 2 * moments(adapt(start, skewed, 400, 0))[2]
 
 
 def test_a_needle_next_to_a_wide_mode_gets_a_component():

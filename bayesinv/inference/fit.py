@@ -40,6 +40,7 @@ from bayesinv.threads import one_thread
 
 INFERENCES = ("vi", "nuts")
 MAX_STEPS = 200  # evaluations of a collapsed evidence from each start; minibatches count in epochs
+NUM_DRAWS = 160  # where nothing says how many it takes
 HYPERPARAMETERS = ("latent", "optimised")
 # Vehtari et al. (2021, arXiv:1903.08008) ask for 1.01, with four chains or more. Of two chains of 300 draws with an
 # autocorrelation of 0.5 and nothing wrong, the largest R̂ of three extents passed 1.01 in 66 % of 200 trials, and 1.05
@@ -60,7 +61,7 @@ def fit(
     training: Training | None = None,
     hyperparameters: str = "latent",
     learning_rate: float = 0.05,
-    num_draws: int = 160,
+    num_draws: int | None = None,
     num_chains: int = 2,
     num_warmup: int = 150,
     progress: bool = False,
@@ -92,8 +93,9 @@ def fit(
         hyperparameters: of a collapsed evidence: "latent", drawn along with the extents under weak priors (see
             :mod:`bayesinv.hyperparameters`), or "optimised", held at the best mode.
         learning_rate: of Adam, for the guides that it trains.
-        num_draws: posterior draws, per chain for NUTS, at least 5; after VI on a collapsed evidence each is weighed
-            by one evaluation of the evidence.
+        num_draws: posterior draws, per chain for NUTS, at least 5. After VI on a collapsed evidence each is weighed
+            by one evaluation of the evidence, and None draws until the weighted draws are worth 100 independent ones,
+            at most 480; elsewhere None stands for 160.
         num_chains, num_warmup: of NUTS.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
@@ -125,7 +127,8 @@ def fit(
     model = _as_model(model, data)
     method = _method(inference)
     _check_counts(max_steps=MAX_STEPS if max_steps is None else max_steps, num_chains=num_chains, num_warmup=num_warmup)
-    _check_counts(least=5, num_draws=num_draws)
+    fixed_draws = NUM_DRAWS if num_draws is None else num_draws
+    _check_counts(least=5, num_draws=fixed_draws)
     check_guide(guide)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}")
@@ -154,7 +157,7 @@ def fit(
             device=place,
             guide=guide,
             max_steps=max_steps,
-            num_draws=num_draws,
+            num_draws=fixed_draws,
             progress=progress,
             callbacks=callbacks,
         )
@@ -207,10 +210,15 @@ class Settings:
     max_steps: int
     hyperparameters: str
     learning_rate: float
-    num_draws: int
+    num_draws: int | None
     num_chains: int
     num_warmup: int
     num_threads: int
+
+    @property
+    def fixed_draws(self) -> int:
+        """Where their number does not follow from their weights."""
+        return NUM_DRAWS if self.num_draws is None else self.num_draws
 
 
 def _fit_collapsed(
@@ -245,7 +253,7 @@ def _fit_collapsed(
         )
         found = around(exact)
         weighed = weigh(found.extents, found.log_weights)
-        if exact is not None and not weights_are_good(weighed.pareto_k, asked.num_draws):
+        if exact is not None and not weights_are_good(weighed.pareto_k, len(found.log_weights)):
             # The bound led elsewhere: what is reported is the bound's posterior, and the verdict "inducing" on it.
             found, exact = around(None), None
             weighed = weigh(found.extents, found.log_weights)
@@ -256,7 +264,7 @@ def _fit_collapsed(
     else:
         found = None
         q, name, failure = train_guide(target, modes, guide, asked.learning_rate, progress, callbacks)
-        weighed = importance_sample(model, q, data, asked.num_draws)
+        weighed = importance_sample(model, q, data, asked.fixed_draws)
         facts |= _weighted_draws(weighed, name)
         facts["density"] = normal_of(q, model.extents)
         latent = False
@@ -265,7 +273,7 @@ def _fit_collapsed(
         try:
             hyper = found.hyperparameters if found is not None and latent else None
             chains = run_nuts(
-                target, weighed, hyper, asked.num_chains, asked.num_draws, asked.num_warmup, asked.seed, progress
+                target, weighed, hyper, asked.num_chains, asked.fixed_draws, asked.num_warmup, asked.seed, progress
             )
         except NumericalError as error:
             failure = NonFiniteError(f"NUTS: {error}; the variational posterior is kept", step=0)

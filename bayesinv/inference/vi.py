@@ -28,14 +28,13 @@ from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import Mode, find_modes, of_more_data
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Mixture, adapt, around_modes, bend_at
+from bayesinv.mixture import FEWEST_ROUNDS, ROUND, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
-from bayesinv.psis import pareto_limit, pareto_smooth
+from bayesinv.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
 LARGEST_CLIMB = 200  # examples
-MORE_ROUNDS = 3  # of draws, where a proposal misses part of the posterior
-FEWEST_FOR_K = 25  # draws below which a Pareto tail cannot be fitted
+MOST_DRAWS, ENOUGH = 480, 100.0  # where their number is left open: until they are worth so many independent ones
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
 
@@ -104,7 +103,7 @@ def climb(
 def approximate(
     target: Target,
     modes: Sequence[Mode],
-    num_draws: int,
+    num_draws: int | None,
     latent: bool,
     diagonal: bool,
     seed: int,
@@ -117,7 +116,7 @@ def approximate(
     Args:
         target: the log density.
         modes: of it, that with the largest mass first.
-        num_draws: J.
+        num_draws: J; None for as many as it takes, at most `MOST_DRAWS`.
         latent: whether hyperparameters are drawn too, or held at the best mode.
         diagonal: whether covariances are left out.
         seed: of the draws.
@@ -135,17 +134,19 @@ def approximate(
     with target.evaluating(exact):
         height = target(best.theta, hyperpriors=latent)  # and the start of the inner iteration of all others
 
-    with tqdm(total=2 * d + num_draws, disable=not progress, unit="draw", dynamic_ncols=True) as bar:
+    with tqdm(
+        total=2 * d + (num_draws or FEWEST_ROUNDS * ROUND), disable=not progress, unit="draw", dynamic_ncols=True
+    ) as bar:
         many = ManyPoints(target, num_threads, exact)
 
         def log_density(points: Float[Tensor, "J d"]) -> Float[Tensor, " J"]:
-            bar.total = max(bar.total, bar.n + len(points))  # rounds that take the place of others
+            bar.total = max(bar.total, bar.n + len(points))
             return many.values(torch.cat([points, rest.expand(len(points), -1)], 1), latent, bar.update)
 
         bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
         laplace = [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass_of(d)) for m in others]
         start = around_modes(bend, correlation, mass, laplace)
-        found = adapt(start, log_density, num_draws, seed, diagonal, _above_the_limit, MORE_ROUNDS)
+        found = adapt(start, log_density, num_draws or MOST_DRAWS, seed, diagonal, None if num_draws else _enough)
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
         w = (found.log_weights - found.log_weights.logsumexp(0)).exp()
@@ -155,10 +156,10 @@ def approximate(
     return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A)))
 
 
-def _above_the_limit(log_weights: Float[Tensor, " J"]) -> float:
-    """How far Pareto's k is above the limit for so many draws; few draws have no tail to fit."""
-    J = len(log_weights)
-    return 0.0 if J < FEWEST_FOR_K else max(0.0, pareto_smooth(log_weights)[1] - pareto_limit(J))
+def _enough(log_weights: Float[Tensor, " J"]) -> bool:
+    """Whether draws are worth `ENOUGH` independent ones, and their weights have no tail that says otherwise."""
+    effective = float((2.0 * log_weights.logsumexp(0) - (2.0 * log_weights).logsumexp(0)).exp())
+    return effective >= ENOUGH and weights_are_good(pareto_smooth(log_weights)[1], len(log_weights))
 
 
 def train_guide(

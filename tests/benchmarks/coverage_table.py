@@ -95,10 +95,14 @@ def simulate(name, case, amplitude, hyperparameters, prepare, options):
         evidence=evidence,
         num_orbit_samples=options.copies,
     )
-    fit_options = {"num_draws": options.num_draws}
+    fit_options = {"hyperparameters": options.fit_hyperparameters}
+    if options.num_draws is not None:
+        fit_options["num_draws"] = options.num_draws
     if options.max_steps is not None:
         fit_options["max_steps"] = options.max_steps
     kind = "dense" if options.dense else f"{amplitude}_{hyperparameters}"
+    if options.fit_hyperparameters != "latent":
+        kind += f"_{options.fit_hyperparameters}"
     return checks.simulation_based_calibration(
         model,
         bayesinv.datasets.digits(math.pi, size=8, num_train=options.num_train, seed=0).train.x,
@@ -166,7 +170,8 @@ def main(arguments=None) -> None:
     parser.add_argument("--num", type=int, help="simulations of each row: 100; --dense 60, --null 40, --known 20")
     parser.add_argument("--num-train", type=int, default=100)
     parser.add_argument("--copies", type=int, default=12)
-    parser.add_argument("--num-draws", type=int, default=400)
+    parser.add_argument("--num-draws", type=int, help="of each fit; the library's default")
+    parser.add_argument("--fit-hyperparameters", choices=["latent", "optimised"], default="latent", help="of each fit")
     parser.add_argument("--max-steps", type=int, help="of each fit; the library's default")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
