@@ -7,7 +7,8 @@
 100 of scikit-learn's digits at 8×8, each at an angle of its own over the full circle, 12 copies; rotation and both
 translations from their flat priors; targets from the model's own prior, three real ones with noise a tenth of the
 variance, or labels of 4 or 10 classes through a softmax whose functions have the given amplitude (outputscale its
-square). Hyperparameters are known to the fit or learned by it.
+square). Hyperparameters are known to the fit, or learned by it: the same in all simulations ("learned"), or drawn from
+the weak priors that a fit has on them, around the same ("drawn"), where Bayes' rule promises 90 %.
 
 --dense: the teacher is another model than the one that is fitted: the exact prior on an orbit of 64 copies, lengthscale
 and amplitude drawn for every simulation and unknown to the fit. --null: data without any symmetry, and with a rotation
@@ -56,6 +57,19 @@ def start(model, x, seed, amplitude, lengthscale):
         noise.noise = NOISE * amplitude**2
 
 
+def start_drawn(model, x, seed, **scales):
+    """Hyperparameters from the weak priors, around those of `start`."""
+    import torch
+
+    from bayesinv.hyperparameters import assign, vector
+
+    start(model, x, seed, **scales)
+    hyper = model.hyperparameters
+    sd = torch.tensor([h.sd for h in hyper for _ in range(h.size)], dtype=torch.float64)
+    noise = torch.randn(len(sd), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    assign(hyper, vector(hyper).detach() + sd * noise)
+
+
 def start_dense(model, x, seed, likelihood):
     """A teacher on a denser orbit, without the approximation of the model that is fitted, its kernel drawn."""
     import numpy as np
@@ -77,8 +91,9 @@ def planned(options):
             yield name, case, "1-4 (drawn)", "learned", functools.partial(start_dense, likelihood=case.likelihood)
             continue
         for amplitude in options.amplitudes if case.likelihood == "categorical" else [1.0]:
-            prepare = functools.partial(start, amplitude=amplitude, lengthscale=case.lengthscale)
             for hyperparameters in options.hyperparameters:
+                begin = start_drawn if hyperparameters == "drawn" else start
+                prepare = functools.partial(begin, amplitude=amplitude, lengthscale=case.lengthscale)
                 yield name, case, f"{amplitude:g}", hyperparameters, prepare
 
 
@@ -108,7 +123,7 @@ def simulate(name, case, amplitude, hyperparameters, prepare, options):
         bayesinv.datasets.digits(math.pi, size=8, num_train=options.num_train, seed=0).train.x,
         options.num or (60 if options.dense else 100),
         fit_options=fit_options,
-        hyperparameters=hyperparameters,
+        hyperparameters="known" if hyperparameters == "known" else "learned",
         prepare=prepare,
         num_outputs=case.num_outputs,
         folder=options.folder / f"{name}_{kind}",
@@ -163,7 +178,8 @@ def main(arguments=None) -> None:
     mode.add_argument("--known", action="store_true")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--amplitudes", nargs="+", type=float, default=[1.0, 4.0], help="of the softmax cases")
-    parser.add_argument("--hyperparameters", nargs="+", choices=["known", "learned"], default=["known", "learned"])
+    kinds = ["known", "learned", "drawn"]
+    parser.add_argument("--hyperparameters", nargs="+", choices=kinds, default=kinds[:2])
     parser.add_argument("--evidence", default="softmax", help="of the cases with labels")
     parser.add_argument("--process", default="default", help="default, exact, inducing:NUMBER or features:NUMBER")
     parser.add_argument("--symmetries", nargs="+", default=SYMMETRIES)
