@@ -13,13 +13,10 @@ objects, which NumPy would unpickle, are refused.
 
 import contextlib
 import copy
-import io
 import json
 import math
 import os
 import platform
-import uuid
-import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,9 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesinv.archives import pack, unpack
 from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
+from bayesinv.files import check_writable, write_atomically
 from bayesinv.inference.checkpoints import is_checkpoint
 from bayesinv.inference.differences import differences
 from bayesinv.inference.result import InferenceResult
@@ -39,6 +38,7 @@ from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.recalibrated import Recalibration
+from bayesinv.transforms import from_config
 
 FORMAT = "bayesinv.InvariancePosterior"
 # Raised when a file of this version can no longer be read by the code before it.
@@ -83,29 +83,12 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
         The path written.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False.
+        FileExistsError: the file exists and `overwrite` is False, or it is a device or a pipe.
         FileNotFoundError: the folder does not exist.
         TypeError: the model's state holds something that is not a tensor.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **_arrays(posterior))
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # atomic: a reader sees the old file or the new one
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    check_writable(path, overwrite)
+    return write_atomically(path, pack(_arrays(posterior)), overwrite)
 
 
 def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> InvariancePosterior:
@@ -137,7 +120,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             f"{path} is the checkpoint of a training that may not have ended, and no posterior; run the same fit again "
             f"with Training(checkpoint={str(path)!r}), which goes on from there, and save what it returns"
         )
-    arrays = _read(path)
+    arrays = unpack(path, "posterior")
     header = _header(path, arrays)
     try:
         result = InferenceResult(
@@ -158,8 +141,10 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
         recalibration = _recalibration(header, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} is incomplete or damaged: {error}") from error
+    prefix = "state/"
+    state = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
     if model is None:
-        model = _rebuild(path, config, header.get("model_error"))
+        model = _rebuild(path, config, header.get("model_error"), state)
     else:
         model = copy.deepcopy(model)  # the caller's is left as it is, also where the file does not fit it
         # Priors that depend on how many examples there are learn it in a fit.
@@ -169,8 +154,6 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
         raise SavedFileError(
             f"{path} holds the symmetries {', '.join(symmetries)}; the model has {', '.join(model.symmetries)}"
         )
-    prefix = "state/"
-    state = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
     model = _with_state(path, model, state)
     device = next(model.parameters()).device
     data = data.to(device)
@@ -259,33 +242,13 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # every checksum, however much numpy reads of an entry
-            if damaged is not None:
-                raise SavedFileError(f"{path} is damaged: the checksum of {damaged!r} is wrong")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-            other = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
-            if other:  # numpy hands over as bytes what is not one of its own
-                raise SavedFileError(f"{path} is not a posterior saved by bayesinv: {other[0]!r} is no array")
-            return arrays
-    except SavedFileError:
-        raise
-    # A damaged zip fails in as many ways as it has fields: offsets, sizes, flags, methods, the
-    # deflate stream.
-    except Exception as error:
-        raise SavedFileError(f"{path} is not a posterior saved by bayesinv, or it is damaged: {error}") from error
-
-
 def _header(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         header = json.loads(arrays["header"].tobytes().decode())
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']!r}")
         version = int(header["format_version"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} is not a posterior saved by bayesinv: {error}") from error
     if version not in READABLE:
         versions = header.get("versions")
@@ -315,16 +278,32 @@ def _optional(arrays: dict[str, np.ndarray], name: str) -> Tensor | None:
     return torch.from_numpy(arrays[name]) if name in arrays else None
 
 
-def _rebuild(path: Path, config: Any, reason: Any) -> InvarianceModel:
+def _rebuild(path: Path, config: Any, reason: Any, state: dict[str, Tensor]) -> InvarianceModel:
     if config is None:
         raise SavedFileError(
             f"{path} was saved from a model that no file can describe ({reason}); build the same "
             "model again and pass it: load(path, model=model)"
         )
     try:
+        _check_room(config, state)
         return InvarianceModel.from_config(config)
     except Exception as error:
         raise SavedFileError(f"{path}: the saved model cannot be rebuilt: {error}") from error
+
+
+def _check_room(config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Raise if a model would be built with more orbit draws or random features than the file has numbers for."""
+    orbit, features = config["orbit"], config["backbone"].get("num_features")
+    transform = from_config(orbit["transform"])
+    is_drawn = [k is None or not transform.coordinates[k].is_discrete for k in transform.columns]
+    shape = (orbit["num_samples"] if any(is_drawn) else 1, len(is_drawn))
+    if tuple(state["orbit.base"].shape) != shape:
+        raise ValueError(f"it describes base draws of shape {shape} and holds {tuple(state['orbit.base'].shape)}")
+    if features is not None:
+        needed = features // 2 * state["backbone.inducing"].shape[1]
+        stored = sum(value.numel() for name, value in state.items() if name.startswith("backbone.frequencies."))
+        if needed > stored:
+            raise ValueError(f"it describes {features} random features, of {needed} numbers, and holds {stored}")
 
 
 def _with_state(path: Path, model: InvarianceModel, state: dict[str, Tensor]) -> InvarianceModel:

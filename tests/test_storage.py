@@ -15,6 +15,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Outward, storage
+from bayesinv.archives import pack
 from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
@@ -353,11 +354,14 @@ def test_impossible_draws(saved):
 
 
 def test_a_state_that_does_not_fit(saved):
-    rewrite(saved, **{"state/orbit.base": np.zeros((9, 3))})
+    rewrite(saved, **{"state/evidence.offset_variance": np.zeros((9, 3))})
+    with pytest.raises(SavedFileError, match="does not fit the model"):
+        bayesinv.load(saved)
+    rewrite(saved, **{"state/evidence.mean": None})
     with pytest.raises(SavedFileError, match="does not fit the model"):
         bayesinv.load(saved)
     rewrite(saved, **{"state/orbit.base": None})
-    with pytest.raises(SavedFileError, match="does not fit the model"):
+    with pytest.raises(SavedFileError, match="cannot be rebuilt"):
         bayesinv.load(saved)
 
 
@@ -454,3 +458,38 @@ def test_a_network_that_draws_at_random_and_a_process_keep_no_outputs(tmp_path, 
         with np.load(path) as archive:
             assert "outputs_at_first" not in archive.files
     assert bayesinv.load(noisy, model=network_model(noise=1.0)).result.num_draws == 400
+
+
+@pytest.mark.parametrize(
+    "parts", [{"num_samples": 5 * 10**7}, {"transform": {"type": "Elastic", "frequencies": 10**9}}]
+)
+def test_a_model_of_more_draws_than_the_file_holds_is_refused_before_they_are_made(saved, parts):
+    with np.load(saved) as archive:
+        config = json.loads(archive["header"].tobytes())["model"]
+    rewrite(saved, header={"model": {**config, "orbit": {**config["orbit"], **parts}}})
+    with pytest.raises(SavedFileError, match="cannot be rebuilt: (it describes base draws|frequencies: expected)"):
+        storage.load(saved)
+
+
+def test_more_features_than_the_file_holds_are_refused_before_they_are_drawn(tmp_path):
+    model = InvarianceModel(GaussianProcess(num_features=20), "rotation", num_orbit_samples=2)
+    data = make_data()
+    model.initialise(data)
+    path = InvariancePosterior(model, data, make_result(extents=torch.full((1, 20, 1), 0.3, dtype=torch.float64))).save(
+        tmp_path / "a"
+    )
+    assert storage.load(path).model.backbone.num_features == 20
+    with np.load(path) as archive:
+        config = json.loads(archive["header"].tobytes())["model"]
+    rewrite(path, header={"model": {**config, "backbone": {**config["backbone"], "num_features": 10**9}}})
+    with pytest.raises(SavedFileError, match="1000000000 random features"):
+        storage.load(path)
+
+
+def test_a_header_that_is_nested_without_end(saved):
+    with np.load(saved) as archive:
+        arrays = dict(archive)
+    arrays["header"] = np.frombuffer(b"[" * 10**6, dtype=np.uint8)
+    saved.write_bytes(pack(arrays))
+    with pytest.raises(SavedFileError, match="not a posterior"):
+        storage.load(saved)

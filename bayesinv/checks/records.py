@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayesinv.files import write_atomically
+
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WEIGHTINGS = ("draws", "reweighted")
 _SETTINGS = "settings.json"
@@ -43,9 +45,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)
+    write_atomically(path, json.dumps(content).encode())
 
 
 def load_simulations(

@@ -1,10 +1,8 @@
 """What each command does. Nothing is written before everything has been computed."""
 
 import argparse
-import os
 import shlex
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from bayesinv.cli.inputs import Reading, labels_in, read_examples
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
 from bayesinv.data import as_data
 from bayesinv.errors import DataError
+from bayesinv.files import check_writable, write_atomically
 from bayesinv.inference import Step
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.prediction import Prediction
@@ -119,8 +118,8 @@ def predict(options: argparse.Namespace) -> None:
     if run["command"] == "demo":
         inside = ", ".join(str(options.folder / name) for name in run["sets"])
         raise ValueError(f"{options.folder} holds several posteriors; choose one of {inside}")
-    if options.out is not None and options.out.exists() and not options.overwrite:
-        raise FileExistsError(f"{options.out} exists; choose another --out, or add --overwrite")
+    if options.out is not None:
+        check_writable(options.out, options.overwrite)
     posterior = load_posterior(options.folder / POSTERIOR_FILE)
     reading = Reading(**run["reading"]).updated({key: getattr(options, key) for key in READING_OPTIONS})
     examples = read_examples(options.data, reading)
@@ -141,7 +140,7 @@ def predict(options: argparse.Namespace) -> None:
         if len(table) > SHOWN_PREDICTIONS:
             print(f"... {len(table) - SHOWN_PREDICTIONS} more; write all with --out FILE.csv")
     else:
-        _write_atomically(options.out, table.to_csv())
+        write_atomically(options.out, table.to_csv().encode(), options.overwrite)
         print(f"{len(table)} predictions written to {options.out}")
     if score:
         print(score)
@@ -294,17 +293,3 @@ def _write_figures(folder: Path, posterior: InvariancePosterior) -> None:
         drawn["trace"] = posterior.plot_trace()
     for name, figure in drawn.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bayesinv.errors import SavedFileError
+from bayesinv.files import abandoned, locked, locked_folder
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.storage import load
 
@@ -42,25 +42,36 @@ def output_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         'fit'
     """
     path = Path(path).resolve()
-    if path.exists():
-        _check_replaceable(path, overwrite)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
-    # Beside its final place: a rename is only atomic within one file system.
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        part.chmod(0o755)  # mkdtemp makes it private, which is not what people expect of results
+    _put_back(path)
+    if path.exists():
+        _check_replaceable(path, overwrite)
+    with locked_folder(path) as part:
         yield part
-        if path.exists():
-            _check_replaceable(path, overwrite)
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.rename(old / path.name)
+        if not path.exists():
             part.rename(path)
+            return
+        _check_replaceable(path, overwrite)
+        old = part.with_suffix(".old")
+        with locked(path):
+            path.rename(old)
+            try:
+                part.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
             shutil.rmtree(old)
-        else:
-            part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def _put_back(path: Path) -> None:
+    """Undo, or end, what was killed while it replaced a folder: between two renames, or before the old one was gone."""
+    with abandoned(path, folders=True, suffix="old") as olds:
+        for old in olds:
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(path)
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:
@@ -92,12 +103,14 @@ def read_run(folder: Path) -> dict[str, Any]:
         SavedFileError: not a folder that bayesinv wrote, or one of a later version.
     """
     if not folder.is_dir():
+        _put_back(folder.resolve())
+    if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; expected one that `bayesinv fit` wrote")
     try:
         content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         content = {}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SavedFileError(f"{folder / RUN_FILE} is damaged ({error}); run the fit again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise SavedFileError(f"{folder} is not a folder that `bayesinv fit` wrote")

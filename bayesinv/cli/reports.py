@@ -11,6 +11,7 @@ from bayesinv.cli.inputs import Reading, labels_in, read_examples
 from bayesinv.comparison import Comparison
 from bayesinv.data import Data, as_data
 from bayesinv.errors import DataError
+from bayesinv.files import check_writable
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.selection import Selection
@@ -28,7 +29,7 @@ def report(options: argparse.Namespace) -> None:
         )
     paths = [options.out or file.parent / REPORT_FILE for file in files]
     for path in paths:
-        _check_new(path, options.overwrite)
+        check_writable(path, options.overwrite)
     selected = None if options.selection is None else Selection.load(options.selection)
     for file, path in zip(files, paths, strict=True):
         posterior, run = load_posterior(file), _run_of(file)
@@ -68,7 +69,7 @@ def compare(options: argparse.Namespace) -> None:
     if len(files) < 2:
         raise ValueError(f"expected at least two fits to compare, got {', '.join(files)}; for one: bayesinv report")
     if options.report is not None:
-        _check_new(options.report, options.overwrite)
+        check_writable(options.report, options.overwrite)
     elif options.test is None:
         raise ValueError("expected --test DATA to score the fits on, --report FILE to put them on a page, or both")
     fits = {name: load_posterior(file) for name, file in files.items()}
@@ -120,12 +121,3 @@ def _baselines(posterior: InvariancePosterior) -> dict[str, InvariancePosterior]
             device=settings.get("device", "cpu"),
         )
     return fits
-
-
-def _check_new(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected the name of a file, such as {path / REPORT_FILE}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another file, or add --overwrite")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")

@@ -124,7 +124,10 @@ class StochasticGPEvidence(Evidence):
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> None:
         """Make room for μ, S and the means."""
-        self._make_room(*state["variational.variational_mean"].shape)
+        C, M = state["variational.variational_mean"].shape
+        if self.covariance == "full" and state["variational.chol_variational_covar"].shape != (C, M, M):
+            raise ValueError(f"the covariance of q: expected shape {(C, M, M)}, beside its mean of shape {(C, M)}")
+        self._make_room(C, M)
 
     def _start(self) -> SiteEvidence:
         """The collapsed evidence whose solution q starts at."""

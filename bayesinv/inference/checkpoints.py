@@ -11,7 +11,7 @@ import io
 import json
 import os
 import reprlib
-import uuid
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesinv.errors import CheckpointError
+from bayesinv.files import check_writable, clear_abandoned, write_atomically
 from bayesinv.inference.differences import differences
 
 FORMAT = "bayesinv.checkpoint"
@@ -57,8 +58,8 @@ class CheckpointFile:
         fingerprint: JSON-able; what makes a fit the same one.
 
     Raises:
-        FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder. CheckpointError: the
-            path is a file of something else, which is never replaced.
+        FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder. FileExistsError: it is a
+            device or a pipe. CheckpointError: it is a file of something else, which is never replaced.
         TypeError: the fingerprint cannot be written as JSON.
 
     Example:
@@ -72,10 +73,7 @@ class CheckpointFile:
 
     def __init__(self, path: str | os.PathLike[str], fingerprint: Mapping[str, Any]):
         self.path = Path(path)
-        if self.path.is_dir():
-            raise IsADirectoryError(f"checkpoint: {self.path} is a folder; give the name of a file")
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"checkpoint: the folder {self.path.parent} does not exist; create it first")
+        target = check_writable(self.path, overwrite=True)
         self._refuse_foreign()
         try:
             # As it will be read back, so that the two can be compared: tuples become lists, keys text.
@@ -84,8 +82,7 @@ class CheckpointFile:
             raise TypeError(
                 f"fingerprint: expected what JSON can hold, got {reprlib.repr(fingerprint)}: {error}"
             ) from error
-        for leftover in self.path.parent.glob(f".{_escaped(self.path.name)}.*.part"):
-            leftover.unlink(missing_ok=True)  # of a write that was interrupted
+        clear_abandoned(target)
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Replace what the file holds; a reader, or a power cut, sees the old content or the new."""
@@ -98,16 +95,7 @@ class CheckpointFile:
             "trace": torch.tensor(checkpoint.trace, dtype=torch.float64),
             "seconds": checkpoint.seconds,
         }
-        written = _pack(content)
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.part")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(written)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(self.path, _pack(content))
 
     def read(self) -> Checkpoint | None:
         """What the file holds, on the CPU; None if there is no file.
@@ -206,7 +194,22 @@ def _unpack(written: bytes) -> Any:
         raise ValueError("its checksum is wrong")
     if int(parts[1]) != FORMAT_VERSION:
         raise _LaterVersionError(f"format version {int(parts[1])}")
-    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:  # torch compresses nothing, and then nothing unpacks to more
+        if sum(entry.file_size for entry in archive.infolist()) > len(body):
+            raise ValueError("it would unpack to more than it holds")
+    content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    _refuse_expanded(content)
+    return content
+
+
+def _refuse_expanded(content: Any) -> None:
+    """Raise if a tensor names more numbers than are stored, which a copy of it would take the memory for."""
+    if isinstance(content, Tensor):
+        if content.nbytes > content.untyped_storage().nbytes():
+            raise ValueError("a tensor is larger than what is stored of it")
+    elif isinstance(content, Mapping | list | tuple):
+        for value in content.values() if isinstance(content, Mapping) else content:
+            _refuse_expanded(value)
 
 
 def _checksum(body: bytes) -> str:
@@ -218,8 +221,3 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise TypeError(f"only tensors can be saved; the state has a {type(value).__name__} at {name!r}")
     return dict(state)
-
-
-def _escaped(name: str) -> str:
-    """A file name as a glob pattern that matches itself."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from bayesinv.checks import diagnose
 from bayesinv.comparison import Comparison, compare, fixed_at_medians
 from bayesinv.data import Data, as_data
+from bayesinv.files import check_writable, write_atomically
 from bayesinv.groups import NEW_GROUP
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import sections
@@ -67,7 +67,7 @@ def write_report(
     Warns:
         UserWarning: the model has extents for groups, and the test data do not say which example is of which.
     """
-    _check_writable(path, overwrite)
+    check_writable(path, overwrite)
     if selection is not None and not isinstance(selection, Selection):
         raise TypeError(
             f"selection: expected what bayesinv.select returns, got {type(selection).__name__}: "
@@ -107,7 +107,7 @@ def write_report(
         sections.reproduce(posterior, command),
     ]
     text = page(title, _subtitle(), [part for part in parts if part is not None])
-    return _write(Path(path), text)
+    return write_atomically(path, text.encode("utf-8", "replace"), overwrite)
 
 
 def write_comparison_report(
@@ -136,7 +136,7 @@ def write_comparison_report(
         FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
         ValueError: no fits, or a level outside (0, 1).
     """
-    _check_writable(path, overwrite)
+    check_writable(path, overwrite)
     if not posteriors:
         raise ValueError("posteriors: expected at least one fit, got none")
     how = "bayesinv compare DIR DIR --test TEST.npz --report FILE, or comparison=bayesinv.compare(fits, test) in Python"
@@ -152,7 +152,7 @@ def write_comparison_report(
     parts.append(
         Section("versions", "Versions", sections.facts("Versions that wrote this report", sections.versions()))
     )
-    return _write(Path(path), page(title, _subtitle(), parts))
+    return write_atomically(path, page(title, _subtitle(), parts).encode("utf-8", "replace"), overwrite)
 
 
 def _read(posterior: InvariancePosterior, test: Any) -> Data:
@@ -197,24 +197,3 @@ def _extents_side_by_side(posteriors: Mapping[str, InvariancePosterior], level: 
 
 def _subtitle() -> str:
     return f"bayesinv {sections.versions().get('bayesinv', '')}, written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _check_writable(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Refuse before anything is drawn."""
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'report.html'}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
-
-
-def _write(path: Path, text: str) -> Path:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from bayesinv.archives import pack, unpack
 from bayesinv.errors import SavedFileError
+from bayesinv.files import check_writable, write_atomically
 from bayesinv.selection.relaxed import RelaxedSelection
 from bayesinv.selection.result import Selection
 from bayesinv.selection.subsets import SetDraws, SubsetSelection
@@ -38,11 +38,7 @@ def save(selection: Selection, path: str | os.PathLike[str], overwrite: bool = F
         FileExistsError: the file exists and `overwrite` is False.
         FileNotFoundError: the folder does not exist.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; create it first")
+    check_writable(path, overwrite)
     header: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "method": selection.method}
     header |= {name: getattr(selection, name) for name in _COMMON}
     header |= {"symmetries": list(selection.symmetries), "settings": dict(selection.settings)}
@@ -50,15 +46,7 @@ def save(selection: Selection, path: str | os.PathLike[str], overwrite: bool = F
     more, arrays = _subset_parts(selection) if isinstance(selection, SubsetSelection) else _relaxed_parts(selection)
     header |= more
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)  # atomic: a reader sees the old file or the new one
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_atomically(path, pack(arrays), overwrite)
 
 
 def load(path: str | os.PathLike[str]) -> Selection:
@@ -71,10 +59,8 @@ def load(path: str | os.PathLike[str]) -> Selection:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    arrays = unpack(path, "selection")
     try:
-        # Through memory: numpy leaves a damaged file open.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays["header"].tobytes().decode())
         if header["format"] != FORMAT or header["format_version"] != FORMAT_VERSION:
             raise ValueError(f"its format is {header['format']!r}, version {header['format_version']!r}")
@@ -83,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> Selection:
         common["warnings"] = tuple(header["warnings"])
         make = {"subsets": _load_subsets, "relaxed": _load_relaxed}[header["method"]]
         return make(header, {k: torch.from_numpy(v) for k, v in arrays.items() if k != "header"}, common)
-    # A damaged zip fails in as many ways as it has fields.
+    # What is written in a header may be anything.
     except Exception as error:
         raise SavedFileError(f"{path} is not a selection saved by bayesinv, or it is damaged: {error}") from error
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 from bayesinv.transforms.warp import PADDINGS, pixel_centres, sample, sample_orbit
 
+MOST_FREQUENCIES = 100  # 2F² coefficients; a Sobol sequence has 21,201 dimensions
+
 __all__ = ["Elastic"]
 
 
@@ -30,7 +32,7 @@ class Elastic(Transform):
         padding: what lies outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
 
     Raises:
-        ValueError: no frequency, or an unknown padding.
+        ValueError: no frequency or more than 100, or an unknown padding.
         DataError: when called on something else than floating point images, batch × channel × height × width.
 
     Reference:
@@ -45,8 +47,12 @@ class Elastic(Transform):
 
     def __init__(self, frequencies: int = 3, padding: str = "zeros") -> None:
         super().__init__()
-        if not isinstance(frequencies, int) or isinstance(frequencies, bool) or frequencies < 1:
-            raise ValueError(f"frequencies: expected a whole number of at least 1, got {frequencies!r}")
+        if (
+            not isinstance(frequencies, int)
+            or isinstance(frequencies, bool)
+            or not 1 <= frequencies <= MOST_FREQUENCIES
+        ):
+            raise ValueError(f"frequencies: expected a whole number from 1 to {MOST_FREQUENCIES}, got {frequencies!r}")
         if padding not in PADDINGS:
             raise ValueError(f"unknown padding {padding!r}; known are {', '.join(PADDINGS)}")
         self.frequencies, self.padding = frequencies, padding

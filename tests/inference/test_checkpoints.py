@@ -342,12 +342,27 @@ def test_no_code_in_the_file_is_run(interrupted):
 
 
 def test_leftovers_of_interrupted_writes_are_removed(interrupted):
-    ours = interrupted.with_name(f".{interrupted.name}.0123.part")
-    others = interrupted.with_name(".another.checkpoint.0123.part")
+    digits = "0123456789abcdef" * 2
+    ours = interrupted.with_name(f".{interrupted.name}.{digits}.part")
+    others = interrupted.with_name(f".{interrupted.name}.augerino.{digits}.part")
     for path in (ours, others):
         path.write_bytes(b"half")
     run(interrupted)
     assert sorted(os.listdir(interrupted.parent)) == [others.name, interrupted.name]
+
+
+def test_what_unpacks_to_more_than_it_holds_is_refused_before_it_is_unpacked(interrupted):
+    saved = content(interrupted)
+    saved["trace"] = torch.zeros(1, dtype=torch.float64).expand(10**10)  # 80 GB in eight bytes
+    rewrite(interrupted, **saved)
+    with pytest.raises(CheckpointError, match="larger than what is stored"):
+        run(interrupted)
+
+
+def test_a_device_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="never replaced"):
+        run(tmp_path / "pipe")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(interrupted, monkeypatch):
