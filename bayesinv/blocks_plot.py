@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from bayesinv.groups import spread_name
-from bayesinv.plots import POSTERIOR, PRIOR, STYLE, axis_label
+from bayesinv.plots import POSTERIOR, PRIOR, STYLE, as_written, axis_label, shown
 from bayesinv.structure import Blocks
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def plot_blocks(
     names = [*["population"] * (model.pooling is not None), *blocks.blocks]
     columns = min(3, len(inner))
     rows = -(-len(inner) // columns)
-    shown = [textwrap.shorten(name, LONGEST_NAME, placeholder=" …") for name in names]
-    size = (4.2 * columns + 0.1 * max(map(len, shown)), (0.34 * len(names) + 1.4) * rows + 0.6)
+    labels = [as_written(textwrap.shorten(name, LONGEST_NAME, placeholder=" …")) for name in names]
+    size = (4.2 * columns + 0.1 * max(map(len, labels)), (0.34 * len(names) + 1.4) * rows + 0.6)
     with matplotlib.rc_context(STYLE):
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
         for panel, coordinate in zip(panels, inner, strict=False):
             _rows(panel, posterior, coordinate, blocks, reweighted)
-            panel.set_yticks(range(len(names)), shown)
+            panel.set_yticks(range(len(names)), labels)
             panel.set_ylim(len(names) - 0.4, -0.6)
         for panel in panels:
             panel.set_visible(False)
@@ -84,7 +84,7 @@ def _rows(
             markersize=7,
             capsize=4,
         )
-    lines = [name.replace("_", " ")]
+    lines = [shown(name)]
     if pooled and spread_name(name) in model.active:
         first, middle, last = (f"{level[posterior.index(spread_name(name))]:.3g}" for level in quantiles)
         lines.append(f"spread {middle}{'' if is_point else f' [{first}, {last}]'} sd")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bayesinv import metrics
+from bayesinv.console import ConsoleTable, for_console
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ComparisonWarning, DataError
 from bayesinv.groups import NEW_GROUP
@@ -80,7 +81,7 @@ class Comparison:
         return "\n".join([*rows, *(f"\n{note}" for note in self.notes)])
 
     def __repr__(self) -> str:
-        return "\n".join([self.text_table().to_string(), *self.notes])
+        return for_console("\n".join([self.text_table().to_string(), *self.notes]))
 
     def _repr_html_(self) -> str:
         return self.text_table().to_html() + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
@@ -112,7 +113,7 @@ class Comparison:
             columns[f"{symmetry}, {unit}"] = [_extent(of[name]) if name in of else "–" for name in t.index]
         columns["copies"] = [f"{a}, {b}" for a, b in zip(t["training_copies"], t["prediction_copies"], strict=True)]
         columns["seconds"] = [f"{value:.0f}" for value in t["seconds"]]
-        return pd.DataFrame(columns, index=t.index)
+        return ConsoleTable(columns, index=t.index)
 
 
 def compare(
@@ -208,7 +209,7 @@ def compare(
             ["median", "lower", "upper", "unit", "point", "fixed", "p_inactive"]
         ]
         extents.append(summary.assign(method=name).reset_index().set_index(["method", "symmetry"]))
-    table = pd.DataFrame(rows).set_index("method")
+    table = ConsoleTable(rows).set_index("method")
     likelihood = next(iter(posteriors.values())).model.likelihood
     return Comparison(table, pd.concat(extents), _differences(densities), likelihood, level, _notes(posteriors, test))
 
@@ -280,7 +281,7 @@ def _differences(densities: Mapping[str, Tensor]) -> pd.DataFrame:
         difference = values - densities[best]
         error = len(difference) * metrics.standard_error(difference)  # of a sum, n times that of the mean
         rows.append({"method": name, "elpd_difference": float(difference.sum()), "standard_error": error})
-    return pd.DataFrame(rows).set_index("method").sort_values("elpd_difference", ascending=False, kind="stable")
+    return ConsoleTable(rows).set_index("method").sort_values("elpd_difference", ascending=False, kind="stable")
 
 
 def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:

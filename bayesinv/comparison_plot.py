@@ -6,7 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from bayesinv.plots import STYLE
+from bayesinv.plots import STYLE, as_written, shown
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -55,7 +55,7 @@ def plot_comparison(comparison: Comparison) -> matplotlib.figure.Figure:
             left.set_visible(False)
         for panel, (symmetry, unit, of_methods) in zip(panels, symmetries, strict=False):
             _extents(panel, methods, dict(of_methods.iterrows()))
-            panel.set_xlabel(textwrap.fill(f"{symmetry.replace('_', ' ')} ({unit})", LABEL_WIDTH))
+            panel.set_xlabel(as_written(textwrap.fill(f"{symmetry.replace('_', ' ')} ({unit})", LABEL_WIDTH)))
         quality, loss = panels[-2:]
         for i, (_, row) in enumerate(table.iterrows()):
             if comparison.likelihood != "gaussian":
@@ -66,14 +66,14 @@ def plot_comparison(comparison: Comparison) -> matplotlib.figure.Figure:
         quality.set_xlabel("accuracy (%)" if comparison.likelihood != "gaussian" else "RMSE (units of y)")
         loss.set_xlabel("log loss (nat)")
         for panel in panels:
-            panel.set_yticks(range(len(methods)), [str(name) for name in methods])
+            panel.set_yticks(range(len(methods)), [as_written(str(name)) for name in methods])
             panel.set_ylim(len(methods) - 0.5, -0.5)
             panel.locator_params(axis="x", nbins=5)
             panel.grid(axis="x", color="#DDDDDD")
             panel.set_axisbelow(True)
         _legend(figure, comparison, legend_columns)
         if left_out:
-            names = ", ".join(name.replace("_", " ") for name in left_out)
+            names = ", ".join(shown(name) for name in left_out)
             figure.supxlabel(f"inactive in every fit, not drawn: {names}", fontsize=12, color=GREY, wrap=True)
         return figure
 

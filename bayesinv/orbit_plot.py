@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.groups import spread_name
-from bayesinv.plots import STYLE
+from bayesinv.plots import STYLE, as_written
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -85,11 +85,11 @@ def plot_orbit(
                 k = posterior.index(symmetry)
                 words = posterior.model.coordinates[k].words(float(extents[i, k]))
                 # No longer than its own row is high.
-                label = "\n".join([label, *textwrap.wrap(words, max(8, int(12 * height / width)))])
+                label = as_written("\n".join([label, *textwrap.wrap(words, max(8, int(12 * height / width)))]))
             panels[i, 0].set_ylabel(label)
         which = "all symmetries" if symmetry is None else symmetry.replace("_", " ")
         heading = f"{which}: copies at the 5, 50 and 95 % quantiles of the extents"
-        figure.suptitle(textwrap.fill(heading, max(20, int(9 * figure.get_figwidth()))), fontsize=13)
+        figure.suptitle(as_written(textwrap.fill(heading, max(20, int(9 * figure.get_figwidth())))), fontsize=13)
     return figure
 
 

@@ -96,9 +96,9 @@ def plot_extents(
             end = max(reach, float(draws.max()))
             # A posterior that fills a tenth of the axis cannot be read, so the axis may stop before
             # the prior does, and then says how far that goes on.
-            shown = 3 * max(float(last), small)
-            if shown > 0.6 * end or is_point:
-                shown = end
+            axis_end = 3 * max(float(last), small)
+            if axis_end > 0.6 * end or is_point:
+                axis_end = end
             panel.fill_between(grid, density, color=PRIOR, alpha=0.2, lw=0)
             panel.plot(grid, density, color=PRIOR, ls="--", label="prior")
             if is_point:
@@ -119,15 +119,15 @@ def plot_extents(
                     label="median and 90 % interval",
                 )
             panel.axvline(small, color=_GREY, ls=":", lw=1.5, label="too small to see")
-            panel.set_xlim(0, shown)
-            if shown < end:
+            panel.set_xlim(0, axis_end)
+            if axis_end < end:
                 words = f"prior to {_number(reach)} →"
                 panel.text(0.98, 0.68, words, transform=panel.transAxes, ha="right", fontsize=12)
             panel.set_ylim(0, 1.3)
             panel.set_yticks([0, 0.5, 1])
             panel.set_xlabel(axis_label(posterior, k))
             interval = "" if is_point else f" [{_number(lower)}, {_number(upper)}]"
-            panel.set_title(_wrapped(f"{_title(name)}:", f"{_number(median)}{interval}"), loc="left")
+            panel.set_title(_wrapped(f"{name}:", f"{_number(median)}{interval}"), loc="left")
         for row in panels:
             row[0].set_ylabel("density / its peak")
         handles, labels = panels.flat[0].get_legend_handles_labels()
@@ -174,7 +174,7 @@ def plot_evidence(
             panel.axvspan(lower, upper, color=PRIOR, alpha=0.35, lw=0, label="posterior, 90 %")
             panel.axvline(median, color="#8A5F00", ls="--", lw=1.5, label="posterior median")
             panel.plot(extents, values, "o-", color=POSTERIOR, ms=4, label="evidence")
-            panel.set_xlabel(axis_label(posterior, posterior.index(symmetry), _title(symmetry)))
+            panel.set_xlabel(axis_label(posterior, posterior.index(symmetry), shown(symmetry)))
         whole.set_ylabel("log evidence − maximum (nats)")
         whole.set_xlim(0, float(extents.max()))
         # Over the whole range the evidence falls by hundreds of nats; what makes the posterior are the last few.
@@ -231,16 +231,17 @@ def axis_label(posterior: "bayesinv.posterior.InvariancePosterior", k: int, symm
     coordinate = model.coordinates[k]
     spreads = () if model.pooling is None else [spread_name(name) for name in model.pooling.inner.names]
     if coordinate.name in spreads:
-        return f"{symmetry or 'spread of the groups'} ({coordinate.unit})"
+        return f"{symmetry or 'spread of the groups'} ({as_written(coordinate.unit)})"
     what = f"{coordinate.extent_is} of {symmetry}" if symmetry else coordinate.extent_is
-    return f"{what} ({coordinate.unit})"
+    return f"{what} ({as_written(coordinate.unit)})"
 
 
 def _wrapped(name: str, numbers: str) -> str:
     """A title for a panel of 3.9 inches, in lines that fit above it."""
+    name = name.replace("_", " ")
     if len(name) + len(numbers) < TITLE_WIDTH:
-        return f"{name} {numbers}"
-    return "\n".join([*textwrap.wrap(name, TITLE_WIDTH), numbers])
+        return as_written(f"{name} {numbers}")
+    return as_written("\n".join([*textwrap.wrap(name, TITLE_WIDTH), numbers]))
 
 
 def _is_point(posterior: "bayesinv.posterior.InvariancePosterior") -> bool:
@@ -303,8 +304,19 @@ def _running_median(values: np.ndarray) -> np.ndarray:
     return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
 
 
-def _title(name: str) -> str:
-    return name.replace("_", " ")
+def shown(name: str) -> str:
+    """A name as a figure shows it: blanks for underscores, and dollar signs as they are, not as TeX."""
+    return as_written(name.replace("_", " "))
+
+
+def as_written(text: str) -> str:
+    """Text whose dollar signs Matplotlib takes as dollar signs.
+
+    Example:
+        >>> print(as_written("US$ per $"))
+        US\\$ per \\$
+    """
+    return text.replace("$", r"\$")
 
 
 def _number(value: float) -> str:

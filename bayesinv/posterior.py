@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv import arviz_export, posterior_summary
+from bayesinv.console import ConsoleTable, for_console
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
 from bayesinv.function_cache import FunctionCache
@@ -276,7 +277,7 @@ class InvariancePosterior:
             }
             for c, limit in zip(self.model.transform.coordinates, limits, strict=True)
         ]
-        return pd.DataFrame(rows).set_index("symmetry")
+        return ConsoleTable(rows).set_index("symmetry")
 
     def predict(
         self, x: Any, num_samples: int = 32, reweighted: bool | None = None, seed: int = 0, groups: Any = None
@@ -484,7 +485,7 @@ class InvariancePosterior:
             with torch.no_grad(), seeded(0):  # an evidence that draws outputs at random draws the same ones everywhere
                 values.append(float(self.model.log_evidence(row, self.data)))
         people = coordinate.to_people(grid)
-        return pd.DataFrame({"extent": grid, "extent_people": people, "log_evidence": values})
+        return ConsoleTable({"extent": grid, "extent_people": people, "log_evidence": values})
 
     def check(
         self,
@@ -575,7 +576,7 @@ class InvariancePosterior:
         return plots.plot_trace(self)
 
     def __repr__(self) -> str:
-        return posterior_summary.text(self)
+        return for_console(posterior_summary.text(self))
 
     def _repr_html_(self) -> str:
         return posterior_summary.html(self)

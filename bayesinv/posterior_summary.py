@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayesinv.console import ConsoleTable
 from bayesinv.groups import spread_name
 from bayesinv.quantiles import weighted_quantile
 
@@ -88,7 +89,7 @@ def summary_table(
             row["ess"] = result.ess[k]
         rows.append(row)
     spreads = set() if model.pooling is None else {spread_name(name) for name in model.pooling.inner.names}
-    table = pd.DataFrame(rows).set_index("symmetry")
+    table = ConsoleTable(rows).set_index("symmetry")
     table.attrs = {
         "level": level,
         "reweighted": reweighted,

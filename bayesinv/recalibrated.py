@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from bayesinv.console import ConsoleTable
 from bayesinv.extents import Extents
 from bayesinv.inference.result import InferenceResult
 from bayesinv.psis import weights_are_good
@@ -211,7 +212,7 @@ class Recalibration:
             "bias": self.errors.mean(0),
             "spread": self.errors.std(0, ddof=1) if N > 1 else np.full(len(share), math.nan),
         }
-        return pd.DataFrame(columns, pd.Index(self.symmetries, name="symmetry"))
+        return ConsoleTable(columns, pd.Index(self.symmetries, name="symmetry"))
 
     def quantile(
         self, result: InferenceResult, extents: Extents, probabilities: Float[np.ndarray, " levels"]

@@ -467,7 +467,7 @@ def test_a_model_of_more_draws_than_the_file_holds_is_refused_before_they_are_ma
     with np.load(saved) as archive:
         config = json.loads(archive["header"].tobytes())["model"]
     rewrite(saved, header={"model": {**config, "orbit": {**config["orbit"], **parts}}})
-    with pytest.raises(SavedFileError, match="cannot be rebuilt: (it describes base draws|frequencies: expected)"):
+    with pytest.raises(SavedFileError, match=r"cannot be rebuilt: (it describes base draws|frequencies: expected)"):
         storage.load(saved)
 
 

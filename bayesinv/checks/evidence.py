@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.comparison import evidence_facts
+from bayesinv.console import ConsoleTable, for_console
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.importance import weigh
@@ -75,7 +76,7 @@ class EvidenceEstimate:
     def __str__(self) -> str:
         error = "" if self.se is None else f" ± {self.se:.2f}"
         doubt = f", not to be quoted: {self.why_not_quotable}" if self.why_not_quotable else ""
-        return f"log evidence {self.log_evidence:.2f}{error} nats ({self.method}){doubt}"
+        return for_console(f"log evidence {self.log_evidence:.2f}{error} nats ({self.method}){doubt}")
 
 
 def importance_evidence(posterior: InvariancePosterior, num_draws: int = 500, seed: int = 0) -> EvidenceEstimate:
@@ -196,7 +197,7 @@ def rank_evidences(posteriors: Mapping[str, InvariancePosterior]) -> pd.DataFram
         }
         for name, p in posteriors.items()
     ]
-    table = pd.DataFrame(rows).set_index("fit").sort_values("log_evidence", ascending=False, kind="stable")
+    table = ConsoleTable(rows).set_index("fit").sort_values("log_evidence", ascending=False, kind="stable")
     best = table.iloc[0]
     difference = table["log_evidence"] - best["log_evidence"]
     error = (table["log_evidence_se"] ** 2 + best["log_evidence_se"] ** 2) ** 0.5

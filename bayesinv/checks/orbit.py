@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
+from bayesinv.console import ConsoleTable
 from bayesinv.data import Data
 from bayesinv.errors import DataError
 from bayesinv.orbits import Orbit
@@ -115,7 +116,7 @@ def orbit_sensitivity(
         c = posterior.model.transform.coordinates[k_column]
         width = float(c.to_people(float(upper[k_column]))) - float(c.to_people(float(lower[k_column])))
         half[c.name] = max(0.5 * width, 1e-12)
-    return OrbitSensitivity(pd.DataFrame(rows), pd.Series(half))
+    return OrbitSensitivity(ConsoleTable(rows), pd.Series(half))
 
 
 def _on_orbit(posterior: InvariancePosterior, num_samples: int, seed: int, data: Data | None) -> InvariancePosterior:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesinv.checks.coverage import coverage
 from bayesinv.checks.ranks import simultaneous_band
-from bayesinv.plots import STYLE
+from bayesinv.plots import STYLE, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -80,7 +80,7 @@ def _panels(simulations, draw, label):
         panels = figure.subplots(1, len(symmetries), squeeze=False, sharey=True)[0]
         for panel, symmetry in zip(panels, symmetries, strict=True):
             draw(panel, symmetry)
-            panel.set_title(symmetry.replace("_", " "))
+            panel.set_title(shown(symmetry))
         panels[0].set_ylabel(label)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.checks.verdicts import Verdict
+from bayesinv.console import ConsoleTable
 from bayesinv.data import as_data
 from bayesinv.metrics import calibration_error, standard_error
 
@@ -82,7 +83,7 @@ def reliability(probs: Float[Tensor, "n C"], y: Int[Tensor, " labels"], num_bins
                 "count": n,
             }
         )
-    return pd.DataFrame(rows)
+    return ConsoleTable(rows)
 
 
 def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int = 32, seed: int = 0) -> Verdict:

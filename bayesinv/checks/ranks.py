@@ -15,6 +15,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
+from bayesinv.console import ConsoleTable
+
 NUM_UNIFORM = 4000  # simulated sets of ranks: a p-value of 0.05 has a standard error of 0.003
 
 
@@ -102,4 +104,4 @@ def uniformity(simulations: xr.Dataset, level: float = 0.95) -> pd.DataFrame:
                     "simulations": len(ranks),
                 }
             )
-    return pd.DataFrame(rows).set_index(["weighting", "symmetry"])
+    return ConsoleTable(rows).set_index(["weighting", "symmetry"])

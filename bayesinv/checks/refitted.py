@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bayesinv.backbones.invariant_network import InvariantNetwork, average_copies
 from bayesinv.backbones.per_example import example_gradients
+from bayesinv.console import ConsoleTable
 from bayesinv.data import Data
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence import LaplaceEvidence
@@ -135,7 +136,7 @@ def refitted_extents(
         for e, v in zip(chosen[:, column], values, strict=True)
     ]
     draws = prior[torch.as_tensor(kept)]
-    return RefittedExtents(name, chosen[:, column], values, draws, coordinate.unit, pd.DataFrame(rows))
+    return RefittedExtents(name, chosen[:, column], values, draws, coordinate.unit, ConsoleTable(rows))
 
 
 class _Still(InvariantNetwork):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
+from bayesinv.console import ConsoleTable
 from bayesinv.psis import LARGEST_LIMIT, pareto_limit, pareto_smooth
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def prior_sensitivity(posterior: InvariancePosterior, num_draws: int = 400, seed
                 "unit": posterior.model.transform.coordinates[target.columns[i]].unit,
             }
         )
-    return PriorSensitivity(pd.DataFrame(rows).set_index("symmetry"), worst, pareto_limit(len(draws)))
+    return PriorSensitivity(ConsoleTable(rows).set_index("symmetry"), worst, pareto_limit(len(draws)))
 
 
 def power_weights(

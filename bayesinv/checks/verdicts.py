@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bayesinv.console import for_console
+
 LEVELS = ("ok", "note", "serious")
 _COLUMN = 88  # width of a message in the printed table
 
@@ -88,7 +90,7 @@ class Verdicts(list[Verdict]):
             body = textwrap.wrap(v.message, _COLUMN) + ["-> " + v.advice] * bool(v.advice)
             rows = [row for part in body for row in textwrap.wrap(part, _COLUMN)]
             lines += [(head if i == 0 else " " * len(head)) + row for i, row in enumerate(rows)]
-        return "\n".join(lines)
+        return for_console("\n".join(lines))
 
     def _repr_html_(self) -> str:
         rows = "".join(

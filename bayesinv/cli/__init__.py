@@ -5,6 +5,7 @@ errors to standard error. Exit codes: 0 done, 2 refused or failed with one line 
 interrupted.
 """
 
+import contextlib
 import signal
 import sys
 import threading
@@ -14,9 +15,13 @@ from typing import Any, TextIO
 
 from bayesinv.cli.parser import make_parser
 from bayesinv.cli.words import in_shell_words
+from bayesinv.console import Console
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning
 
 __all__ = ["main"]
+
+# Errors whose message is made for the person at the keyboard.
+_SPEAKING = (ArithmeticError, LookupError, OSError, TypeError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["show", "no-such-folder"])
         2
     """
+    with contextlib.redirect_stdout(_console(sys.stdout)), contextlib.redirect_stderr(_console(sys.stderr)):
+        return _run(arguments)
+
+
+def _console(stream: TextIO | None) -> Any:
+    return None if stream is None else Console(stream)  # None where the shell closed it
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = make_parser().parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
@@ -46,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("bayesinv: interrupted; nothing was written", file=sys.stderr)
             return 130
-        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        except Exception as error:
             if options.traceback:
                 raise
             print(f"bayesinv: error: {_one_line(error)}", file=sys.stderr)
@@ -67,7 +81,10 @@ def _terminate_as_interrupt() -> Any:
 def _one_line(error: Exception) -> str:
     # str(KeyError) is the repr of its message
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return in_shell_words(" ".join(text.split())) or type(error).__name__
+    line = in_shell_words(" ".join(text.split()))
+    if isinstance(error, _SPEAKING) and line:
+        return line
+    return f"{type(error).__name__}: {line} (--traceback shows where)"  # what a library below says to itself
 
 
 def _show_warning(

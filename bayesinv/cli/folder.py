@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bayesinv.cli.inputs import Reading
 from bayesinv.errors import SavedFileError
 from bayesinv.files import abandoned, locked, locked_folder
 from bayesinv.posterior import InvariancePosterior
@@ -37,7 +38,7 @@ def output_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     with output_folder(pathlib.Path(parent) / "run") as folder:
-        ...         write_run(folder, "fit", {})
+        ...         write_run(folder, "fit", {"reading": {}, "classes": []})
         ...     read_run(pathlib.Path(parent) / "run")["command"]
         'fit'
     """
@@ -119,7 +120,23 @@ def read_run(folder: Path) -> dict[str, Any]:
             f"{folder} has version {content.get('version')} of the format, and this bayesinv reads "
             f"{FORMAT_VERSION}; use the bayesinv that wrote it"
         )
+    try:
+        _check(content)
+    except ValueError as error:
+        raise SavedFileError(f"{folder / RUN_FILE} is damaged: {error}; run the fit again") from error
     return content
+
+
+def _check(content: dict[str, Any]) -> None:
+    """Raise if the commands cannot go by what a file holds."""
+    command = content.get("command")
+    if command not in ("fit", "demo"):
+        raise ValueError(f"command: expected 'fit' or 'demo', got {command!r}")
+    name = "sets" if command == "demo" else "classes"
+    if not isinstance(content.get(name), list) or not all(isinstance(each, str) for each in content[name]):
+        raise ValueError(f"{name}: expected a list of names, got {content.get(name)!r}")
+    if command == "fit":
+        Reading.from_json(content.get("reading"))
 
 
 def posterior_files(path: Path) -> list[Path]:

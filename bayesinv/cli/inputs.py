@@ -13,6 +13,7 @@ from bayesinv.datasets.files import IMAGE_SUFFIXES
 from bayesinv.errors import DataError
 
 LAYOUTS = ("nchw", "nhwc", "nhw")
+_KINDS: dict[Any, tuple[type, ...]] = {str: (str,), float: (int, float), int | None: (int, type(None))}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,24 @@ class Reading:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Any) -> "Reading":
+        """What `to_json` made.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        known = {name: field.type for name, field in cls.__dataclass_fields__.items()}
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"reading: expected how the data were read, got {stored!r}")
+        for name, value in stored.items():
+            if name not in known:
+                raise ValueError(f"reading: expected {', '.join(known)}, got {name!r}")
+            if type(value) not in _KINDS[known[name]]:
+                kinds = " or ".join(kind.__name__ for kind in _KINDS[known[name]])
+                raise ValueError(f"reading: expected {kinds} for {name}, got {value!r}")
+        return cls(**stored)
 
     def updated(self, changes: Mapping[str, Any]) -> "Reading":
         """The same with what is not None in `changes` put in."""

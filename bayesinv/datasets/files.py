@@ -1,12 +1,10 @@
 """Inputs and targets from `.npz` files and from folders of pictures."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError
@@ -52,7 +50,8 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
                 if isinstance(archive, np.ndarray)
                 else {key: archive[key] for key in (x_key, y_key, "classes") if key in archive.files}
             )
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+    # A damaged zip fails in as many ways as it has fields, and a header may ask for more memory than there is.
+    except Exception as error:
         reason = "it holds Python objects" if "pickle" in str(error) else str(error)
         raise DataError(
             f"{path} cannot be read as .npz ({reason}); expected a file of plain arrays written by numpy.savez"
@@ -157,7 +156,12 @@ def _read_picture(file: Path, size: int | None) -> np.ndarray:
                 picture = _resized(picture, size)
             pixels = np.asarray(picture, dtype=np.float32)
             return pixels if picture.mode == "F" else pixels / 255
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{file} is too large for a picture of training data; make it smaller: {error}") from error
+    except DataError:
+        raise
+    # A damaged picture fails in as many ways as its format has fields, and for want of memory.
+    except Exception as error:
         raise DataError(f"{file} cannot be read as a picture: {error}") from error
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from bayesinv.archives import pack, unpack
+from bayesinv.console import ConsoleTable
 from bayesinv.errors import SavedFileError
 from bayesinv.files import check_writable, write_atomically
 from bayesinv.selection.relaxed import RelaxedSelection
@@ -128,5 +129,5 @@ def _load_relaxed(header: dict[str, Any], arrays: dict[str, torch.Tensor], commo
     paired = None
     if header["paired"] is not None:
         names, columns = header["paired"]
-        paired = pd.DataFrame(arrays["paired"].numpy(), index=pd.Index(names, name="symmetry"), columns=columns)
+        paired = ConsoleTable(arrays["paired"].numpy(), index=pd.Index(names, name="symmetry"), columns=columns)
     return RelaxedSelection(**common, membership=arrays["membership"], weights=arrays["weights"], paired=paired)

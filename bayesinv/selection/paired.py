@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.console import ConsoleTable
 from bayesinv.data import Data, as_data
 from bayesinv.extents import Extents, Outward
 from bayesinv.inference import Training, fit
@@ -91,7 +92,7 @@ def paired_bayes_factors(
         rows = _without(posterior, examples, chosen, num_draws, batch_size, num_total, seed)
     values = torch.tensor([rows[name] for name in chosen], dtype=torch.float64)
     columns = {"log_bf_paired": values[:, 0].tolist(), "log_bf_paired_se": values[:, 1].tolist()}
-    return pd.DataFrame(columns, index=pd.Index(chosen, name="symmetry"))
+    return ConsoleTable(columns, index=pd.Index(chosen, name="symmetry"))
 
 
 def _without(

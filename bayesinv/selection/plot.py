@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayesinv.plots import STYLE
+from bayesinv.plots import STYLE, shown
 from bayesinv.selection.sets import set_name
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _inclusion_panel(panel: matplotlib.axes.Axes, selection: Selection) -> None:
             color="white" if inside else "black",
             fontsize=12,
         )
-    panel.set_yticks(rows, [name.replace("_", " ") for name in selection.symmetries])
+    panel.set_yticks(rows, [shown(name) for name in selection.symmetries])
     panel.set_ylim(len(table) - 0.5, -0.5)
     panel.set_xlim(0, 1)
     panel.set_xlabel("P(symmetry is in | data)")

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesinv.console import ConsoleTable
 from bayesinv.errors import ExtentError
 from bayesinv.extents import Outward
 from bayesinv.model import InvarianceModel
@@ -98,7 +99,7 @@ class RelaxedSelection(Selection):
         error = (w.square() @ (member - probability).square()).sqrt()
         prior = inclusion_probabilities(self.prior_inclusion, self.symmetries)
         columns = {"probability": probability, "standard_error": error, "prior": prior}
-        return pd.DataFrame(
+        return ConsoleTable(
             {name: values.tolist() for name, values in columns.items()},
             index=pd.Index(self.symmetries, name="symmetry"),
         )
@@ -110,7 +111,7 @@ class RelaxedSelection(Selection):
         limit = 0.5 * float(self.weights.square().sum())  # half of one effective draw
         p = table["probability"].clip(limit, 1.0 - limit)
         prior = table["prior"]
-        result = pd.DataFrame(
+        result = ConsoleTable(
             {
                 "log_bf": (p / (1 - p) * (1 - prior) / prior).map(math.log),
                 "log_bf_se": table["standard_error"] / (p * (1 - p)),
@@ -150,7 +151,7 @@ class RelaxedSelection(Selection):
             "probability": probability.tolist(),
             "standard_error": error.sqrt().tolist(),
         }
-        table = pd.DataFrame(columns, index=pd.Index(names, name="set"))
+        table = ConsoleTable(columns, index=pd.Index(names, name="set"))
         return table.sort_values("probability", ascending=False, kind="stable")
 
     def _facts(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bayesinv.console import for_console
 from bayesinv.selection.sets import InclusionPrior
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Selection(ABC):
             )
         lines.append(f"  likeliest set: {self.subsets.index[0]} ({self.subsets['probability'].iloc[0]:.2f})")
         lines.extend(f"  warning: {warning}" for warning in self.warnings)
-        return "\n".join(lines)
+        return for_console("\n".join(lines))
 
     def _repr_html_(self) -> str:
         doubt = "" if self.trusted else "<p><b>Not to be trusted</b>: inference had not settled.</p>"

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesinv.console import ConsoleTable
 from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import systematic_resample
 from bayesinv.selection.evidence_of_set import effective_size, relative_error
@@ -157,7 +158,7 @@ class SubsetSelection(Selection):
             "log_bf_last": columns["last"],
             "log_bf_last_se": columns["last_se"],
         }
-        return pd.DataFrame(renamed, index=pd.Index(self.symmetries, name="symmetry"))
+        return ConsoleTable(renamed, index=pd.Index(self.symmetries, name="symmetry"))
 
     @property
     def subsets(self) -> pd.DataFrame:
@@ -174,7 +175,7 @@ class SubsetSelection(Selection):
         total = (p * se).square().sum()
         variance = (p * (1 - p) * se) ** 2 + p**2 * (total - (p * se) ** 2).clamp_min(0)
         names = [set_name([n for n, inside in zip(self.symmetries, row, strict=True) if inside]) for row in self.sets]
-        table = pd.DataFrame(
+        table = ConsoleTable(
             {
                 "size": self.sets.sum(1).tolist(),
                 "log_evidence": self.log_evidence.tolist(),
@@ -272,7 +273,7 @@ class SubsetSelection(Selection):
                             "covered": covered,
                         }
                     )
-        return pd.DataFrame(rows).set_index(["symmetry", "slab_scale"])
+        return ConsoleTable(rows).set_index(["symmetry", "slab_scale"])
 
     def sample(self, num: int, seed: int = 0) -> Float[Tensor, "num coordinates"]:
         """Extents from the spike-and-slab posterior, averaged over the sets: exact zeros where a symmetry is out.
@@ -307,6 +308,6 @@ def _root_sum(slopes: Float[Tensor, "sets K"], errors: Float[Tensor, " sets"]) -
 
 
 def _table(symmetries: Sequence[str], **columns: Tensor) -> pd.DataFrame:
-    return pd.DataFrame(
+    return ConsoleTable(
         {name: values.tolist() for name, values in columns.items()}, index=pd.Index(symmetries, name="symmetry")
     )

@@ -35,7 +35,7 @@ def checkpoint(path: Path) -> None:
 def folder(posterior: bayesinv.InvariancePosterior, path: Path) -> None:
     with output_folder(path, overwrite=True) as part:
         posterior.save(part / "posterior.npz")
-        write_run(part, "fit", {})
+        write_run(part, "fit", {"reading": {}, "classes": []})
 
 
 def read_checkpoint(path: Path) -> None:
