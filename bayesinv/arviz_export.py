@@ -137,7 +137,8 @@ def posterior_datatree(
         targets = _predictive(posterior, rows.reshape(-1), seed)
         targets = targets.reshape(chains, draws, *targets.shape[1:])
     if log_likelihood:
-        likelihood = _log_likelihood(posterior, rows.reshape(-1), seed).reshape(chains, draws, -1)
+        likelihood = _log_likelihood(posterior, rows.reshape(-1), seed)
+        likelihood = likelihood.reshape(chains, draws, *likelihood.shape[1:])
     tree = build_datatree(
         _to_people(posterior, extents),
         posterior.symmetries,
@@ -218,11 +219,11 @@ def _predictive(posterior: "bayesinv.posterior.InvariancePosterior", rows: np.nd
             hyperparameters=None if result.hyperparameters is None else result.hyperparameters[row : row + 1],
         )
         if prediction.probs is not None:
-            cdf = np.cumsum(prediction.probs.cpu().numpy(), axis=1)  # (n, C)
+            cdf = np.cumsum(prediction.probs.cpu().numpy(), axis=-1)  # (n, *cells, C)
             # The count of classes whose cumulative probability the uniform has passed; rounding of
             # the last is cut off.
-            u = rng.random((len(cdf), 1))
-            targets.append(np.minimum((u > cdf).sum(axis=1), cdf.shape[1] - 1))
+            u = rng.random((*cdf.shape[:-1], 1))
+            targets.append(np.minimum((u > cdf).sum(axis=-1), cdf.shape[-1] - 1))
         elif prediction.mean is not None:
             mean, variance = prediction.mean.cpu().numpy(), prediction.variance.cpu().numpy()
             targets.append(_squeezed(rng.normal(mean, np.sqrt(variance))))
@@ -262,11 +263,11 @@ def _extent_dataset(extents: np.ndarray, symmetries: Sequence[str], units: Seque
 
 
 def _target_dataset(values: np.ndarray, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
-    dims = (*draws, "observation", "output")[: values.ndim]
-    coords = {**draws, "observation": np.arange(values.shape[len(draws)])}
-    if "output" in dims:
-        coords["output"] = np.arange(values.shape[-1])
-    return xr.Dataset({"y": (dims, values)}, coords=coords)
+    inner = values.ndim - len(draws) - 1
+    axes = ("output",) if inner == 1 else tuple(f"cell_{i}" for i in range(inner))  # of a map: height and width
+    dims = (*draws, "observation", *axes)
+    places = {name: np.arange(size) for name, size in zip(dims, values.shape, strict=True) if name not in draws}
+    return xr.Dataset({"y": (dims, values)}, coords={**draws, **places})
 
 
 def _squeezed(values: np.ndarray) -> np.ndarray:

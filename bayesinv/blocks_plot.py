@@ -34,8 +34,8 @@ def plot_blocks(
     import matplotlib.figure
 
     model = posterior.model
-    learned = {name.split("[")[0] for name in model.active if "[" in name}
-    inner = [c for c in blocks.inner.coordinates if c.name in learned]
+    active = set(model.active)
+    inner = [c for c in blocks.inner.coordinates if any(f"{c.name}[{block}]" in active for block in blocks.blocks)]
     names = [*["population"] * (model.pooling is not None), *blocks.blocks]
     columns = min(3, len(inner))
     rows = -(-len(inner) // columns)

@@ -270,3 +270,34 @@ def test_to_arviz_of_a_posterior(tmp_path):
     converted = make(weighted=True).to_arviz(num_draws=8)
     assert float(converted.posterior["extent"].sel(symmetry="rotation").mean()) > 40
     converted.to_netcdf(str(tmp_path / "posterior.nc"))  # attributes that netCDF can hold
+
+
+def test_maps_of_labels_go_through_netcdf(tmp_path):
+    import torch
+    from torch import nn
+
+    from bayesinv import Data, InvarianceModel
+    from bayesinv.posterior import InvariancePosterior
+    from tests.fakes import make_result
+
+    torch.manual_seed(0)
+    x = torch.rand(6, 1, 5, 4)
+    model = InvarianceModel(nn.Conv2d(1, 2, 3, padding=1), "rotation", output_action="image", num_orbit_samples=2)
+    data = Data(x, (x[:, 0] > 0.5).long(), num_classes=2)
+    model.initialise(data)
+    result = make_result(extents=torch.full((1, 20, 1), 0.3, dtype=torch.float64))
+    tree = InvariancePosterior(model, data, result).to_datatree(num_draws=3)
+    assert tree["posterior_predictive"]["y"].dims == ("chain", "draw", "observation", "cell_0", "cell_1")
+    assert tree["posterior_predictive"]["y"].shape == (1, 3, 6, 5, 4)
+    assert tree["observed_data"]["y"].shape == (6, 5, 4)
+    tree.to_netcdf(tmp_path / "maps.nc")
+    with xr.open_datatree(tmp_path / "maps.nc") as read:
+        assert read.equals(tree)
+
+
+def test_core_names_with_slashes_and_blanks_go_through_netcdf(tmp_path):
+    tree = build_datatree(np.full((1, 5, 2), 30.0), ["rotation[a/b]", "été c d"], ["°", "m/s"])
+    tree.to_netcdf(tmp_path / "names.nc")
+    with xr.open_datatree(tmp_path / "names.nc") as read:
+        assert read.equals(tree)
+        assert list(read["posterior"]["unit"].values) == ["°", "m/s"]

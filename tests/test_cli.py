@@ -295,6 +295,18 @@ def test_bad_folders(run, train, tmp_path, capsys):
     refused(capsys, ["show", foreign], "not a folder that")
     (foreign / "run.json").write_text('{"format": "bayesinv output folder", "version": 99}')
     refused(capsys, ["show", foreign], "version 99")
+    good = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    for change in (
+        {"command": None},
+        {"reading": 3},
+        {"reading": {"evil": 1}},
+        {"reading": {"size": "x"}},
+        {"classes": 1},
+    ):
+        (foreign / "run.json").write_text(json.dumps({**good, **change}))
+        refused(capsys, ["predict", foreign, train], "run.json is damaged", "run the fit again")
+    (foreign / "run.json").write_text(json.dumps({**good, "command": "demo", "sets": 5}))
+    refused(capsys, ["show", foreign], "run.json is damaged: sets")
     (foreign / "run.json").write_bytes((run / "run.json").read_bytes())
     refused(capsys, ["predict", foreign, train], "posterior.npz")
     (foreign / "posterior.npz").write_bytes((run / "posterior.npz").read_bytes()[:300])
@@ -421,3 +433,29 @@ def test_a_network_is_refused_without_python(tmp_path, capsys):
     file = posterior.save(tmp_path / "net.npz")
     line = refused(capsys, ["show", file], "own network or kernel")
     assert "model=" not in line
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_without_our_letters(run, encoding):
+    finished = subprocess.run(
+        [sys.executable, "-m", "bayesinv", "show", run],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert finished.returncode == 0
+    assert "k-hat" in finished.stdout.decode(encoding)
+
+
+def test_a_huge_picture_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("L", (30, 30)).save(tmp_path / "a" / "1.png")
+    refused(capsys, ["fit", tmp_path, "--out", tmp_path / "run"], "1.png is too large")
+
+
+def test_what_a_library_below_raises_is_one_line(run, capsys, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("bayesinv.cli.commands.load_posterior", full)
+    refused(capsys, ["show", run], "MemoryError", "--traceback")

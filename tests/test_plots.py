@@ -10,7 +10,7 @@ import torch
 from bayesinv import Affine2d, Compose, Data, GaussianProcess, InvarianceModel, Truncated
 from bayesinv.errors import DataError
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.transforms import SO3, CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise
+from bayesinv.transforms import SO3, ColumnShift, CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise
 from tests.fakes import KnownModel, make_data, make_posterior, make_result
 
 
@@ -291,3 +291,21 @@ def test_short_traces_and_equal_draws_are_drawn(tmp_path):
 def test_matplotlib_is_not_imported_with_the_package():
     code = "import sys, bayesinv, bayesinv.plots; sys.exit('matplotlib.figure' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["US$_rent / US$_", "$\\frac$", "cost [$] of a {$}"])
+def test_dollar_signs_in_names_are_no_tex(name, tmp_path):
+    from matplotlib.text import Text
+
+    table = ColumnShift([name], table=[name, "b"])
+    groups = Data(torch.rand(12, 2), torch.arange(12) % 2, groups=torch.arange(12) % 2)
+    for posterior in (
+        posterior_over(table, groups),
+        posterior_over(table, groups, groups=[name, "b"]),
+        posterior_over(table, groups, outputs=[name, "b"]),
+    ):
+        figure = posterior.plot_extents()
+        figure.savefig(tmp_path / "figure.png")
+        texts = [t.get_text() for t in figure.findobj(Text) if "$" in t.get_text()]
+        assert texts
+        assert all(text.count("$") == text.count(r"\$") for text in texts)

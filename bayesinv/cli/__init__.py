@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
 
 
-def _console(stream: TextIO | None) -> Any:
+def _console(stream: Any) -> Any:
     return None if stream is None else Console(stream)  # None where the shell closed it
 
 
