@@ -116,8 +116,9 @@ def test_elastic_leaves_the_edges_alone():
         (lambda: Perspective(["tilt"]), r"each once, got \['tilt'\]"),
         (lambda: Perspective(padding="wrap"), "unknown padding 'wrap'"),
         (lambda: Perspective(interpolation="cubic"), "unknown interpolation 'cubic'"),
-        (lambda: Elastic(0), "at least 1, got 0"),
-        (lambda: Elastic(True), "at least 1, got True"),
+        (lambda: Elastic(0), "from 1 to 100, got 0"),
+        (lambda: Elastic(101), "from 1 to 100, got 101"),
+        (lambda: Elastic(True), "from 1 to 100, got True"),
         (lambda: Elastic(padding="wrap"), "unknown padding 'wrap'"),
     ],
 )
