@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset
 
+from bayesinv.arrays import as_tensor
 from bayesinv.errors import DataError
+from bayesinv.items import read_items
 from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
@@ -103,14 +105,15 @@ def as_data(
     num_classes: int | None = None,
     one_class: bool = False,
     with_groups: bool = True,
+    seed: int = 0,
 ) -> Data:
     """Turn `data` into a checked `Data`.
 
     Args:
         data: ``(x, y)`` of tensors or arrays (anything `numpy.asarray` reads), a `Data`, a torch
-            `Dataset` of ``(x, y)`` items, or a `DataLoader` of such batches. The data set of a
-            shuffling loader is read whole and in its own order, so that the result does not depend
-            on the global generator. x has shape (n, *event).
+            `Dataset` of ``(x, y)`` items, or a `DataLoader` of such batches. Of a loader every example that it
+            serves is read once, those of a shuffling one in the order of the data set; of an iterable data set as many
+            as its ``__len__`` says. x has shape (n, *event).
         likelihood: "categorical" (y: integers 0..C−1, shape (n,), or for each pixel (n, height, width)),
             "bernoulli" (the same with labels 0 and 1), or "gaussian" (y: real numbers, shape (n,) or (n, outputs)).
         transform: where given, also checks that x is what it acts on (rank, dtype).
@@ -119,6 +122,7 @@ def as_data(
         num_classes: C, where some classes may be missing from y.
         one_class: whether all labels may be alike: enough to score predictions on, and not to learn from.
         with_groups: whether the items of a data set may be (x, y, group), with the name or number of a group.
+        seed: of what a data set or sampler draws at random; the generators of the process stay as they were.
 
     Returns:
         The data, on the device of x; labels as int64, real targets as (n, outputs).
@@ -148,12 +152,12 @@ def as_data(
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
         x = as_inputs(data, transform)
         return Data(x, x.new_empty(len(x), 0))
-    raw_x, raw_y, groups_of_items = _parts(data, with_groups)
+    raw_x, raw_y, groups_of_items = _parts(data, with_groups, seed)
     groups = groups if groups_of_items is None else groups_of_items
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
-    y = _tensor(raw_y, "y").to(x.device)
+    y = as_tensor(raw_y, "y").to(x.device)
     if y.ndim > 0 and len(y) != len(x):
         raise DataError(
             f"x holds {len(x)} examples and y {len(y)}; expected one target for each input. Check "
@@ -183,7 +187,7 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
         >>> as_inputs([[0.0, 1.0], [2.0, 3.0]]).shape
         torch.Size([2, 2])
     """
-    x = _tensor(x, "x")
+    x = as_tensor(x, "x")
     if x.ndim == 0 or x.numel() == 0:
         raise DataError(f"x is empty (shape {tuple(x.shape)}); expected shape (n, ...) with at least 1 example")
     if not x.is_floating_point():
@@ -203,19 +207,10 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
     return x
 
 
-def _parts(data: Any, with_groups: bool) -> tuple[Any, Any, Any]:
+def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     """Split whatever was given into x, y and, where a data set has them, groups."""
-    if isinstance(data, DataLoader):
-        # Where a batch sampler was given, the sampler is inside it, and data.sampler one that nothing uses.
-        batches = data.batch_sampler if type(data.batch_sampler) is BatchSampler else data
-        if isinstance(batches.sampler, RandomSampler) and not batches.sampler.replacement:
-            data = DataLoader(data.dataset, batch_size=batches.batch_size, collate_fn=data.collate_fn)
-        return _concatenate(data, torch.cat, with_groups)
-    if isinstance(data, IterableDataset):
-        return _concatenate(data, torch.stack, with_groups)
-    if isinstance(data, Dataset):
-        # A Dataset need not stop iterating by itself; its length is what it promises.
-        return _concatenate((data[i] for i in range(len(data))), torch.stack, with_groups)  # type: ignore[arg-type]
+    if isinstance(data, Dataset | DataLoader):
+        return read_items(data, with_groups, seed)
     if not isinstance(data, tuple | list):
         raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
     if data and all(_is_example(part) for part in data):
@@ -235,83 +230,6 @@ def _parts(data: Any, with_groups: bool) -> tuple[Any, Any, Any]:
 def _is_example(part: Any) -> bool:
     """Whether this is one input with its label, and not the inputs or the targets of all."""
     return isinstance(part, tuple) and len(part) == 2 and np.ndim(part[0]) > 0 and np.ndim(part[1]) == 0
-
-
-def _concatenate(items: Any, join: Any, with_groups: bool) -> tuple[Tensor, Tensor, list[Any] | None]:
-    """Read every item (one example, or one batch of a loader) and join them."""
-    xs: list[Tensor] = []
-    ys: list[Tensor] = []
-    groups: list[Any] = []
-    size = 0
-    # Loaders draw a base seed from the global generator even when they do not shuffle.
-    with torch.random.fork_rng(devices=[]):
-        for i, item in enumerate(items):
-            parts = len(item) if isinstance(item, tuple | list) else 1
-            if parts != 2 and not (parts == 3 and with_groups):
-                hint = "; groups of the examples go into bayesinv.Data(x, y, groups=names)" if parts == 3 else ""
-                raise DataError(f"item {i} of the data is {_kind(item)}; expected a pair (x, y){hint}")
-            size = parts if i == 0 else size
-            if parts != size:
-                raise DataError(f"item {i} of the data has {parts} parts and those before it {size}; expected as many")
-            if parts == 3:
-                groups += _entries(item[2], join is torch.stack, i)
-            xs.append(_tensor(item[0], f"x of item {i}"))
-            ys.append(_tensor(item[1], f"y of item {i}"))
-    if not xs:
-        raise DataError("the data set is empty; expected at least 1 example")
-    shapes = {tuple(x.shape if join is torch.stack else x.shape[1:]) for x in xs}
-    if len(shapes) > 1:
-        raise DataError(
-            f"the inputs differ in shape: {', '.join(map(str, sorted(shapes)))}; expected one "
-            "shape. Resize or crop them in the data set."
-        )
-    try:
-        return join(xs), join(ys), groups if size == 3 else None
-    except RuntimeError as error:
-        raise DataError(f"the items of the data set do not fit together: {error}") from error
-
-
-def _entries(group: Any, single: bool, i: int) -> list[Any]:
-    """The names or numbers of the groups in one item: of an example, or of a batch of them."""
-    if np.ndim(group) != (0 if single else 1):
-        raise DataError(
-            f"the groups in item {i} have shape {np.shape(group)}; expected the name or number of one group for each "
-            "example: items (x, y, group)"
-        )
-    return [entry.item() if hasattr(entry, "item") else entry for entry in ([group] if single else group)]
-
-
-def _tensor(values: Any, name: str) -> Tensor:
-    """A tensor that shares memory with `values` where torch can."""
-    if isinstance(values, Tensor):
-        if values.is_complex() or values.layout != torch.strided:
-            raise DataError(f"{name} is complex or sparse; expected a dense real tensor")
-        return values.detach()
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{name} is {_kind(values)} and does not form an array ({error}); expected numbers in "
-            "one rectangular array or tensor"
-        ) from error
-    if array.dtype.kind in "USO":
-        cure = "numpy.unique(y, return_inverse=True)[1]"
-        if " of item " in name:  # which says nothing of the classes of the others
-            cure = "names.index(y) in the data set, names being the list of all classes"
-        raise DataError(
-            f"{name} holds {'text' if array.dtype.kind in 'US' else 'Python objects'}; expected "
-            f"numbers. Names of classes become labels with {cure}; "
-            "pictures become numbers with torchvision.transforms.ToTensor()."
-        )
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} has dtype {array.dtype}; expected real numbers")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.int64)  # torch has no arithmetic on wide unsigned integers
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    # torch wants native byte order, positive strides and memory that it may write to
-    array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
-    return torch.from_numpy(array)
 
 
 def _labels(y: Tensor, num_classes: int | None, one_class: bool) -> tuple[Int64[Tensor, "n *cells"], int]:
@@ -365,7 +283,7 @@ def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"] | np.ndarray:
     """Numbers of groups, on the CPU, or their names as an array of text."""
     found: Any = None if isinstance(groups, Tensor) else _names(groups)
     if found is None:
-        found = _tensor(groups, "groups")
+        found = as_tensor(groups, "groups")
         if found.is_floating_point() or found.dtype == torch.bool:
             raise DataError(
                 f"groups has shape {tuple(found.shape)} and dtype {_name(found.dtype)}; expected the name of a group "

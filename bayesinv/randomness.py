@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import threading
@@ -77,3 +78,41 @@ def seeded(seed: Any) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed below 2**32 that is a fixed function of its parts and shares nothing with that of other parts.
+
+    Example:
+        >>> derive_seed(0, "weights", 3) == derive_seed(0, "weights", 3)
+        True
+        >>> derive_seed(0, "weights", 3) == derive_seed(0, "extents", 3)
+        False
+    """
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "little")
+
+
+def set_seed(seed: int, device: torch.device | None = None) -> None:
+    """Seed Python's, NumPy's and torch's global generators, and that of a device.
+
+    ``torch.manual_seed`` would also leave a note, with a stack trace, for every kind of accelerator that has not been
+    used yet; at one call a step these fill the memory.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Run a block with the generators of the CPU seeded, and restore them; cheap enough for every batch."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            set_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -200,12 +200,12 @@ def test_a_stated_number_of_classes():
         ((X, None), DataError, "None"),
         (X, TypeError, "of type Tensor; expected"),
         ({"x": X}, TypeError, "of type dict"),
-        (TensorDataset(X), DataError, "item 0 of the data is"),
+        (TensorDataset(X), DataError, r"example 0 is of type tuple of 1 parts; expected a pair"),
         (TensorDataset(X[:0], Y[:0]), DataError, "empty"),
         ([(X[0], 1), (X[0, :, :4], 1), (X[0], 0)], DataError, "list of 3 pairs"),
-        (DataLoader([(X[:2, 0], 1), (X[:3, 0], 0)], batch_size=None), DataError, "fit together"),
+        (DataLoader([(X[:2, 0], 1), (X[:3, 0], 0)], batch_size=None), DataError, "batch_size=None"),
     ],
-    ids=["alone", "triple", "no targets", "tensor", "dict", "no labels", "empty", "list", "ragged batches"],
+    ids=["alone", "triple", "no targets", "tensor", "dict", "no labels", "empty", "list", "no batches"],
 )
 def test_data_of_an_unknown_kind(data, error, message):
     with pytest.raises(error, match=message):

@@ -13,6 +13,8 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 # Each line may import the lines above it and itself. A new part goes where it belongs.
 LAYERS = [
     ["errors", "randomness", "quantiles", "bend", "psis", "files", "archives", "console"],
+    ["arrays", "samplers"],
+    ["items"],
     ["transforms"],
     ["augmentation"],
     ["data", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],

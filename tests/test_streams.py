@@ -279,7 +279,7 @@ def test_a_sampler_with_replacement_is_iterated():
     state = torch.random.get_rng_state()
     stream = Stream.of(loader, "categorical")
     assert not stream.exact_resume
-    assert stream.num_total == N
+    assert stream.num_total == 2  # the others are never drawn
     assert set(rows(stream.batch(0, "weights", 0, 20))) == {0, 1}
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -376,7 +376,7 @@ class Given(Counted):
         ([(torch.zeros(1, 4, 4), 1)] * 9, DataError, r"9 pairs \(x, y\), one for each.*torch\.stack"),
         ([(np.zeros((1, 4, 4)), 1)] * 2, DataError, r"2 pairs \(x, y\), one for each"),
         (Given(1, PIL.Image.new("L", (4, 4))), DataError, r"example 0: .*torchvision\.transforms\.ToTensor\(\)"),
-        (Ragged(), DataError, "do not form a batch"),
+        (Ragged(), DataError, r"differ in shape: \(1, 4, 4\), \(1, 4, 5\)"),
         (NoLength(), DataError, "give NoLength a __len__"),
         (Triples(), DataError, r"expected pairs \(x, y\)"),
         (Counted(0), DataError, "empty"),
@@ -393,7 +393,7 @@ def test_unusable_data(data, error, message):
 
 def test_text_in_items_that_are_read_at_once():
     for data in (Given("cat"), DataLoader(Given("cat"), batch_size=4)):
-        with pytest.raises(DataError, match=r"y of item 0 holds text.* names\.index\(y\) in the data set"):
+        with pytest.raises(DataError, match=r"example 0: y holds text.* names\.index\(y\) in the data set"):
             as_data(data, "categorical")
 
 

@@ -127,7 +127,7 @@ class NeuralNetwork(nn.Module):
         Raises:
             DataError: the network does not return one row of outputs per input.
         """
-        x = x.to(self.dtype)
+        x = x.to(self.dtype, copy=True)  # networks may work in place, on what may be the caller's array
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
             out = functional_call(self.net, dict(weights), (x,)) if weights else self.net(x)
         if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4) or len(out) != len(x):

@@ -167,7 +167,7 @@ def fit(
             "use max_steps, or an evidence that takes minibatches"
         )
     max_steps = MAX_STEPS if max_steps is None else max_steps
-    checked: Data = as_data(data, model.likelihood, model.transform, with_groups=model.groups is not None)
+    checked: Data = as_data(data, model.likelihood, model.transform, with_groups=model.groups is not None, seed=seed)
     if model.groups is not None and not isinstance(data, Data):
         checked = _with_groups(model, checked)
     began = time.perf_counter()

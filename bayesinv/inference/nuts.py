@@ -13,6 +13,7 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from bayesinv.errors import NumericalError
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.chain_diagnostics import effective_draws, rank_rhat
 from bayesinv.inference.importance import WeightedDraws, weigh
@@ -79,6 +80,9 @@ def run_nuts(
         seed: of the starts and of that estimate.
         progress: show a bar over all chains.
 
+    Raises:
+        NumericalError: no chain moved.
+
     References:
         Hoffman & Gelman, 2014, "The No-U-Turn Sampler", arXiv:1111.4246. Betancourt, 2017, "A conceptual introduction
         to Hamiltonian Monte Carlo", arXiv:1701.02434 (divergences).
@@ -116,6 +120,11 @@ def run_nuts(
                 saturated += counter.saturated
                 chains.append(frame.unwhiten(mcmc.get_samples()["u"]))
         theta = torch.stack(chains)  # (chains, draws, A + P)
+        if num_draws > 1 and not bool((theta != theta[:, :1]).any()):
+            raise NumericalError(
+                f"no chain moved: with num_warmup={num_warmup} the step size did not come down to where a step is "
+                f"accepted, in num_draws={num_draws}; raise num_warmup, which is 150 by default"
+            )
         evidence = _evidence(target, theta, num_draws, seed)
         A = target.num_extents
         if is_latent:

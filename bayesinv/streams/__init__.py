@@ -7,6 +7,7 @@ and indexed; a map-style ``Dataset`` is fetched batch by batch and never read wh
 as it comes.
 """
 
-from bayesinv.streams.base import Stream, derive_seed, set_seed
+from bayesinv.randomness import derive_seed, set_seed
+from bayesinv.streams.base import Stream
 
 __all__ = ["Stream", "derive_seed", "set_seed"]

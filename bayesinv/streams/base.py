@@ -2,62 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from bayesinv.arrays import as_tensor
 from bayesinv.data import Data, as_data, as_inputs
 from bayesinv.errors import DataError
 from bayesinv.groups import as_groups
+from bayesinv.items import shown
 from bayesinv.transforms import Transform
 
-__all__ = ["Stream", "checked_size", "derive_seed", "drawing", "set_seed", "shown"]
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A seed below 2**32 that is a fixed function of its parts and shares nothing with that of other parts.
-
-    Example:
-        >>> derive_seed(0, "weights", 3) == derive_seed(0, "weights", 3)
-        True
-        >>> derive_seed(0, "weights", 3) == derive_seed(0, "extents", 3)
-        False
-    """
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "little")
-
-
-def set_seed(seed: int, device: torch.device | None = None) -> None:
-    """Seed Python's, NumPy's and torch's global generators, and that of a device.
-
-    ``torch.manual_seed`` would also leave a note, with a stack trace, for every kind of accelerator that has not been
-    used yet; at one call a step these fill the memory.
-    """
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    if device is not None and device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
-
-
-@contextmanager
-def drawing(seed: int) -> Iterator[None]:
-    """Run a block with the generators of the CPU seeded, and restore them; cheap enough for every batch."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            set_seed(seed)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+__all__ = ["Stream", "checked_size"]
 
 
 class Stream(ABC):
@@ -166,12 +126,11 @@ class Stream(ABC):
             expected = "pairs (x, y)" if self.groups is None else "(x, y, group), since the model has groups"
             raise DataError(f"{where}: the data set gave {came}; expected {expected}")
         try:
-            _refuse_text(item[1])
             if self.likelihood == "gaussian":
                 data = as_data(tuple(item[:2]), "gaussian", self.transform)
             else:
                 x = as_inputs(item[0], self.transform)
-                y = torch.as_tensor(item[1], device=x.device)
+                y = as_tensor(item[1], "y").to(x.device)
                 num_classes = _check_labels(y, 2 if self.likelihood == "bernoulli" else self.num_classes)
                 data = Data(x, y.to(torch.int64), num_classes)
             if self.groups is None:
@@ -185,16 +144,6 @@ def checked_size(size: int, num_total: int) -> int:
     if size < 1:
         raise ValueError(f"size: expected at least 1 example, got {size}")
     return min(size, num_total)
-
-
-def _refuse_text(y: Any) -> None:
-    """Raise where the targets of a batch are names."""
-    first = y[0] if isinstance(y, tuple | list) and len(y) else y
-    if isinstance(first, str | bytes) or getattr(getattr(y, "dtype", None), "kind", None) in ("U", "S"):
-        raise DataError(
-            f"y holds text, such as {str(first)!r}; expected numbers. Names of classes become labels with "
-            "names.index(y) in the data set, names being the list of all classes"
-        )
 
 
 def _check_labels(y: Tensor, num_classes: int | None) -> int:
@@ -224,7 +173,3 @@ def _culprits(item: Any, indices: list[int] | None) -> str:
             finite = torch.isfinite(part).reshape(len(part), -1).all(1)
             bad.update(indices[i] for i in torch.nonzero(~finite)[:, 0].tolist())
     return f" (data set indices {shown(sorted(bad))})" if bad else f" (data set indices {shown(indices)})"
-
-
-def shown(indices: list[int]) -> str:
-    return ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")

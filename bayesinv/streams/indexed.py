@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from bayesinv.data import Data
 from bayesinv.errors import DataError
-from bayesinv.streams.base import Stream, checked_size, derive_seed, drawing, set_seed, shown
+from bayesinv.items import Fetch, Key, Keys, pooled
+from bayesinv.randomness import derive_seed
+from bayesinv.streams.base import Stream, checked_size
 from bayesinv.transforms import Transform
 
 # Permutations that are kept: one for each purpose of a fit (weights, extents, evidence), and one to spare.
@@ -79,20 +81,6 @@ class MemoryStream(IndexedStream):
         return whole.hexdigest()
 
 
-class Fetch(Dataset):
-    """Batches of a data set, by (seed, indices): what it draws at random depends on the batch, not on the worker."""
-
-    def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any]):
-        self.dataset = dataset
-        self.collate_fn = collate_fn
-
-    def __getitem__(self, key: tuple[int, list[int]]) -> Any:
-        seed, indices = key
-        set_seed(seed)
-        whole = getattr(self.dataset, "__getitems__", None)
-        return self.collate_fn(whole(indices) if callable(whole) else [self.dataset[i] for i in indices])
-
-
 class DatasetStream(IndexedStream):
     """A map-style data set, fetched by index; `rows` are the examples that are used (None: all)."""
 
@@ -101,7 +89,7 @@ class DatasetStream(IndexedStream):
         dataset: Any,
         num_total: int,
         rows: Tensor | None,
-        collate_fn: Callable[[list[Any]], Any],
+        collate_fn: Callable[[list[Any]], Any] | None,
         options: dict[str, Any],
         likelihood: str,
         transform: Transform | None,
@@ -109,23 +97,14 @@ class DatasetStream(IndexedStream):
     ):
         super().__init__(num_total, likelihood, transform, groups=groups)
         if num_total == 0:
-            raise DataError("the data set is empty; expected at least 1 example")
+            raise DataError("the sampler of the DataLoader serves no example; expected at least 1")
         self._rows = rows
         self._fetch = Fetch(dataset, collate_fn)
         self._options = options
         self._pools: dict[tuple[int, str, int], tuple[int, Iterator[Any]]] = {}
         first = 0 if rows is None else int(rows[0])
-        with drawing(0):
-            try:
-                item = self._fetch[0, [first]]
-            except TypeError as error:
-                if "default_collate" not in str(error):
-                    raise  # from the data set's own code
-                raise DataError(
-                    f"example {first}: what the data set gave is no tensor, array or number ({error}); pictures become "
-                    "tensors with torchvision.transforms.ToTensor() as the transform of the data set"
-                ) from error
-            self._event_shape = self.checked(item, f"example {first}", [first]).event_shape
+        item = self._fetch[0, [first]]
+        self._event_shape = self.checked(item, f"example {first}", [first]).event_shape
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -133,7 +112,7 @@ class DatasetStream(IndexedStream):
 
     def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
         key = self._key(seed, purpose, step, size)
-        item = self._ahead(seed, purpose, step, size) if self._options.get("num_workers") else self._now(key)
+        item = self._ahead(seed, purpose, step, size) if self._options.get("num_workers") else self._fetch[key]
         data = self.checked(item, f"batch {step} for {purpose}", key[1])
         if len(data) != len(key[1]) or data.event_shape != self.event_shape:
             raise DataError(
@@ -144,52 +123,22 @@ class DatasetStream(IndexedStream):
 
     def subset(self, num: int, seed: int) -> Data:
         indices = self._subset_indices(num, seed).tolist()
-        return self.checked(self._now((derive_seed("subset", seed), indices)), "the subset", indices)
+        return self.checked(self._fetch[derive_seed("subset", seed), indices], "the subset", indices)
 
     def close(self) -> None:
         self._pools.clear()
 
-    def _key(self, seed: int, purpose: str, step: int, size: int) -> tuple[int, list[int]]:
+    def _key(self, seed: int, purpose: str, step: int, size: int) -> Key:
         indices = self._indices(seed, purpose, step, size).tolist()
         return derive_seed("items", seed, purpose, step), indices
-
-    def _now(self, key: tuple[int, list[int]]) -> Any:
-        with drawing(key[0]):
-            try:
-                return self._fetch[key]
-            except RuntimeError as error:
-                raise DataError(f"the items {shown(key[1])} of the data set do not form a batch: {error}") from error
 
     def _ahead(self, seed: int, purpose: str, step: int, size: int) -> Any:
         """The batch from a pool of workers, which goes on with those after it."""
         which = (seed, purpose, size)
         at, pool = self._pools.get(which, (-1, iter(())))
         if at != step:
-            keys = Keys(lambda s: self._key(seed, purpose, s, size), step)
-            # A generator of its own: the loader seeds its workers from the global one otherwise.
-            own = torch.Generator().manual_seed(0)
-            loader: Any = DataLoader(
-                self._fetch, batch_size=None, sampler=keys, collate_fn=_as_is, generator=own, **self._options
-            )
-            pool = iter(loader)
+            keys = Keys(lambda: (self._key(seed, purpose, s, size) for s in itertools.count(step)))
+            pool = pooled(self._fetch, keys, self._options)
         item = next(pool)
         self._pools[which] = (step + 1, pool)
         return item
-
-
-class Keys:
-    """The keys of all batches from one step on."""
-
-    def __init__(self, key: Callable[[int], tuple[int, list[int]]], first: int):
-        self.key = key
-        self.first = first
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        step = self.first
-        while True:
-            yield self.key(step)
-            step += 1
-
-
-def _as_is(item: Any) -> Any:
-    return item

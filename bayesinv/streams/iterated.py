@@ -6,11 +6,39 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from bayesinv.data import Data
 from bayesinv.errors import DataError
-from bayesinv.streams.base import Stream, checked_size, derive_seed, drawing
+from bayesinv.items import Fetch, Key, Keys, collate_of, pooled
+from bayesinv.randomness import derive_seed, drawing
+from bayesinv.streams.base import Stream, checked_size
 from bayesinv.transforms import Transform
+
+
+class Served:
+    """The batches of a loader over a map-style data set, in the order of its sampler; its empty ones hold no example.
+
+    Args:
+        loader: whose batch sampler says which examples a batch holds.
+        options: for its workers.
+    """
+
+    def __init__(self, loader: DataLoader[Any], options: dict[str, Any]):
+        self.batches: Any = loader.batch_sampler
+        self.fetch = Fetch(loader.dataset, collate_of(loader))
+        self.options = options
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.options.get("num_workers"):
+            return pooled(self.fetch, Keys(self._keys), self.options)
+        return map(self.fetch.__getitem__, self._keys())
+
+    def _keys(self) -> Iterator[Key]:
+        """Seeds from the global generator, which whoever iterates has seeded: other ones on every pass."""
+        for batch in self.batches:
+            if len(batch):
+                yield int(torch.randint(2**32, ())), list(batch)
 
 
 class IterableStream(Stream):

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    TensorDataset,
-    default_collate,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from bayesinv.data import LIKELIHOODS, as_data
-from bayesinv.errors import DataError
 from bayesinv.groups import as_groups, numbered
+from bayesinv.items import CHUNK, collate_of, options_of, stack
+from bayesinv.samplers import known_indices, length_of, num_served, own_batches, sampler_of
 from bayesinv.streams.base import Stream
 from bayesinv.streams.indexed import DatasetStream, MemoryStream
-from bayesinv.streams.iterated import IterableStream
-from bayesinv.streams.samplers import num_served, sampler_of
+from bayesinv.streams.iterated import IterableStream, Served
 from bayesinv.transforms import Transform
-
-# Examples that a bare IterableDataset is asked for at once.
-CHUNK = 64
 
 
 def stream_of(
@@ -41,14 +29,14 @@ def stream_of(
     if isinstance(data, DataLoader):
         return _of_loader(data, likelihood, transform, num_workers, groups)
     if isinstance(data, IterableDataset):
-        loader: Any = DataLoader(data, batch_size=CHUNK, num_workers=num_workers)
+        loader: Any = DataLoader(data, batch_size=CHUNK, num_workers=num_workers, collate_fn=stack)
         return IterableStream(loader, length_of(data, data), likelihood, transform, groups)
     if _in_memory(data, groups):
         return _of_tensors(data, likelihood, transform, groups)
     if isinstance(data, Dataset):
         options = {"num_workers": num_workers}
         total = length_of(data, data)
-        return DatasetStream(data, total, None, default_collate, options, likelihood, transform, groups)
+        return DatasetStream(data, total, None, None, options, likelihood, transform, groups)
     return MemoryStream(numbered(as_data(data, likelihood, transform), groups), transform)
 
 
@@ -57,37 +45,25 @@ def _of_loader(
 ) -> Stream:
     """The data set of a loader under our own permutations where its order means nothing, else the loader itself."""
     stream: Stream
-    if loader.batch_sampler is None:
-        raise DataError(
-            "the DataLoader has batch_size=None, so that its items may be examples or batches; give it a batch_size, "
-            "or pass its data set"
-        )
-    sampler = sampler_of(loader)
-    kind = type(sampler)
-    replaced = kind is RandomSampler and sampler.replacement
-    own_order = type(loader.batch_sampler) is not BatchSampler or replaced
+    own, sampler, collate = own_batches(loader), sampler_of(loader), collate_of(loader)
     if isinstance(loader.dataset, IterableDataset):
+        if collate is None:  # PyTorch's, which knows fewer arrays
+            loader = copy.copy(loader)
+            loader.collate_fn = stack
         stream = IterableStream(loader, length_of(loader.dataset, loader), likelihood, transform, groups)
-    elif own_order or kind not in (RandomSampler, SequentialSampler, SubsetRandomSampler):
-        num_total = num_served(loader, length_of(loader.dataset, loader))
-        stream = IterableStream(loader, num_total, likelihood, transform, groups)
-    elif (
-        _in_memory(loader.dataset, groups) and loader.collate_fn is default_collate and kind is not SubsetRandomSampler
-    ):
+        stream.batch_size = loader.batch_size
+        return stream
+    num_total, options = length_of(loader.dataset, loader), options_of(loader, num_workers)
+    known = None if own or getattr(sampler, "replacement", False) else known_indices(sampler)
+    if known is None:
+        served = Served(loader, options)
+        stream = IterableStream(served, num_served(loader, num_total), likelihood, transform, groups)
+    elif _in_memory(loader.dataset, groups) and collate is None and len(known) == num_total:
         stream = _of_tensors(loader.dataset, likelihood, transform, groups)
     else:
-        rows = torch.as_tensor(list(sampler.indices)) if kind is SubsetRandomSampler else None
-        num_total = length_of(loader.dataset, loader) if rows is None else len(rows)
-        options = {
-            "num_workers": loader.num_workers or num_workers,
-            "worker_init_fn": loader.worker_init_fn,
-            "multiprocessing_context": loader.multiprocessing_context,
-        }
-        stream = DatasetStream(
-            loader.dataset, num_total, rows, loader.collate_fn, options, likelihood, transform, groups
-        )
-    # None on a loader that was given a batch sampler, which has its own.
-    stream.batch_size = loader.batch_sampler.batch_size if type(loader.batch_sampler) is BatchSampler else None
+        rows = None if known == range(num_total) else torch.tensor(known)
+        stream = DatasetStream(loader.dataset, len(known), rows, collate, options, likelihood, transform, groups)
+    stream.batch_size = None if own else loader.batch_sampler.batch_size
     return stream
 
 
@@ -104,14 +80,3 @@ def _of_tensors(
     data = as_data(dataset.tensors[:2], likelihood, transform)
     numbers = as_groups(dataset.tensors[2], groups, len(data), training=True)
     return MemoryStream(replace(data, groups=numbers), transform)
-
-
-def length_of(dataset: Any, given: Any) -> int:
-    """The number of examples; `given` is what the caller passed, for the message."""
-    try:
-        return len(dataset)
-    except (TypeError, NotImplementedError) as error:
-        raise DataError(
-            f"the size of the data set of this {type(given).__name__} is not known, and the evidence of a minibatch "
-            f"counts for all examples; give {type(dataset).__name__} a __len__ that returns their number"
-        ) from error

@@ -82,9 +82,12 @@ class GaussianBlur(Transform):
 
 
 def _blur_matrix(sigma: Float[Tensor, "*draws"], size: int) -> Float[Tensor, "*draws size size"]:
-    """D diag(exp(-σ² ω² / 2)) Dᵀ, with D the orthonormal cosine transform and ω = πk/size radians a pixel."""
-    k = torch.arange(size, dtype=sigma.dtype, device=sigma.device)
+    """I - D diag(1 - exp(-σ² ω² / 2)) Dᵀ, with D the orthonormal cosine transform and ω = πk/size radians a pixel.
+
+    Equal to D diag(exp(-σ² ω² / 2)) Dᵀ, and the identity to the last bit at σ = 0.
+    """
+    k = torch.arange(size, dtype=torch.float64, device=sigma.device)  # angles of thousands of radians
     D = torch.cos(math.pi * (k[:, None] + 0.5) * k / size) * math.sqrt(2.0 / size)  # (pixel, k)
-    D = torch.cat([D[:, :1] / math.sqrt(2.0), D[:, 1:]], 1)
-    gain = torch.exp(-0.5 * (sigma[..., None] * (math.pi * k / size)).square())
-    return (D * gain[..., None, :]) @ D.T
+    D = torch.cat([D[:, :1] / math.sqrt(2.0), D[:, 1:]], 1).to(sigma.dtype)
+    lost = -torch.expm1(-0.5 * (sigma[..., None] * (math.pi * k / size).to(sigma.dtype)).square())
+    return torch.eye(size, dtype=sigma.dtype, device=sigma.device) - (D * lost[..., None, :]) @ D.T

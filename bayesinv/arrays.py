@@ -1,0 +1,112 @@
+"""From what people call an array to a tensor with the values that NumPy means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesinv.errors import DataError
+
+__all__ = ["as_tensor"]
+
+
+def as_tensor(values: Any, name: str) -> Tensor:
+    """A tensor without gradient history, which shares memory with `values` where torch can.
+
+    Args:
+        values: a tensor, an array, or anything else that `numpy.asarray` reads: lists, memory maps, pandas and xarray
+            objects, of any byte order and any strides.
+        name: of the argument, for messages.
+
+    Raises:
+        DataError: no array of real numbers: text, Python objects, complex, sparse, ragged, or with masked entries.
+
+    Example:
+        >>> as_tensor(np.arange(3, dtype=">i2")[::-1], "x")
+        tensor([2, 1, 0], dtype=torch.int16)
+        >>> as_tensor(np.ma.masked_equal([0.0, -99.0], -99.0), "x")
+        Traceback (most recent call last):
+        ...
+        bayesinv.errors.DataError: x holds 1 masked value, the first at index (1,); expected a value everywhere. ...
+    """
+    if isinstance(values, list | tuple) and values and all(isinstance(part, Tensor) for part in values):
+        shapes = {tuple(part.shape) for part in values}
+        if len(shapes) > 1:
+            raise DataError(
+                f"{name} is a {type(values).__name__} of tensors of the shapes {_shown(shapes)}; expected one"
+            )
+        values = torch.stack([as_tensor(part, name) for part in values])
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.layout != torch.strided or values.is_nested or values.is_quantized:
+            raise DataError(f"{name} is complex, sparse, nested or quantised; expected a dense real tensor")
+        if values.is_meta:
+            raise DataError(
+                f"{name} is on the device 'meta', where tensors hold no values; expected a tensor with values"
+            )
+        values = values.detach().resolve_neg()
+        return values.clone() if values.is_inference() else values  # autograd refuses to record those
+    if hasattr(values, "getbands"):  # NumPy reads integers off it, as they lie in the file
+        raise DataError(
+            f"{name} holds pictures of type {type(values).__name__}; expected numbers. Pictures become numbers with "
+            "torchvision.transforms.ToTensor() as the transform of the data set"
+        )
+    try:
+        array = np.asarray(values)
+        _refuse_masked(values, name)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{name} is of type {type(values).__name__} and does not form an array ({error}); expected numbers in one "
+            "rectangular array or tensor"
+        ) from error
+    if array.dtype.kind in "USO":
+        raise DataError(_not_numbers(array, name))
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch has no arithmetic on wide unsigned integers
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # torch wants native byte order, positive strides and memory that it may write to; NumPy calls an axis of length one
+    # contiguous whatever its stride
+    array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    return torch.from_numpy(
+        array.copy() if any(stride % array.itemsize or stride < 0 for stride in array.strides) else array
+    )
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """Raise where entries are masked, of which `numpy.asarray` would take what lies beneath."""
+    if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
+        values = np.ma.asarray(values)
+    where = np.argwhere(np.ma.getmaskarray(values) if np.ma.is_masked(values) else [])
+    if len(where):
+        raise DataError(
+            f"{name} holds {len(where)} masked value{'s' * (len(where) > 1)}, the first at index "
+            f"{tuple(where[0].tolist())}; expected a value everywhere. Drop those examples, or fill "
+            f"them: {name}.filled(0)"
+        )
+
+
+def _not_numbers(array: np.ndarray, name: str) -> str:
+    """What is wrong with an array of text or of Python objects, and what to do."""
+    entry = array.ravel()[0] if array.size else None
+    if array.dtype.kind in "US" or isinstance(entry, str):
+        return (
+            f"{name} holds text, such as {str(entry)!r}; expected numbers. Names of classes become labels with "
+            "numpy.unique(y, return_inverse=True)[1], and item by item with names.index(y) in the data set, names "
+            "being the list of all classes"
+        )
+    return (
+        f"{name} holds Python objects, such as one of type {type(entry).__name__}; expected numbers. Where all of them "
+        "are numbers, .astype(float) or .astype(int) makes it an array of these; pictures become numbers with "
+        "torchvision.transforms.ToTensor()"
+    )
+
+
+def _shown(shapes: set[tuple[int, ...]]) -> str:
+    return ", ".join(map(str, sorted(shapes)))
