@@ -150,7 +150,7 @@ def read_items(data: Any, with_groups: bool, seed: int = 0) -> tuple[Tensor, Ten
     if loader is not None:
         own_batches(loader)  # which refuses a loader without batches
     iterated = isinstance(dataset, IterableDataset)
-    n = None if iterated and not hasattr(dataset, "__len__") else length_of(dataset, data)
+    n = None if iterated and not _has_length(dataset) else length_of(dataset, data)
     batches = _iterated(dataset, loader, n) if iterated else _fetched(dataset, loader, seed)
     xs: list[Tensor] = []
     ys: list[Tensor] = []
@@ -169,6 +169,14 @@ def read_items(data: Any, with_groups: bool, seed: int = 0) -> tuple[Tensor, Ten
     if not xs:
         raise DataError("a pass over the data set gave no example; expected at least 1")
     return _joined(torch.cat, xs, "inputs"), _joined(torch.cat, ys, "targets"), groups if size else None
+
+
+def _has_length(dataset: Any) -> bool:
+    """Whether len() of it is known: a chain of data sets has a ``__len__`` whatever its parts have."""
+    try:
+        return len(dataset) >= 0
+    except (TypeError, NotImplementedError):
+        return False
 
 
 def _fetched(dataset: Any, loader: DataLoader[Any] | None, seed: int) -> Iterator[tuple[int, Any]]:

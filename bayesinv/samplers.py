@@ -188,11 +188,13 @@ def _same_on_every_pass(one_pass: Callable[[], Iterable[Any]], num_total: int) -
     return len(passes[0]) if passes[0] == passes[1] else None
 
 
-def _different(batches: Iterable[Iterable[Any]], num_total: int) -> list[list[Any]] | None:
+def _different(batches: Iterable[Any], num_total: int) -> list[list[Any]] | None:
     """What a pass meets for the first time, batch by batch, up to where all are met. None: no end in sight."""
     met: set[Any] = set()
     kept, count = [], 0
     for batch in batches:
+        if not isinstance(batch, Iterable):
+            raise DataError(f"the batch_sampler gave {batch!r}; expected lists of indices, one for each batch")
         indices = [index.item() if hasattr(index, "item") else index for index in batch]
         fresh = [index for index in dict.fromkeys(indices) if index not in met]
         met.update(fresh)

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bayesinv.data import as_data
-from bayesinv.datasets import data_root, digits, load_image_folder, load_npz, mnist
+from bayesinv.datasets import data_root, digits, load_image_folder, load_npz, mario_iggy, mnist
 from bayesinv.errors import DataError
 
 
@@ -182,11 +182,58 @@ def test_pixel_types(tmp_path):
     save_picture(tmp_path / "grey.png", "L", value=51)
     save_picture(tmp_path / "sixteen.png", "I;16", value=13107)
     save_picture(tmp_path / "rgb.png", "RGB", value=51)
-    save_picture(tmp_path / "rgba.png", "RGBA", value=51)
+    Image.new("RGBA", (8, 8), (51, 51, 51, 255)).save(tmp_path / "rgba.png")
     examples = load_image_folder(tmp_path)
     assert examples.x.shape == (4, 3, 8, 8)
     assert np.allclose(examples.x, 0.2, atol=1e-3)
     assert np.allclose(load_image_folder(tmp_path, channels=1).x, 0.2, atol=1e-3)
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path):
+    for name in ("a", "b"):
+        save_picture(tmp_path / name / "1.png")
+    load_image_folder(tmp_path)  # nothing to warn of
+    save_picture(tmp_path / "stray.png")
+    save_picture(tmp_path / "b" / "more" / "1.png")
+    for i in range(9):
+        (tmp_path / "a" / f"{i}.heic").write_bytes(b"x")
+    (tmp_path / "a" / "._1.png").write_bytes(b"a file of the system")
+    with pytest.warns(UserWarning, match=r"left out 11 .*stray\.png, a/0\.heic, b/more.* and read 2 pictures") as told:
+        examples = load_image_folder(tmp_path)
+    assert len(told) == 1
+    assert examples.files == ("a/1.png", "b/1.png")
+
+
+def test_transparent_pictures_are_read_over_black(tmp_path):
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "1.png")
+    Image.new("LA", (8, 8), (255, 51)).save(tmp_path / "2.png")
+    with pytest.warns(UserWarning, match=r"2 of 2 pictures are transparent in places .*\(1\.png, 2\.png\)"):
+        x = load_image_folder(tmp_path).x
+    assert float(x[0].max()) == 0
+    assert np.allclose(x[1], 0.2)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_pictures_are_read_as_they_are_seen(tmp_path, mode, suffix):
+    if (mode, suffix) == ("I;16", "jpg"):
+        pytest.skip("there is no such file")
+    seen = np.zeros((24, 16), np.uint8)
+    seen[:8] = 255
+    for turns, tag in enumerate([1, 6, 3, 8]):  # stored turned, with the tag that turns it back
+        turned = np.rot90(seen, turns).copy()
+        image = Image.fromarray(turned.astype(np.uint16) * 257 if mode == "I;16" else turned)
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        (image if mode == "I;16" else image.convert(mode)).save(tmp_path / f"{turns}.{suffix}", exif=exif)
+    x = load_image_folder(tmp_path).x
+    assert x.shape[2:] == (24, 16)
+    assert float(x[:, :, :7].min()) > 0.9
+    assert float(x[:, :, 9:].max()) < 0.1
+    characters = mario_iggy([str(tmp_path / f"{turns}.{suffix}") for turns in (1, 3)], 8, 4, angle=0.0).train
+    upright = characters.x[characters.y == 0]
+    assert float(upright[:, :, :6].min()) > 0.9
+    assert float(upright[:, :, 20:].max()) < 0.1
 
 
 def test_resizing_keeps_the_proportions(tmp_path):

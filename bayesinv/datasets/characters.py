@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from bayesinv.arrays import as_tensor
 from bayesinv.data import Data
 from bayesinv.datasets.moves import moved
+from bayesinv.datasets.pictures import open_picture, pixels
 from bayesinv.datasets.split import Split
 from bayesinv.errors import DataError
 
@@ -137,13 +139,9 @@ def _given(pictures: Sequence[Any] | Tensor | np.ndarray) -> Float[Tensor, "2 3 
 
 def _picture(picture: Any, position: int) -> Float[Tensor, "3 32 32"]:
     if isinstance(picture, str | os.PathLike):
-        try:
-            with Image.open(picture) as image:
-                resized = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise DataError(f"{os.fspath(picture)} cannot be read as a picture: {error}") from error
-        return torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1) / 255
-    x = torch.as_tensor(picture)
+        values = pixels(open_picture(picture).image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+        return as_tensor(values, "picture").reshape(SIZE, SIZE, -1).expand(-1, -1, 3).permute(2, 0, 1)
+    x = as_tensor(picture, f"pictures[{position}]")
     if tuple(x.shape) == (SIZE, SIZE, 3):
         x = x.permute(2, 0, 1)
     if tuple(x.shape) != (3, SIZE, SIZE):

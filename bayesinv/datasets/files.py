@@ -1,17 +1,22 @@
 """Inputs and targets from `.npz` files and from folders of pictures."""
 
+import mimetypes
+import warnings
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from bayesinv.datasets.pictures import open_picture, pixels
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "load_image_folder", "load_npz"]
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
+SHOWN = 5  # files in a warning
 
 
 def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
@@ -73,7 +78,8 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
 def load_image_folder(path: str | Path, size: int | None = None, channels: int | None = None) -> Examples:
     """Read pictures from a folder, one sub-folder a class.
 
-    Pictures without classes lie directly in it.
+    Pictures without classes lie directly in it. They are read as they are seen: turned as their EXIF data say, and
+    where they are transparent over black.
 
         folder/cat/1.png, folder/cat/2.png, folder/dog/1.png, ...
 
@@ -89,6 +95,10 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
 
     Raises:
         DataError: no such folder, no pictures, a picture that cannot be read, or sizes that differ.
+
+    Warns:
+        UserWarning: files that are left out, of another kind (text aside) or beside the folders of the classes; pictures
+            that are transparent in places.
 
     Example:
         >>> import pathlib, tempfile
@@ -106,7 +116,18 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is {channels}; expected 1 (grey), 3 (RGB) or None")
     files, labels, classes = _pictures(folder)
-    arrays = [_read_picture(file, size) for file in files]
+    arrays, transparent = [], []
+    for file in files:
+        picture = open_picture(file)
+        transparent += [file] if picture.is_transparent else []
+        arrays.append(pixels(picture.image if size is None else _resized(picture.image, size)))
+    if transparent:
+        warnings.warn(
+            f"{len(transparent)} of {len(files)} pictures are transparent in places, and read as if over "
+            f"black ({_some(transparent, folder)}); where another background is meant, write them without transparency",
+            UserWarning,
+            stacklevel=2,
+        )
     if channels is None:
         channels = 3 if any(array.ndim == 3 for array in arrays) else 1
     first = arrays[0].shape[:2]
@@ -125,44 +146,43 @@ def _pictures(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """The files in sorted order, the label of each, and the class names."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; expected pictures, one sub-folder a class")
-    subfolders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    entries = _entries(folder)
+    subfolders = [p for p in entries if p.is_dir()]
     files: list[Path] = []
     labels: list[int] = []
+    left_out = [p for p in entries if p.is_file()] if subfolders else []
     for label, parent in enumerate(subfolders or [folder]):
-        found = sorted(p for p in parent.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        inside = _entries(parent)
+        found = [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
             raise DataError(f"{parent} holds no pictures; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
         files += found
         labels += [label] * len(found)
+        left_out += [p for p in inside if p not in set(found)]
+    left_out = [p for p in left_out if not (mimetypes.guess_type(p.name)[0] or "").startswith("text/")]
+    if left_out:
+        where = "in the folders of the classes" if subfolders else "in the folder"
+        warnings.warn(
+            f"left out {len(left_out)} files or folders ({_some(left_out, folder)}) and read {len(files)} pictures: "
+            f"files {where} that end in {', '.join(IMAGE_SUFFIXES)}; convert or move what belongs to the data",
+            UserWarning,
+            stacklevel=3,
+        )
     return files, labels, tuple(p.name for p in subfolders)
 
 
-def _read_picture(file: Path, size: int | None) -> np.ndarray:
-    """One picture in [0, 1]: (height, width) if it is grey, else (height, width, 3)."""
-    try:
-        with Image.open(file) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise DataError(f"{file} holds {frames} frames; expected one picture a file. Write the frames apart")
-            if image.mode.startswith("I") or image.mode == "F":
-                # Conversion to 8 bits would clip these, so their range has to be known first.
-                if not image.mode.startswith("I;16"):
-                    raise DataError(f"{file} has pixel type {image.mode}; expected 8 or 16 bits")
-                picture = Image.fromarray(np.asarray(image, dtype=np.float32) / 65535)
-            else:
-                grey = image.mode in ("1", "L", "LA")
-                picture = image.convert("L" if grey else "RGB")
-            if size is not None:
-                picture = _resized(picture, size)
-            pixels = np.asarray(picture, dtype=np.float32)
-            return pixels if picture.mode == "F" else pixels / 255
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{file} is too large for a picture of training data; make it smaller: {error}") from error
-    except DataError:
-        raise
-    # A damaged picture fails in as many ways as its format has fields, and for want of memory.
-    except Exception as error:
-        raise DataError(f"{file} cannot be read as a picture: {error}") from error
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, without what the system hides there."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in SYSTEM_FILES)
+
+
+def _some(files: list[Path], folder: Path) -> str:
+    """The first of these files, one of each kind before a second of any."""
+    kinds: dict[str, Path] = {}
+    for file in files:
+        kinds.setdefault(file.suffix.lower(), file)
+    first = [*kinds.values(), *(file for file in files if file not in kinds.values())][:SHOWN]
+    return ", ".join(file.relative_to(folder).as_posix() for file in first) + ", ..." * (len(files) > len(first))
 
 
 def _resized(picture: Image.Image, size: int) -> Image.Image:

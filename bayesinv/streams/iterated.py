@@ -59,6 +59,7 @@ class IterableStream(Stream):
         self._chunks: Iterator[Any] | None = None
         self._buffer: list[Data] = []
         self._count = 0
+        self._passed = 0  # examples of this pass
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -102,6 +103,22 @@ class IterableStream(Stream):
             self._chunks = None
             if fresh:
                 raise DataError("a pass over the data gave no example; expected at least 1")
+            self._check_pass()
             return self._next()
+        self._passed = 0 if fresh else self._passed
         self._count += 1
-        return self.checked(item, f"chunk {self._count} of the iterated data", None)
+        data = self.checked(item, f"chunk {self._count} of the iterated data", None)
+        self._passed += len(data)
+        return data
+
+    def _check_pass(self) -> None:
+        """Raise where an iterable data set ends before its length, which the evidence counts."""
+        loader = self._loader
+        if not isinstance(loader, DataLoader):
+            return  # draws of a sampler, which meets the others in time
+        dropped = max(1, loader.num_workers) * ((loader.batch_size or 1) - 1) if loader.drop_last else 0
+        if self._passed + dropped < self.num_total:
+            raise DataError(
+                f"a pass over the data gave {self._passed} examples, and the __len__ of {type(loader.dataset).__name__} "
+                f"is {self.num_total}, for which the evidence counts; make it return how many there are"
+            )

@@ -1,0 +1,176 @@
+"""Data sets and loaders that are read whole: different examples, by the seed, or an error at once."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    ChainDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+import bayesinv.items
+from bayesinv.data import as_data
+from bayesinv.errors import DataError
+from bayesinv.items import read_items, stack
+from bayesinv.streams import Stream
+
+N = 12
+
+
+class Numbered(Dataset):
+    """x whose every value is the index."""
+
+    def __init__(self, n=N, noise=False, fault=None):
+        self.n, self.noise, self.fault = n, noise, fault
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        if i == 7 and self.fault is not None:
+            raise self.fault
+        noise = torch.rand(()) + np.random.rand() + random.random() if self.noise else 0.0
+        return torch.full((2,), float(i % N)) + noise, i % 2
+
+
+class Iterated(IterableDataset):
+    """As many of these as `n` says; None for ever."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        return (Numbered()[i] for i in (itertools.count() if self.n is None else range(self.n)))
+
+
+class Promised(Iterated):
+    def __init__(self, n, length):
+        super().__init__(n)
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
+def rows(data):
+    return as_data(data, "categorical").x[:, 0].long().tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (Promised(None, 8), range(8)),
+        (DataLoader(Promised(None, 8), batch_size=3), range(8)),
+        (DataLoader(Promised(8, 8), batch_size=3, num_workers=2), range(8)),  # each would read all of it
+        (Promised(5, 8), range(5)),
+        (Iterated(9), range(9)),
+        (ChainDataset([Iterated(4), Iterated(4)]), [0, 1, 2, 3, 0, 1, 2, 3]),
+        (DataLoader(Numbered(), batch_size=5, drop_last=True), range(N)),
+        (DataLoader(Numbered(), batch_size=5, shuffle=True), range(N)),
+        (DataLoader(Numbered(), sampler=RandomSampler(range(N), replacement=True, num_samples=99)), range(N)),
+        (DataLoader(Numbered(), sampler=WeightedRandomSampler([1.0] * 9 + [0.0] * 3, 99)), range(9)),
+        (DataLoader(Numbered(), sampler=SubsetRandomSampler([5, 2, 5])), [5, 2]),
+        (DataLoader(Numbered(), batch_size=2, sampler=[3, 4, 3, 4]), [3, 4]),
+        (DataLoader(Numbered(), batch_sampler=[[0, 1], [], [1, 2], [2]]), [0, 1, 2]),
+        (DataLoader(Numbered(), batch_sampler=BatchSampler(itertools.cycle(range(N)), 5, False)), range(N)),
+    ],
+)
+def test_every_example_is_read_once(data, expected):
+    assert rows(data) == list(expected)
+
+
+def test_weights_of_a_sampler_are_said_to_be_left_out():
+    loader = DataLoader(Numbered(), sampler=WeightedRandomSampler([1.0] * 6 + [3.0] * 6, N))
+    with pytest.warns(UserWarning, match="weights of the WeightedRandomSampler are not used"):
+        assert rows(loader) == list(range(N))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Iterated(None), "Iterated has no __len__, and no end after"),
+        (DataLoader(Iterated(None), batch_size=4), "no end after"),
+        (Promised(8, 0), "empty"),
+        (Promised(0, 8), "gave no example"),
+        (Numbered(0), "empty"),
+        (Numbered(10**9), r"1000000000 examples by the __len__ of Numbered.*Subset\(dataset, range"),
+        (Numbered(-1), "no number of examples"),
+        (Numbered(fault=StopIteration()), r"raised StopIteration\(\) for the examples 0, 1"),
+        (Numbered(fault=IndexError("out")), r"raised IndexError\('out'\)"),
+        (DataLoader(Numbered(), batch_sampler=[0, 1]), "batch_sampler gave 0; expected lists of indices"),
+        (DataLoader(Numbered(), batch_sampler=itertools.repeat([0, 1])), "has no end and serves some of the 12"),
+        (DataLoader(Numbered(), sampler=SubsetRandomSampler([])), "serves no example"),
+        (DataLoader(Numbered(), batch_size=None), "batch_size=None"),
+        (DataLoader(Numbered(), batch_size=4, collate_fn=lambda items: (torch.zeros(1, 4, 2), torch.zeros(4))),
+         r"examples 0 to 3 .*x of a batch has shape \(1, 4, 2\); expected 4 along its first axis"),
+        (DataLoader(Numbered(), collate_fn=lambda items: {"x": 1}), "of type dict; expected a pair"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_at_once(data, message):
+    with pytest.raises(DataError, match=message):
+        as_data(data, "categorical")
+
+
+def test_more_than_fits_into_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(bayesinv.items, "LARGEST_WHOLE", 1000)
+    with pytest.raises(DataError, match=r"the 1000 examples that the __len__ of Numbered promises would take"):
+        as_data(Numbered(1000), "categorical")
+    assert len(as_data(Numbered(100), "categorical")) == 100
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: DataLoader(d, 5, shuffle=True), lambda d: DataLoader(d, 5)])
+def test_what_is_drawn_depends_on_the_seed_alone(wrap):
+    first = as_data(wrap(Numbered(noise=True)), "categorical", seed=1).x
+    states = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    torch.rand(3), np.random.rand(3)
+    moved = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    again = as_data(wrap(Numbered(noise=True)), "categorical", seed=1).x
+    assert torch.equal(first, again)
+    assert len((first[:, 0] - torch.arange(N)).unique()) == N
+    assert not torch.equal(first, as_data(wrap(Numbered(noise=True)), "categorical", seed=2).x)
+    assert torch.equal(torch.random.get_rng_state(), moved[0])
+    assert (np.random.get_state()[1] == moved[1]).all()
+    assert not torch.equal(states[0], moved[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_workers_read_the_same():
+    loaders = [DataLoader(Numbered(noise=True), 5, num_workers=workers) for workers in (0, 1)]
+    assert torch.equal(*(read_items(loader, False)[0] for loader in loaders))
+
+
+def test_items_become_tensors_as_arrays_do():
+    reversed_rows = np.arange(4, dtype=">f4").reshape(2, 2)[::-1]
+    x, y = stack([(reversed_rows, np.uint16(1)), (reversed_rows[::-1], True)])
+    assert x.tolist() == [[[2.0, 3.0], [0.0, 1.0]], [[0.0, 1.0], [2.0, 3.0]]]
+    assert y.tolist() == [1, 1]
+    with pytest.raises(DataError, match=r"example 4: x holds 1 masked value"):
+        stack([(np.ma.masked_less([1.0, 2.0], 1.5), 0)], [4])
+    with pytest.raises(DataError, match=r"example 1 has 3 parts and those before it 2"):
+        stack([(1.0, 0), (1.0, 0, "a")])
+
+
+def test_an_iterated_pass_shorter_than_promised_is_refused():
+    stream = Stream.of(Promised(5, 8), "categorical")
+    assert len(stream.batch(0, "weights", 0, 5)) == 5
+    with pytest.raises(DataError, match=r"a pass over the data gave 5 examples, and the __len__ of Promised is 8"):
+        stream.batch(0, "weights", 1, 5)
+    kept = Stream.of(DataLoader(Promised(8, 8), batch_size=3, drop_last=True), "categorical")
+    assert len(kept.batch(0, "weights", 0, 8)) == 8  # two of them from the next pass
+
+
+def test_a_stream_passes_over_empty_batches_and_names_what_ends_loops():
+    loader = DataLoader(Numbered(), batch_sampler=[[0, 1], [], list(range(2, N))])
+    assert Stream.of(loader, "categorical").batch(0, "weights", 0, N).x[:, 0].tolist() == list(range(N))
+    for data in (Numbered(fault=StopIteration()), DataLoader(Numbered(fault=StopIteration()), sampler=[6, 7, 8])):
+        with pytest.raises(DataError, match="raised StopIteration"):
+            Stream.of(data, "categorical").batch(0, "weights", 0, N)
