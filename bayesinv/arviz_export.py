@@ -263,8 +263,9 @@ def _extent_dataset(extents: np.ndarray, symmetries: Sequence[str], units: Seque
 
 
 def _target_dataset(values: np.ndarray, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """Targets (*draws, n), (*draws, n, outputs), or labels of every cell (*draws, n, height, width)."""
     inner = values.ndim - len(draws) - 1
-    axes = ("output",) if inner == 1 else tuple(f"cell_{i}" for i in range(inner))  # of a map: height and width
+    axes = ("output",) if inner == 1 else ("row", "column") if inner == 2 else tuple(f"cell_{i}" for i in range(inner))
     dims = (*draws, "observation", *axes)
     places = {name: np.arange(size) for name, size in zip(dims, values.shape, strict=True) if name not in draws}
     return xr.Dataset({"y": (dims, values)}, coords={**draws, **places})

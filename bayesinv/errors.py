@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ComparisonWarning",
     "DataError",
+    "DataWarning",
     "EvidenceError",
     "ExtentError",
     "ImportanceWarning",
@@ -38,6 +39,16 @@ class DataError(ValueError):
     Example:
         >>> from bayesinv.errors import DataError
         >>> issubclass(DataError, ValueError)
+        True
+    """
+
+
+class DataWarning(UserWarning):
+    """The data can be used, and say less than they seem to: inputs or targets that are all alike, parts left out.
+
+    Example:
+        >>> from bayesinv.errors import DataWarning
+        >>> issubclass(DataWarning, UserWarning)
         True
     """
 

@@ -16,7 +16,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, DataWarning
 from bayesinv.randomness import drawing
 
 __all__ = ["chunks", "known_indices", "length_of", "num_served", "own_batches", "sampler_of", "served_batches"]
@@ -103,7 +103,7 @@ def served_batches(loader: DataLoader[Any], seed: int) -> list[list[Any]]:
         DataError: a sampler that serves no example, or has no end and does not meet all of them.
 
     Warns:
-        UserWarning: the sampler draws some examples more often than others, which is left out.
+        DataWarning: the sampler draws some examples more often than others, which is left out.
     """
     num_total = length_of(loader.dataset, loader)
     sampler, own = sampler_of(loader), own_batches(loader)
@@ -123,7 +123,7 @@ def served_batches(loader: DataLoader[Any], seed: int) -> list[list[Any]]:
         warnings.warn(
             f"the weights of the WeightedRandomSampler are not used: each of its {len(known)} examples is read once, "
             "since repeats would count as new data; to weigh classes, leave out examples with Subset(dataset, indices)",
-            UserWarning,
+            DataWarning,
             stacklevel=5,
         )
     if not known:

@@ -52,6 +52,31 @@ def test_core_layout():
         xr.testing.assert_equal(tree[group]["draw"], tree["posterior"]["draw"])
 
 
+def test_core_labels_of_every_pixel():
+    tree = build_datatree(np.ones((1, 3, 1)), ["shear"], ["%"], observed=np.zeros((5, 4, 2), int))
+    assert dict(tree["observed_data"]["y"].sizes) == {"observation": 5, "row": 4, "column": 2}
+
+
+def test_labels_of_every_pixel_are_drawn_one_by_one():
+    import torch
+
+    from bayesinv import InvarianceModel, Training, fit
+
+    x = torch.rand(6, 1, 5, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0.5).long()
+    net = torch.nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        net.weight[:, 0, 0, 0] = torch.tensor([-1e4, 1e4])
+        net.bias[:] = torch.tensor([5e3, -5e3])  # certain of every pixel
+    model = InvarianceModel(net, "rotation", evidence="plugin", priors={"rotation": 0.0}, num_orbit_samples=1)
+    training = Training(batch_size=6, weight_rate=1e-9)
+    tree = fit(model, (x, y), max_steps=1, num_draws=3, training=training).to_datatree(3, log_likelihood=True)
+    predicted, observed = tree["posterior_predictive"]["y"], tree["observed_data"]["y"]
+    assert predicted.dims == ("chain", "draw", "observation", "row", "column")
+    assert bool((predicted == observed).all())
+    assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "observation")
+
+
 def test_core_several_outputs():
     tree = build_datatree(
         np.ones((1, 3, 1)),
@@ -287,7 +312,7 @@ def test_maps_of_labels_go_through_netcdf(tmp_path):
     model.initialise(data)
     result = make_result(extents=torch.full((1, 20, 1), 0.3, dtype=torch.float64))
     tree = InvariancePosterior(model, data, result).to_datatree(num_draws=3)
-    assert tree["posterior_predictive"]["y"].dims == ("chain", "draw", "observation", "cell_0", "cell_1")
+    assert tree["posterior_predictive"]["y"].dims == ("chain", "draw", "observation", "row", "column")
     assert tree["posterior_predictive"]["y"].shape == (1, 3, 6, 5, 4)
     assert tree["observed_data"]["y"].shape == (6, 5, 4)
     tree.to_netcdf(tmp_path / "maps.nc")

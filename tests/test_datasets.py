@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from bayesinv.data import as_data
 from bayesinv.datasets import data_root, digits, load_image_folder, load_npz, mario_iggy, mnist
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, DataWarning
 
 
 def test_digits_are_scikit_learns():
@@ -198,7 +198,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
     for i in range(9):
         (tmp_path / "a" / f"{i}.heic").write_bytes(b"x")
     (tmp_path / "a" / "._1.png").write_bytes(b"a file of the system")
-    with pytest.warns(UserWarning, match=r"left out 11 .*stray\.png, a/0\.heic, b/more.* and read 2 pictures") as told:
+    with pytest.warns(DataWarning, match=r"left out 11 .*stray\.png, a/0\.heic, b/more.* and read 2 pictures") as told:
         examples = load_image_folder(tmp_path)
     assert len(told) == 1
     assert examples.files == ("a/1.png", "b/1.png")
@@ -207,7 +207,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
 def test_transparent_pictures_are_read_over_black(tmp_path):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "1.png")
     Image.new("LA", (8, 8), (255, 51)).save(tmp_path / "2.png")
-    with pytest.warns(UserWarning, match=r"2 of 2 pictures are transparent in places .*\(1\.png, 2\.png\)"):
+    with pytest.warns(DataWarning, match=r"2 of 2 pictures are transparent in places, .*\(1\.png, 2\.png\)"):
         x = load_image_folder(tmp_path).x
     assert float(x[0].max()) == 0
     assert np.allclose(x[1], 0.2)

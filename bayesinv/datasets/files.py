@@ -10,7 +10,7 @@ from PIL import Image
 
 from bayesinv.datasets.pictures import open_picture, pixels
 from bayesinv.datasets.split import Examples
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, DataWarning
 
 __all__ = ["IMAGE_SUFFIXES", "load_image_folder", "load_npz"]
 
@@ -97,8 +97,8 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
         DataError: no such folder, no pictures, a picture that cannot be read, or sizes that differ.
 
     Warns:
-        UserWarning: files that are left out, of another kind (text aside) or beside the folders of the classes; pictures
-            that are transparent in places.
+        DataWarning: files left out, of another kind (text aside) or beside the folders of the classes; pictures that
+            are transparent in places.
 
     Example:
         >>> import pathlib, tempfile
@@ -125,7 +125,7 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
         warnings.warn(
             f"{len(transparent)} of {len(files)} pictures are transparent in places, and read as if over "
             f"black ({_some(transparent, folder)}); where another background is meant, write them without transparency",
-            UserWarning,
+            DataWarning,
             stacklevel=2,
         )
     if channels is None:
@@ -165,7 +165,7 @@ def _pictures(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
         warnings.warn(
             f"left out {len(left_out)} files or folders ({_some(left_out, folder)}) and read {len(files)} pictures: "
             f"files {where} that end in {', '.join(IMAGE_SUFFIXES)}; convert or move what belongs to the data",
-            UserWarning,
+            DataWarning,
             stacklevel=3,
         )
     return files, labels, tuple(p.name for p in subfolders)

@@ -72,6 +72,6 @@ def _as_seen(image: Image.Image, file: str | os.PathLike[str]) -> Picture:
     if "transparency" not in image.info and not {"A", "a"} & set(image.getbands()):
         return Picture(image.convert(mode), False)
     layer = image.convert("RGBA")
-    opacity = layer.getchannel("A").getextrema()
+    opacity = np.asarray(layer.getchannel("A"))
     black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
-    return Picture(Image.alpha_composite(black, layer).convert(mode), opacity[0] < 255)
+    return Picture(Image.alpha_composite(black, layer).convert(mode), bool(opacity.min() < 255))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesinv.data import Data
+from bayesinv.errors import DataWarning
 from bayesinv.model import InvarianceModel
 from bayesinv.randomness import seeded
 from bayesinv.transforms.signals.mistakes import signal_mistakes
@@ -27,8 +28,8 @@ WEIGHT_DRAWS = 5
 def warn_of_usual_mistakes(
     model: InvarianceModel, data: Data, all_classes_known: bool = True, stacklevel: int = 4
 ) -> None:
-    """Warn of images that are not scaled; of signals with axes or clocks mixed up; of a network's probabilities in
-    place of logits, and outputs without a class.
+    """Warn of inputs or targets that are all alike; of images that are not scaled; of signals with axes or clocks mixed
+    up; of a network's probabilities in place of logits, and outputs without a class.
 
     Args:
         model: initialised.
@@ -37,7 +38,8 @@ def warn_of_usual_mistakes(
         stacklevel: of the warnings; 4 is the line that called ``fit`` where a function of its calls this one.
 
     Warns:
-        UserWarning: one for each, with what to do.
+        DataWarning: inputs or targets that are all alike.
+        UserWarning: one for each of the others, with what to do.
     """
 
     def warn(text: str) -> None:
@@ -54,6 +56,8 @@ def warn_of_usual_mistakes(
             f"x holds images with values from {float(x.min()):.3g} to {float(x.max()):.3g}, and {why}; divide by the "
             "largest grey level: x / 255 for 8 bits, here and where you predict"
         )
+    for text in _constant(data):
+        warnings.warn(text, DataWarning, stacklevel=stacklevel)
     for text in signal_mistakes(model.orbit.transform.stages, data.event_shape, _reach(model)):
         warn(text)
     if not model.is_network or model.likelihood == "gaussian":
@@ -87,6 +91,27 @@ def warn_of_usual_mistakes(
             f"likelihood takes logits and applies a softmax of its own, so that no class of {num_outputs} could be "
             f"more probable than {math.e / (math.e + num_outputs - 1):.2f}: remove that layer"
         )
+
+
+def _constant(data: Data) -> list[str]:
+    """What is the same in all examples, and so says nothing of symmetries."""
+    if len(data) < 2:
+        return []
+    texts = []
+    if bool((data.x == data.x[:1]).all()):
+        texts.append(
+            f"all {len(data)} inputs are alike, so that nothing tells their targets apart and the extents stay what "
+            "the prior says; check how x was made"
+        )
+    if data.num_classes is None:
+        fixed = [str(k) for k, column in enumerate(data.y.T) if bool((column == column[0]).all())]
+        if fixed:
+            which = "y is" if data.y.shape[1] == 1 else f"column {', '.join(fixed)} of y is"
+            texts.append(
+                f"{which} the same in all {len(data)} examples, which any extent explains: the posterior says nothing "
+                "of symmetries; check how y was made, or leave out what does not vary"
+            )
+    return texts
 
 
 def _reach(model: InvarianceModel) -> dict[str, float]:

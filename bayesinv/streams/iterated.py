@@ -119,6 +119,6 @@ class IterableStream(Stream):
         dropped = max(1, loader.num_workers) * ((loader.batch_size or 1) - 1) if loader.drop_last else 0
         if self._passed + dropped < self.num_total:
             raise DataError(
-                f"a pass over the data gave {self._passed} examples, and the __len__ of {type(loader.dataset).__name__} "
-                f"is {self.num_total}, for which the evidence counts; make it return how many there are"
+                f"a pass over the data gave {self._passed} examples, and len() of {type(loader.dataset).__name__}, for "
+                f"which the evidence counts, is {self.num_total}; make its __len__ return how many there are"
             )

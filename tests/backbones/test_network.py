@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bayesinv import InvarianceModel, NeuralNetwork
+from bayesinv import InvarianceModel, NeuralNetwork, Training, fit
 from bayesinv.backbones import as_backbone
 from bayesinv.backbones.invariant_network import average_copies
 from bayesinv.data import Data
@@ -84,6 +84,28 @@ def test_frozen_batch_statistics_and_dropout_of_zero_are_accepted():
         nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.RReLU().eval(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(32, 3)
     )
     InvarianceModel(net, "rotation").initialise(data())
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(36, 3))
+
+    def forward(self, x):
+        return self.net(x.sub_(0.5).div_(0.3))
+
+
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
+def test_a_network_that_works_in_place_leaves_the_callers_arrays_alone():
+    given = data()
+    x, before = given.x.numpy(), given.x.clone()  # one memory
+    network = NeuralNetwork(InPlace())
+    network(given.x)
+    assert torch.equal(given.x, before)
+    model = InvarianceModel(InPlace(), "rotation", num_orbit_samples=2, priors={"rotation": 0.0})  # copies are x itself
+    posterior = fit(model, (x, given.y), max_steps=2, num_draws=5, training=Training(batch_size=6, extent_batch_size=6))
+    posterior.predict(given.x)
+    assert torch.equal(given.x, before)
 
 
 def test_too_few_outputs_wrong_inputs_and_wrong_shapes_are_named():

@@ -52,6 +52,24 @@ def test_a_softmax_over_maps_is_named_too():
     assert "by a softmax" in text
 
 
+def test_what_is_alike_in_all_examples():
+    real = torch.rand(20, 2, generator=torch.Generator().manual_seed(2))
+    assert texts(network(), X, real, "gaussian") == []
+    (text,) = texts(network(), X[:1].expand(20, -1, -1, -1))
+    assert "all 20 inputs are alike" in text
+    (text,) = texts(network(outputs=1), X, torch.full((20, 1), 3.0), "gaussian")
+    assert text.startswith("y is the same in all 20 examples")
+    (text,) = texts(network(), X, torch.cat([real[:, :1], torch.ones(20, 1)], 1), "gaussian")
+    assert text.startswith("column 1 of y is the same")
+    assert texts(network(outputs=1), X[:1], real[:1, :1], "gaussian") == []  # one example is no pattern
+    with pytest.warns(bayesinv.errors.DataWarning, match="y is the same in all 20 examples"):
+        model = InvarianceModel(bayesinv.GaussianProcess(num_inducing=4), "rotation", "gaussian", num_orbit_samples=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("default", bayesinv.errors.DataWarning)
+            bayesinv.fit(model, (X, torch.ones(20)), max_steps=3, num_draws=5)
+
+
 def test_images_that_are_not_scaled():
     (text,) = texts(network(), 255 * X)
     assert "x / 255" in text
