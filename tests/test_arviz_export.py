@@ -70,7 +70,7 @@ def test_labels_of_every_pixel_are_drawn_one_by_one():
         net.bias[:] = torch.tensor([5e3, -5e3])  # certain of every pixel
     model = InvarianceModel(net, "rotation", evidence="plugin", priors={"rotation": 0.0}, num_orbit_samples=1)
     training = Training(batch_size=6, weight_rate=1e-9)
-    tree = fit(model, (x, y), max_steps=1, num_draws=3, training=training).to_datatree(3, log_likelihood=True)
+    tree = fit(model, (x, y), max_steps=1, num_draws=5, training=training).to_datatree(5, log_likelihood=True)
     predicted, observed = tree["posterior_predictive"]["y"], tree["observed_data"]["y"]
     assert predicted.dims == ("chain", "draw", "observation", "row", "column")
     assert bool((predicted == observed).all())

@@ -81,7 +81,8 @@ class _FeaturesAndProcess(nn.Module):
         super().__init__()
         self.features, self.basis = features, basis
         own = next((p.dtype for p in features.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        self.head = nn.Linear(num_inducing, num_outputs, bias=False, dtype=own)
+        with seeded(0):  # drawn anew where the data are met
+            self.head = nn.Linear(num_inducing, num_outputs, bias=False, dtype=own)
         self.register_buffer("inputs", torch.empty(0))
 
     def forward(self, x: Float[Tensor, n * event]) -> Float[Tensor, "n C"]:
@@ -89,8 +90,9 @@ class _FeaturesAndProcess(nn.Module):
             raise RuntimeError(
                 "a deep kernel takes its inducing inputs from the data: fit it, or call initialise() first"
             )
-        # Two calls, so that the copies of x stay a batch of their own for whoever reads the layers' inputs.
-        out: Tensor = self.head(self.basis(self.features(x), self.features(self.inputs)))
+        # Two calls, so that the copies of x stay a batch of their own for whoever reads the layers' inputs; a copy
+        # of the buffer, since features may work in place.
+        out: Tensor = self.head(self.basis(self.features(x), self.features(self.inputs.clone())))
         return out
 
     def place(self, inputs: Tensor, num_outputs: int) -> None:
@@ -143,7 +145,7 @@ class DeepKernelNetwork(NeuralNetwork):
             chosen = torch.randperm(len(x))[: self.num_inducing]
             inputs = x[chosen.to(x.device)].to(self.dtype)
             try:
-                phi = self.net.features(inputs)
+                phi = self.net.features(inputs.clone())
             except Exception as error:
                 raise DataError(
                     f"the network failed on inputs of shape {tuple(inputs.shape)}: {str(error).splitlines()[0]}"

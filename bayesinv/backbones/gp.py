@@ -260,7 +260,8 @@ class GaussianProcess(nn.Module):
         flat = points.flatten(0, 1)
         weight = next(self.features.parameters(), None)
         try:
-            out = self.features(flat if weight is None else flat.to(weight.dtype))
+            # A copy: features may work in place.
+            out = self.features(flat.to(flat.dtype if weight is None else weight.dtype, copy=True))
         except Exception as error:
             raise DataError(
                 f"the features failed on inputs of shape {tuple(flat.shape)}: {str(error).splitlines()[0]}"

@@ -394,3 +394,19 @@ def test_inducing_points_move_with_the_features_and_need_data_first():
     assert float((before - torch.eye(8)).abs().max()) > 0.1
     # However far the features go, those of the inducing inputs stay on Z: no row of ψ vanishes.
     assert float(after.square().sum(1).min() / 8) > 0.99
+
+
+def test_features_that_work_in_place_change_neither_inducing_inputs_nor_generators():
+    state = torch.random.get_rng_state()
+    x = torch.randn(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    with torch.random.fork_rng(devices=[]):
+        features = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(9, 4))
+    network = DeepKernel(features, num_inducing=4, num_outputs=2)
+    network.initialise(x, 1.0, seed=0)
+    assert (network.net.inputs[:, None] == before[None]).flatten(2).all(2).any(1).all()  # rows of x
+    first, second = network(x), network(x)
+    assert torch.equal(first, second)
+    DeepKernel(features, num_inducing=4, frozen=True).initialise(x, 1.0, seed=0)
+    assert torch.equal(x, before)
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -6,22 +6,29 @@
 A configuration is a function of its seed alone: images, signals, point clouds or tables of random shape and dtype, at
 scales of 1e-6 to 1e6, random, constant, duplicated, sparse or with an outlier; one to forty examples; real targets or
 labels with few or many classes, balanced or all but one of a class; a Gaussian process, a deep kernel or a network,
-each evidence, every kind of inference, priors that are default, extremely narrow, fixed, off or pushing outwards. One
-in five has something wrong with its data on purpose, and has to be refused.
+each evidence, every kind of inference, priors that are default, extremely narrow, fixed, off or pushing outwards. They
+come as arrays of any byte order and strides, memory maps, masked arrays without a mask, lists, tensors, and as
+data sets and loaders of every kind of sampler, some of which draw with replacement or have no end. One in five has
+something wrong with its data on purpose, and has to be refused.
 
 What counts: "valid" is a fit whose extents, trace and evidence are finite and inside their supports, and whose
 predictions at the training inputs, at new ones and at ones a thousand times larger are finite (probabilities that sum
-to one, variances that are not negative). "named" is a class of `bayesinv.errors` with a text that says what to do.
-Everything else is an offender: another exception, a NaN, data that are wrong and were fitted, or more than a minute.
+to one, variances that are not negative); a loader counts for as many examples as it serves different ones. "named" is a
+class of `bayesinv.errors` with a text that says what to do. In any case the caller's arrays and the generators of the
+process are as they were. Everything else is an offender: another exception, a NaN, data that are wrong and were fitted,
+or more than a minute.
 """
 
 import argparse
 import collections
 import contextlib
 import inspect
+import itertools
 import math
 import os
+import random
 import signal
+import tempfile
 import time
 import traceback
 import warnings
@@ -33,6 +40,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
+
+from bayesinv.arrays import as_tensor
 
 KINDS = ("images", "signals", "points", "tables")
 BACKBONES = ("gp", "deep_kernel", "frozen_deep_kernel", "network")
@@ -49,7 +59,12 @@ CONTENTS = (
 )
 WRONGS = (
     "nan_x", "inf_x", "integer_x", "rank_x", "empty", "lengths", "nan_y", "labels_out_of_range", "negative_labels",
-    "float_labels", "one_hot", "one_class", "object_x", "complex_x",
+    "float_labels", "one_hot", "one_class", "object_x", "complex_x", "masked_x", "endless", "empty_loader", "stops",
+)  # fmt: skip
+LAYOUTS = ("plain", "big_endian", "reversed", "fortran", "read_only", "memory_map", "masked", "list", "requires_grad")
+SOURCES = (
+    "arrays", "tensors", "dataset", "loader", "shuffling", "replacement", "weighted", "batch_sampler", "iterable",
+    "iterable_loader", "endless_sized", "workers",
 )  # fmt: skip
 POINT = ("augerino", "augnet", "fixed", "policy", "none")
 LATENT = ("default", "narrow", "spike", "tiny", "outward", "spike_and_slab")
@@ -89,6 +104,9 @@ class Configuration:
     precision: str = "mixed"
     steps: int = 4
     wrong: str | None = None
+    layout: str = "plain"
+    source: str = "arrays"
+    in_place: bool = False
 
     def __str__(self) -> str:
         facts = {k: v for k, v in vars(self).items() if k not in ("seed", "options") and v is not None}
@@ -161,6 +179,9 @@ def draw(seed: int) -> Configuration:
         precision=pick("mixed", "double", p=[0.7, 0.3]),
         steps=int(rng.integers(1, 9)),
         wrong=pick(*WRONGS) if rng.random() < 0.2 else None,
+        layout=pick(*LAYOUTS) if rng.random() < 0.6 else "plain",
+        source=pick(*SOURCES) if rng.random() < 0.6 else "arrays",
+        in_place=bool(rng.random() < 0.3),
     )
 
 
@@ -239,8 +260,89 @@ def _labels(c: Configuration, rng: np.random.Generator) -> np.ndarray:
     return y
 
 
-def make_data(c: Configuration) -> tuple[Any, Any]:
-    """(data for `fit`, new inputs for `predict`)."""
+class Items(Dataset):
+    """Items (x, y) as a data set gives them; where a seed is given, with what is drawn from every generator."""
+
+    def __init__(self, x: Any, y: Any, stops: bool = False):
+        self.x, self.y, self.stops = x, y, stops
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int) -> Any:
+        if self.stops and i == len(self.y) - 1:
+            raise StopIteration
+        torch.rand(()), np.random.rand(), random.random()  # drawn, and of no effect on the values
+        return self.x[i], self.y[i]
+
+
+class Iterated(IterableDataset):
+    """The same in order, over and over where it has no end."""
+
+    def __init__(self, items: Items, endless: bool):
+        self.items, self.endless = items, endless
+
+    def __iter__(self) -> Any:
+        indices = range(len(self.items))
+        return (self.items[i] for i in (itertools.cycle(indices) if self.endless else indices))
+
+
+class Sized(Iterated):
+    """One that says how many examples it has."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def _laid_out(x: np.ndarray, layout: str, folder: str) -> Any:
+    """The same values, as they may lie in memory or on disk."""
+    if layout == "big_endian":
+        return x.astype(x.dtype.newbyteorder(">"))
+    if layout == "reversed":
+        return x[(slice(None, None, -1),) * x.ndim].copy()[(slice(None, None, -1),) * x.ndim]
+    if layout == "fortran":
+        return np.asfortranarray(x)
+    if layout == "read_only":
+        x = x.copy()
+        x.flags.writeable = False
+        return x
+    if layout == "memory_map":
+        path = os.path.join(folder, "x.dat")
+        x.tofile(path)
+        return np.memmap(path, x.dtype, "r", shape=x.shape)
+    if layout == "masked":
+        return np.ma.masked_array(x)
+    if layout == "list":
+        return [torch.from_numpy(row) for row in x]
+    return torch.from_numpy(x).requires_grad_() if layout == "requires_grad" else x
+
+
+def _from_source(x: Any, y: Any, c: Configuration) -> Any:
+    """The arrays as data of the configuration's kind."""
+    items, n, size = Items(x, y), len(y), 1 + c.seed % 7
+    if c.source == "arrays":
+        return x, y
+    if c.source == "tensors":
+        return TensorDataset(as_tensor(x, "x"), as_tensor(y, "y"))
+    if c.source == "dataset":
+        return items
+    if c.source.startswith("iterable") or c.source == "endless_sized":
+        iterated = Sized(items, endless=c.source == "endless_sized")
+        return iterated if c.source == "iterable" else DataLoader(iterated, batch_size=size)
+    samplers: dict[str, Any] = {
+        "replacement": lambda: RandomSampler(range(n), replacement=True, num_samples=5 * n),
+        "weighted": lambda: WeightedRandomSampler([1.0] * n, 5 * n),
+        "batch_sampler": lambda: None,
+    }
+    if c.source == "batch_sampler":
+        return DataLoader(items, batch_sampler=[[], *([i, (i + 1) % n] for i in range(n))])
+    if c.source in samplers:
+        return DataLoader(items, batch_size=size, sampler=samplers[c.source]())
+    return DataLoader(items, size, shuffle=c.source == "shuffling", num_workers=c.source == "workers")
+
+
+def make_data(c: Configuration, folder: str) -> tuple[Any, Any, list[Any]]:
+    """(data for `fit`, new inputs for `predict`, the caller's arrays)."""
     from bayesinv import Data
 
     rng = np.random.default_rng([c.seed, 1])
@@ -258,17 +360,20 @@ def make_data(c: Configuration) -> tuple[Any, Any]:
     else:
         y = _labels(c, rng)
     if c.wrong is not None:
-        return _spoiled(c, x, y), torch.from_numpy(new)
+        return _spoiled(c, x, y), torch.from_numpy(new), [x, y]
+    if c.layout != "plain" or c.source != "arrays":
+        given = _laid_out(x, c.layout, folder)
+        return _from_source(given, y, c), _laid_out(new, c.layout, folder), [given, y]
     if c.dtype == "numpy":
-        return (x, y), new
+        return (x, y), new, [x, y, new]
     x_t, y_t = torch.from_numpy(x), torch.from_numpy(y)
     if c.likelihood == "categorical":
         x_t = x_t.float() if x_t.dtype == torch.float16 else x_t
-        return Data(x_t, y_t.long(), c.num_classes), torch.from_numpy(new)
-    return (x_t, y_t), torch.from_numpy(new)
+        return Data(x_t, y_t.long(), c.num_classes), torch.from_numpy(new), [x_t, y, new]
+    return (x_t, y_t), torch.from_numpy(new), [x_t, y, new]
 
 
-def _spoiled(c: Configuration, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
+def _spoiled(c: Configuration, x: np.ndarray, y: np.ndarray) -> Any:
     """Data with one thing wrong; a fault of labels becomes one of real targets where there are no labels."""
     real = c.likelihood == "gaussian"
     wrong = c.wrong
@@ -287,6 +392,14 @@ def _spoiled(c: Configuration, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
         x = np.array([None] * c.n, object)
     elif wrong == "complex_x":
         x = x.astype(np.complex64)
+    elif wrong == "masked_x":
+        x = np.ma.masked_array(x, np.arange(x.size).reshape(x.shape) == x.size - 1)
+    elif wrong == "endless":
+        return Iterated(Items(x, y), endless=True)
+    elif wrong == "empty_loader":
+        return DataLoader(Items(x, y), sampler=[])
+    elif wrong == "stops":
+        return DataLoader(Items(x, y, stops=True), batch_size=1 + c.seed % 7)
     elif real or wrong == "nan_y":
         y = y.astype(float)
         y.flat[0] = np.nan
@@ -309,15 +422,17 @@ def _network(c: Configuration, outputs: int) -> nn.Module:
     size = math.prod(c.event)
     with torch.random.fork_rng():
         torch.manual_seed(c.seed)
+        first = [nn.LeakyReLU(0.9, inplace=True)] if c.in_place else []
         if c.kind == "images" and c.seed % 2:
             return nn.Sequential(
+                *first,
                 nn.Conv2d(c.event[0], 4, 3, padding=1),
                 nn.ReLU(),
                 nn.AdaptiveAvgPool2d(2),
                 nn.Flatten(),
                 nn.Linear(16, outputs),
             )
-        return nn.Sequential(nn.Flatten(), nn.Linear(size, 6), nn.Tanh(), nn.Linear(6, outputs))
+        return nn.Sequential(*first, nn.Flatten(), nn.Linear(size, 6), nn.Tanh(), nn.Linear(6, outputs))
 
 
 def _priors(c: Configuration, coordinates: Any) -> dict[str, Any]:
@@ -345,10 +460,36 @@ def _priors(c: Configuration, coordinates: Any) -> dict[str, Any]:
 
 def run(c: Configuration) -> None:
     """Fit and predict; raises what goes wrong, and `Invalid` for a result that is not one."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, new, given = make_data(c, folder)
+        before, states = [_copy(part) for part in given], _states()
+        try:
+            _fit_and_predict(c, data, new)
+        finally:  # also where it was refused
+            if not all(map(_same, before, given)):
+                raise Changed("the caller's arrays are not as they were")
+            if not _same(states, _states()):
+                raise Changed("the generators of the process are not as they were")
+
+
+def _copy(part: Any) -> Any:
+    return [_copy(p) for p in part] if isinstance(part, list) else np.array(as_tensor(part, "x"))
+
+
+def _states() -> list[Any]:
+    return [torch.random.get_rng_state().numpy().copy(), np.random.get_state()[1].copy(), list(random.getstate()[1])]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return np.array_equal(one, np.asarray(other.detach() if torch.is_tensor(other) else other), equal_nan=True)
+
+
+def _fit_and_predict(c: Configuration, data: Any, new: Any) -> None:
     import bayesinv
     from bayesinv.inference import Augerino, AugNet, Fixed, Policy
 
-    data, new = make_data(c)
     transform = bayesinv.Compose(_transforms(c)) if len(c.symmetries) > 1 else _transforms(c)[0]
     outputs = {"gaussian": 1 + c.seed % 3, "bernoulli": 1}.get(c.likelihood, c.num_classes)
     backbone: Any
@@ -389,10 +530,15 @@ def run(c: Configuration) -> None:
     if c.wrong is not None:
         raise Invalid(f"data with the fault {c.wrong!r} were fitted")
     _check_fit(posterior)
+    if posterior.result.settings["num_train"] != c.n:
+        raise Invalid(f"{posterior.result.settings['num_train']} examples count, of {c.n}")
     scale = 1000 if c.dtype != "float16" else 1
-    x = data[0] if isinstance(data, tuple) else data.x
-    for inputs in (x, new, new * scale):
+    for inputs in (posterior.data.x, new, as_tensor(new, "x") * scale):
         _check_prediction(posterior.predict(inputs, num_samples=3), len(inputs))
+
+
+class Changed(Exception):
+    """What belongs to the caller is another after the call."""
 
 
 class Invalid(Exception):
@@ -487,6 +633,8 @@ def report(outcomes: list[Outcome]) -> None:
         "backbone and evidence": lambda c: f"{c.backbone}, {c.evidence}",
         "inference": lambda c: " ".join([c.inference, c.options.get("guide", "")]).strip(),
         "fault": lambda c: c.wrong or "none",
+        "source": lambda c: c.source,
+        "layout": lambda c: c.layout,
     }.items():
         counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         for o in outcomes:
