@@ -165,6 +165,11 @@ class InvarianceModel(nn.Module):
         noise = getattr(self.evidence, "noise_model", None)
         return hyperparameters_of(parts if noise is None else [*parts, ("likelihood", noise)])
 
+    def parameter_units(self) -> dict[str, float]:
+        """The size, by name, of the parameters that are in the unit of the data; those left out have none."""
+        parts = {"backbone": self.backbone, "evidence": self.evidence}
+        return {f"{part}.{name}": u for part, module in parts.items() for name, u in module.parameter_units().items()}
+
     @property
     def groups(self) -> tuple[str, ...] | None:
         """Names of the groups in the data that have extents of their own; None if all share them."""
@@ -258,6 +263,8 @@ class InvarianceModel(nn.Module):
             self.backbone.prepare(1 if self.likelihood == "bernoulli" else data.num_outputs)  # one logit
             check_network(self, self.backbone.initialise(data.x, output_variance, seed), data)
             check_cells(self, data)
+            if self.likelihood == "gaussian":
+                self.backbone.match(data.x, data.y, centred=self.output_action is None)
             if self.evidence.name != "plugin":
                 self.backbone.check_layers(self.evidence.name)
 
@@ -506,6 +513,9 @@ class InvarianceModel(nn.Module):
             part.prepare_state({key.removeprefix(name): v for key, v in state.items() if key.startswith(name)})
         # Version 0.1 had no weak priors, and learned the means of the outputs in place of integrating them out.
         state.setdefault("hyper_centre", torch.zeros(0, dtype=torch.float64))
+        if self.is_network:  # nor, before 0.3, targets in their own unit
+            state.setdefault("backbone.output_mean", torch.zeros(0, dtype=torch.float64))
+            state.setdefault("backbone.output_unit", torch.ones((), dtype=torch.float64))
         if isinstance(self.evidence, CollapsedEvidence):
             state.setdefault("evidence.offset_variance", torch.zeros((), dtype=torch.float64))
         self.hyper_centre = torch.zeros_like(state["hyper_centre"], device=self.hyper_centre.device)

@@ -162,6 +162,7 @@ class DeepKernelNetwork(NeuralNetwork):
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> None:
         """Make room for the inducing inputs and the outputs of a saved state."""
+        super().prepare_state(state)
         with seeded(0):
             inputs = torch.zeros_like(state["net.inputs"], device=self.log_scales.device)
             self.net.place(inputs, len(state["net.head.weight"]))

@@ -29,6 +29,10 @@ Space = Literal["features", "inducing", "exact"]
 DEFAULT_FEATURES = 1024  # tests/benchmarks/feature_error.py: error of the log evidence against cost
 DEFAULT_INDUCING = 150
 NUM_FOR_SCALE = 150  # inputs whose distances say where the lengthscale starts, without inducing inputs
+# Norm of the mean input over the spread of the inputs from which on orbits are in float64: float32 rounds a coordinate
+# c by 6e-8 |c|, and this leaves distances right to 1e-5 of the spread.
+LARGEST_OFFSET = 100.0
+SMALLEST_SPREAD, LARGEST_SPREAD = 1e-12, 1e12  # whose squares float32 still holds
 
 
 def _default_kernel() -> Kernel:
@@ -231,7 +235,7 @@ class GaussianProcess(nn.Module):
         if self.frequencies is None:
             raise RuntimeError("random features have no frequencies yet; fit the model, or call initialise() first")
         W, amplitude = self.frequencies(self.kernel)
-        mean = fourier_mean(points.flatten(2), W.to(points.dtype), weights)
+        mean = fourier_mean(self._centred(points.flatten(2)), W.to(points.dtype), weights)
         return torch.cat([amplitude, amplitude]) * mean.double()
 
     def at(
@@ -273,9 +277,34 @@ class GaussianProcess(nn.Module):
             )
         return out.flatten(1).unflatten(0, points.shape[:2]).to(torch.float64)
 
+    @property
+    def spread(self) -> float:
+        """Root mean square of what Z deviates from its mean, in the unit of the inputs; 1 where it does not."""
+        Z = self.inducing.detach()
+        spread = float((Z - Z.mean(0)).square().mean().sqrt())
+        return spread if spread > 0 else 1.0
+
+    def parameter_units(self) -> dict[str, float]:
+        """The size of the parameters that are in the unit of the inputs, by name."""
+        return {"inducing": self.spread}
+
+    def orbit_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Of the orbits that are asked for in ``dtype``: float64 for inputs whose unit or offset float32 cannot hold."""
+        if not self.is_initialised or self.features is not None:
+            return dtype
+        offset = float(torch.linalg.vector_norm(self.inducing.detach().mean(0)))
+        far = offset > LARGEST_OFFSET * self.spread * self.inducing.shape[1] ** 0.5
+        return torch.float64 if far or not SMALLEST_SPREAD < self.spread < LARGEST_SPREAD else dtype
+
+    def _centred(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """Points less the mean of Z, which a kernel of differences does not see and rounding does."""
+        if not has_spectral_density(self.kernel):
+            return points
+        return points - self.inducing.detach().mean(0).to(points.dtype)
+
     def prior_covariance(self) -> Float[Tensor, "M M"]:
         """k(Z, Z), float64."""
-        return self.kernel(self.inducing).to_dense()
+        return self.kernel(self._centred(self.inducing)).to_dense()
 
     def cross(
         self, points: Float[Tensor, "S n *event"], weights: Float[Tensor, " S"] | None = None
@@ -285,12 +314,12 @@ class GaussianProcess(nn.Module):
         With weights Σ_s w_s k(T_s x, Z), here and below.
         """
         S, n = points.shape[:2]
-        flat = points.reshape(S, n, -1)
+        flat, Z = self._centred(points.reshape(S, n, -1)), self._centred(self.inducing)
         fast = self._rbf()
         if fast is not None:
             scale, gamma = fast
-            return scale * rbf_cross_mean(flat, self.inducing.to(flat.dtype), gamma.to(flat.dtype), weights).double()
-        K = self.kernel(flat.reshape(S * n, -1).double(), self.inducing).to_dense()
+            return scale * rbf_cross_mean(flat, Z.to(flat.dtype), gamma.to(flat.dtype), weights).double()
+        K = self.kernel(flat.reshape(S * n, -1).double(), Z).to_dense()
         return weighted_mean(K.reshape(S, n, -1), weights)
 
     def variance(
@@ -298,7 +327,7 @@ class GaussianProcess(nn.Module):
     ) -> Float[Tensor, " n"]:
         """k_ff: mean_{s,s'} k(T_s x, T_s' x), float64."""
         S, n = points.shape[:2]
-        flat = points.reshape(S, n, -1)
+        flat = self._centred(points.reshape(S, n, -1))
         fast = self._rbf()
         if fast is not None:
             scale, gamma = fast
@@ -316,11 +345,11 @@ class GaussianProcess(nn.Module):
     ) -> Float[Tensor, "n m"]:
         """mean_{s,s'} k(T_s x, T_s' x') between two sets of orbits; ``rows`` inputs at a time."""
         S, m = right.shape[:2]
-        columns = right.reshape(S * m, -1).double()
+        columns = self._centred(right.reshape(S * m, -1).double())
         blocks = []
         for block in left.split(rows, dim=1):
             b = block.shape[1]
-            K = self.kernel(block.reshape(S * b, -1).double(), columns).to_dense()
+            K = self.kernel(self._centred(block.reshape(S * b, -1).double()), columns).to_dense()
             K = K.reshape(S, b, S, m)
             w = None if weights is None else weights.to(K)
             blocks.append(K.mean((0, 2)) if w is None else torch.einsum("sbtm,s,t->bm", K, w, w))

@@ -24,7 +24,7 @@ class InvariantPrior:
         backbone: the prior over h.
         orbit: T and the base draws.
         eta: extents, shape (K,), internal units.
-        dtype: of the orbit and its kernel; the algebra after it is float64.
+        dtype: of the orbit and its kernel, unless the backbone needs float64; the algebra after it is float64.
         memory_budget: bytes for orbit and kernel of one block.
         identity: True when every extent is fixed to zero; the orbit is then the input itself, once.
     """
@@ -39,7 +39,7 @@ class InvariantPrior:
         identity: bool = False,
     ):
         self.backbone, self.orbit, self.eta = backbone, orbit, eta
-        self.dtype, self.memory_budget, self.identity = dtype, memory_budget, identity
+        self.dtype, self.memory_budget, self.identity = backbone.orbit_dtype(dtype), memory_budget, identity
 
     def points(self, x: Float[Tensor, n * event]) -> Float[Tensor, "S n *event"]:
         """The sampled orbits T_s x of every input."""

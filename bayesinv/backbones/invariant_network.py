@@ -189,9 +189,13 @@ class InvariantNetwork:
     def moved_back(
         self, outputs: Float[Tensor, "S n *out"], copies: Mapping[str, Tensor] | None = None
     ) -> tuple[Float[Tensor, "S n *cells C"], Float[Tensor, S * some] | None]:
-        """What is averaged, and its weights; see :func:`moved_back`. ``copies`` are those of other examples."""
+        """What is averaged, in the unit of the targets, and its weights; see :func:`moved_back`.
+
+        ``copies`` are those of other examples.
+        """
         copies = self.copies(outputs.device) if copies is None else copies
-        return moved_back(self.action, outputs, copies.get("t"), copies.get("weights"))
+        values, weights = moved_back(self.action, outputs, copies.get("t"), copies.get("weights"))
+        return self.backbone.in_unit(values), weights
 
     @torch.no_grad()
     def in_blocks(

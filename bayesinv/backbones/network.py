@@ -80,6 +80,10 @@ class NeuralNetwork(nn.Module):
         self._base = {name: self._fan_in(name) ** -0.5 if prior != "isotropic" else 1.0 for name in named}
         start = math.log(start_gain) if prior != "isotropic" else 0.0
         self.log_scales = nn.Parameter(torch.full((num_groups,), start))
+        self.output_mean: Tensor
+        self.output_unit: Tensor
+        self.register_buffer("output_mean", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("output_unit", torch.ones((), dtype=torch.float64))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,11 +122,11 @@ class NeuralNetwork(nn.Module):
         return -0.5 * torch.stack([(weights[name] / scales[name]).square().sum() for name in scales]).sum()
 
     def forward(self, x: Float[Tensor, n * event]) -> Float[Tensor, n * outputs]:
-        """h_θ(x) at the current weights."""
-        return self.functional({}, x)
+        """h_θ(x) at the current weights, in the unit of the targets."""
+        return self.in_unit(self.functional({}, x))
 
     def functional(self, weights: Mapping[str, Tensor], x: Float[Tensor, n * event]) -> Float[Tensor, n * outputs]:
-        """h_θ(x) with some weights replaced, (n, outputs) or (n, channels, *cells).
+        """What the network itself returns, with some weights replaced, (n, outputs) or (n, channels, *cells).
 
         Raises:
             DataError: the network does not return one row of outputs per input.
@@ -189,6 +193,36 @@ class NeuralNetwork(nn.Module):
     def prepare(self, num_outputs: int) -> None:
         """Nothing to size: the network comes with its outputs."""
 
+    @torch.no_grad()
+    def match(self, x: Float[Tensor, n * event], y: Float[Tensor, "n C"], centred: bool = True) -> None:
+        """Read outputs as standardised targets, h(x) = m + s net(x), unless the network predicts y as it is.
+
+        Steps of an optimiser and priors over weights are made for outputs of about one; s is one number, since the
+        targets share one noise. A network whose errors leave less than half of the variance of y was trained on them.
+
+        Args:
+            x: inputs.
+            y: their real targets.
+            centred: whether m is the mean of y; else zero, as for outputs that turn with the input.
+        """
+        y = y.double()
+        variance = y.var(0, correction=0).mean()
+        outputs = copy.deepcopy(self).eval().functional({}, x).double()
+        self.output_mean, self.output_unit = y.new_zeros(0), y.new_ones(())
+        if (outputs - y).square().mean() < 0.5 * variance:
+            return
+        self.output_mean = y.mean(0) if centred else torch.zeros_like(y[0])
+        size = variance if centred else y.square().mean()
+        self.output_unit = size.sqrt() if size > 0 else self.output_unit
+
+    def in_unit(self, outputs: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+        """m + s net(x) in float64, which holds an offset that is large beside s; outputs as they are without targets."""
+        return self.output_mean + self.output_unit * outputs.double() if len(self.output_mean) else outputs
+
+    def parameter_units(self) -> dict[str, float]:
+        """None: inputs come as they are, and outputs are standardised targets."""
+        return {}
+
     def initialise(self, x: Float[Tensor, n * event], output_variance: float, seed: int) -> int:
         """Run a few inputs through the network; returns how many outputs it has, for each cell of a map of them.
 
@@ -215,7 +249,8 @@ class NeuralNetwork(nn.Module):
                 weight.copy_(torch.randn(weight.shape, dtype=weight.dtype).to(weight.device) * scales[name])
 
     def prepare_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to size: the network comes with its shapes."""
+        """Make room for the means of the targets; the network comes with its shapes."""
+        self.output_mean = torch.zeros_like(state.get("output_mean", self.output_mean), device=self.output_mean.device)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """Zero: the gains have no prior."""

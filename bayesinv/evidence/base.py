@@ -52,6 +52,10 @@ class Evidence(nn.Module, ABC):
     def prepare(self, prior: Any, data: Data) -> None:
         """Start what needs an initialised backbone; ``prior`` is that backbone without a transform."""
 
+    def parameter_units(self) -> dict[str, float]:
+        """The size of the parameters that are in the unit of the targets, by name."""
+        return {}
+
     @abstractmethod
     def initialise(self, data: Data) -> float:
         """Start the parameters at the scale of the data; returns a starting variance for the prior over h."""

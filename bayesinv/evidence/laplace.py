@@ -159,13 +159,13 @@ class LaplaceEvidence(NetworkEvidence):
         """
         outputs, copy_weights = prior.moved_back(prior.outputs(data.x, weights))
         f = average_copies(outputs, prior.average, self.likelihood, copy_weights)  # (m, C)
-        scales, net = prior.backbone.prior_scales(), prior.backbone.net
+        scales, net, unit = prior.backbone.prior_scales(), prior.backbone.net, prior.backbone.output_unit
         kernels = []
         for output in torch.randperm(f.shape[1])[:num_drawn].tolist():
             block = prior.of_output(output)
 
             def average(outputs: Tensor, block: InvariantNetwork = block, output: int = output) -> Tensor:
-                return weighted_mean(outputs[..., output : output + 1], block.weights())
+                return unit * weighted_mean(outputs[..., output : output + 1], block.weights()).double()
 
             kernels.append(example_gram(net, weights, scales, block.points(data.x), _ones, average)[1])
         return f, torch.cat(kernels).to(torch.float64) / self.noise

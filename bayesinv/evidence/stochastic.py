@@ -107,6 +107,7 @@ class StochasticGPEvidence(Evidence):
             default = GaussianLikelihood(noise_constraint=_above(1e-10)) if likelihood == "gaussian" else _Softmax()
         self.observation: Any = (copy.deepcopy(observation) if observation is not None else default).double()
         self.mean = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self._unit = 1.0  # of the targets
         self.variational: Any  # GPyTorch's variational distribution, whose parameters are named by it
         self._make_room(1, 1)
 
@@ -114,6 +115,10 @@ class StochasticGPEvidence(Evidence):
     def constant_mean(self) -> Float[Tensor, " C"]:
         """The learned mean of each output."""
         return self.mean
+
+    def parameter_units(self) -> dict[str, float]:
+        """The means are in the unit of the targets."""
+        return {"mean": self._unit}
 
     def _make_room(self, num_outputs: int, num_inducing: int) -> None:
         """q = p for so many outputs and inducing values."""
@@ -141,6 +146,7 @@ class StochasticGPEvidence(Evidence):
         """
         start = self._start().to(data.x.device)
         variance = start.initialise(data)
+        self._unit = variance**0.5 if self.likelihood == "gaussian" else 1.0
         self._make_room(data.num_outputs, 1)
         with torch.no_grad():
             self.mean.copy_(start.constant_mean)

@@ -64,8 +64,7 @@ class VariationalObjective(Objective):
         guide = list(self.guide.parameters()) if self.guide is not None else []
         slow = {"params": guide, "lr": training.extent_rate}
         if not evidence.trains_weights:
-            everything = [p for p in self.model.parameters() if p.requires_grad]
-            groups = [{"params": everything, "lr": training.hyper_rate}, *([slow] if guide else [])]
+            groups = [*_in_their_units(self.model, training.hyper_rate), *([slow] if guide else [])]
             return [Phase("joint", groups, self.extent_loss, training.batch_size, schedule="cooldown", traced=True)]
         start = round(training.burn_in * num_steps)
         stop = num_steps - round(training.finish * num_steps) if evidence.name != "plugin" else num_steps
@@ -167,3 +166,13 @@ class VariationalObjective(Objective):
     def describe(self, extents: Mapping[str, float]) -> str:
         """The three largest extents in words."""
         return describe_extents(self.model, extents) if self.model.active else "extents fixed"
+
+
+def _in_their_units(model: InvarianceModel, rate: float) -> list[dict[str, Any]]:
+    """Adam's groups of a process over minibatches: steps of parameters in the unit of the data are in that unit."""
+    units = model.parameter_units()
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            groups.setdefault(units.get(name, 1.0), []).append(p)
+    return [{"params": params, "lr": rate * unit, "eps": 1e-8 / unit} for unit, params in groups.items()]

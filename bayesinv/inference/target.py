@@ -69,8 +69,7 @@ class Target:
         self.inducing: Any = backbone.inducing if learned else None  # a tensor, or None
         if self.inducing is not None:
             self._origin = self.inducing.detach().clone()
-            spread = self._origin.std()
-            self._spread = float(spread) if bool(spread > 0) else 1.0
+            self._spread = backbone.spread
         self._centre = vector(self.hyper).detach()
         self.evaluations = 0
         self.share = 1.0

@@ -123,15 +123,16 @@ def test_with_everything_else_fixed_the_laplace_evidence_is_the_exact_one_of_the
     assert list(model.backbone.weights()) == ["head.weight"]
     noise = evidence.noise.detach()
     K = ScaleKernel(RBFKernel()).double()(net(data.x)).to_dense().detach()
-    C = through_z(K) + noise * torch.eye(8, dtype=torch.float64)
-    variance = model.backbone.prior_scales()["head.weight"].detach() ** 2
+    m, s = model.backbone.output_mean, model.backbone.output_unit
+    C = s**2 * through_z(K) + noise * torch.eye(8, dtype=torch.float64)
+    variance = (s * model.backbone.prior_scales()["head.weight"].detach()) ** 2
     with torch.no_grad():  # the posterior mode of v
         psi = basis_at(model.backbone, data.x)
         Q = variance * psi @ psi.T + noise * torch.eye(8, dtype=torch.float64)
-        model.backbone.net.head.weight.copy_((variance * psi.T @ torch.linalg.solve(Q, data.y)).T)
+        model.backbone.net.head.weight.copy_((variance / s * psi.T @ torch.linalg.solve(Q, data.y - m)).T)
         value = float(model.log_evidence(torch.zeros(2, dtype=torch.float64), data))
     normal = torch.distributions.MultivariateNormal(torch.zeros(8, dtype=torch.float64), C)
-    assert value == pytest.approx(float(normal.log_prob(data.y.T).sum()), abs=1e-4)
+    assert value == pytest.approx(float(normal.log_prob((data.y - m).T).sum()), abs=1e-4)
 
 
 @pytest.mark.parametrize("nu", [math.inf, 1.5])

@@ -50,7 +50,7 @@ def by_weights(model: InvarianceModel, data: Data) -> torch.Tensor:
     scales = network.prior_scales()
 
     def f(weights):
-        outputs = prior.outputs(data.x, weights)
+        outputs = network.in_unit(prior.outputs(data.x, weights))
         if model.average == "probabilities":
             return outputs.softmax(-1).mean(0).log()
         return outputs.mean(0)
@@ -133,13 +133,14 @@ def test_a_linear_network_at_its_posterior_mode_gives_the_marginal_likelihood_of
         priors={"rotation": None},
     ).double()
     model.initialise(data)
-    sigma = model.backbone.prior_scales()["1.weight"].detach()
+    m, s = model.backbone.output_mean, model.backbone.output_unit
+    sigma = s * model.backbone.prior_scales()["1.weight"].detach()
     noise = model.evidence.noise.detach()
     X = x.flatten(1)
     K = sigma**2 * X @ X.T + noise * torch.eye(12, dtype=torch.float64)
     with torch.no_grad():  # the posterior mode of the weights
-        model.backbone.net[1].weight.copy_((sigma**2 * X.T @ torch.linalg.solve(K, y)).T)
-    truth = torch.distributions.MultivariateNormal(torch.zeros(12, dtype=torch.float64), K).log_prob(y[:, 0])
+        model.backbone.net[1].weight.copy_((sigma**2 / s * X.T @ torch.linalg.solve(K, y - m)).T)
+    truth = torch.distributions.MultivariateNormal(m.expand(12), K).log_prob(y[:, 0])
     eta = torch.zeros(1, dtype=torch.float64)
     assert float(model.log_evidence(eta, data).detach()) == pytest.approx(float(truth), abs=1e-8)
 

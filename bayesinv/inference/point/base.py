@@ -153,6 +153,7 @@ class PointObjective(Objective):
         outputs = self.network.functional({}, points.flatten(0, 1)).unflatten(0, points.shape[:2])
         # Targets stay and outputs are moved back: labels need no interpolation then.
         outputs, weights = moved_back(self.model.output_action, outputs, t, self.copy_weights())
+        outputs = self.network.in_unit(outputs)
         average = self.model.average
         value = self.evidence.averaged_log_likelihood(outputs, data.y, average, weights).mean()
         return -(value + self.reward().to(value.device))
