@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Shaped
 
+from bayesinv.arguments import as_integer
 from bayesinv.quantiles import systematic_resample
 
 if TYPE_CHECKING:
@@ -175,9 +176,7 @@ def _select(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows of `result.draws` to export, (chains, draws), and their log weights, (chains, draws)."""
     result = posterior.result
-    wanted = result.num_chains * result.num_draws if num_draws is None else num_draws
-    if wanted < 1:
-        raise ValueError(f"num_draws must be at least 1; got {num_draws}")
+    wanted = result.num_chains * result.num_draws if num_draws is None else as_integer("num_draws", num_draws)
     if reweighted:
         log_weights = posterior.log_weights(True)
         return systematic_resample(wanted, result.num_draws, log_weights, seed)[None], None

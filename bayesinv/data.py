@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bayesinv.arguments import as_integer
 from bayesinv.arrays import as_tensor
 from bayesinv.errors import DataError
 from bayesinv.items import read_items
@@ -59,6 +60,8 @@ class Data:
     groups: Any = None
 
     def __post_init__(self) -> None:
+        if self.num_classes is not None:
+            object.__setattr__(self, "num_classes", as_integer("num_classes", self.num_classes))
         if self.groups is not None:
             object.__setattr__(self, "groups", _groups(self.groups, len(self.x)))
         if len(self.x) != len(self.y):
@@ -337,7 +340,7 @@ def _check_finite(values: Tensor, name: str) -> None:
     raise DataError(
         f"{name} holds {count} value{'s' * (count > 1)} that {'are' if count > 1 else 'is'} not "
         f"finite ({num_nan} NaN, {count - num_nan} infinite), the first at index {first}; expected "
-        "finite numbers. Drop or fill them before the fit."
+        "finite numbers. Drop or fill them first."
     )
 
 

@@ -21,6 +21,7 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayesinv.arguments import as_integer
 from bayesinv.backbones import GaussianProcess, NeuralNetwork, as_backbone
 from bayesinv.backbones.grouped import GroupedPrior
 from bayesinv.backbones.invariant import InvariantPrior
@@ -29,7 +30,7 @@ from bayesinv.data import Data
 from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
-from bayesinv.extents import Extents, PriorSpec, sample_extents
+from bayesinv.extents import Extents, PriorSpec, as_priors, sample_extents
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
 from bayesinv.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
 from bayesinv.model_checks import (
@@ -124,8 +125,10 @@ class InvarianceModel(nn.Module):
     ):
         super().__init__()
         self.backbone = as_backbone(backbone)
-        if precision not in PRECISIONS:
+        if not isinstance(precision, str) or precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {sorted(PRECISIONS)}, got {precision!r}")
+        as_integer("num_orbit_samples", num_orbit_samples)
+        as_integer("orbit_seed", orbit_seed, 0, 2**32 - 1)
         self.orbit = Orbit(as_transform(transforms), num_orbit_samples, draws, orbit_seed, augmentation)
         self.output_action = as_action(output_action, self.orbit.transform)
         if self.output_action is not None and not self.is_network:
@@ -139,7 +142,7 @@ class InvarianceModel(nn.Module):
         self.structure = None if outputs is None else PerOutput(self.orbit.transform, outputs)
         if self.structure is not None:
             check_outputs(self, average)
-            priors = priors_of_blocks(self.structure, priors)
+            priors = priors_of_blocks(self.structure, as_priors(priors))
         self.pooling = None if groups is None else Grouped(self.orbit.transform, groups)
         if self.pooling is None:
             self.extents = Extents(self.transform.coordinates, priors)
@@ -149,7 +152,7 @@ class InvarianceModel(nn.Module):
         if isinstance(self.backbone, GaussianProcess) and self.backbone.is_exact:
             check_exact(self)
         self.precision = precision
-        self.memory_budget = memory_budget
+        self.memory_budget = as_integer("memory_budget", memory_budget)
         check_average(self, average)
         self.average = average
         self._held = False

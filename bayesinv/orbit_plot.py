@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.arguments import as_integer
 from bayesinv.groups import spread_name
 from bayesinv.plots import STYLE, as_written
 
@@ -46,8 +47,7 @@ def plot_orbit(
     import matplotlib.figure
 
     image = _one_image(posterior, x)  # (1, channels, height, width)
-    if num_copies < 1:
-        raise ValueError(f"num_copies must be at least 1; got {num_copies}")
+    num_copies = as_integer("num_copies", num_copies)
     if symmetry is None and posterior.model.transform is not posterior.model.orbit.transform:
         raise ValueError(
             "every output or group of this model has an orbit of its own; choose one symmetry of one of them, such as "

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.arguments import as_integer
 from bayesinv.augmentation import checked_distribution, draw
 from bayesinv.transforms import Transform
 
@@ -55,9 +56,10 @@ def base_draws(
         >>> bool((base_draws(4, 2, seed=1) == base_draws(4, 2, seed=1)).all())
         True
     """
-    for name, size in (("num_samples", num_samples), ("num_coordinates", num_coordinates)):
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} has to be a positive integer, and {size!r} came")
+    num_samples, num_coordinates = (
+        as_integer(name, size) for name, size in (("num_samples", num_samples), ("num_coordinates", num_coordinates))
+    )
+    seed = as_integer("seed", seed, 0, 2**32 - 1)
     if kind == "sobol":
         engine = torch.quasirandom.SobolEngine(num_coordinates, scramble=True, seed=seed)
         unit = engine.draw(num_samples, dtype=torch.float64)  # (S, K) in [0, 1)
@@ -112,7 +114,7 @@ class Orbit(torch.nn.Module):
         super().__init__()
         self.transform = transform
         self.draws = draws
-        self.seed = seed
+        num_samples, self.seed = as_integer("num_samples", num_samples), as_integer("seed", seed, 0, 2**32 - 1)
         if augmentation is not None and not isinstance(augmentation, Mapping):
             raise TypeError(
                 f"augmentation: expected a mapping from symmetry to distribution, got {augmentation!r}; "

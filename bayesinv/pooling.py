@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents import SITE_PREFIX, Extents, ProbitInterval, Truncated, UniformExtent
+from bayesinv.extents import SITE_PREFIX, Extents, ProbitInterval, Truncated, UniformExtent, as_priors
 from bayesinv.groups import LARGEST_SPREAD, Grouped, spread_name
 from bayesinv.randomness import seeded
 from bayesinv.transforms import Coordinate
@@ -114,7 +114,7 @@ class PooledExtents(Extents):
 
     def __init__(self, structure: Grouped, priors: Mapping[str, Any] | None = None):
         inner = structure.inner.coordinates
-        given = dict(priors or {})
+        given = dict(as_priors(priors))
         known = {c.name for c in inner} | {spread_name(c.name) for c in inner}
         unknown = sorted(set(given) - known)
         if unknown:

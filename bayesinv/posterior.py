@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv import arviz_export, posterior_summary
+from bayesinv.arguments import as_integer, as_probability
 from bayesinv.console import ConsoleTable, for_console
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
@@ -40,6 +41,36 @@ if TYPE_CHECKING:
 
 # Images of 8 bits that were scaled and others that were not are 255 apart; one bright pixel is not 20 times as bright.
 LARGEST_RATIO = 20.0
+
+
+def _missing_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What to do with inputs that lack axes: the batch, those of length one, or others."""
+    if shape == expected:
+        return "for a single input pass x[None]"
+    inner = expected[next((i for i, size in enumerate(expected) if size != 1), 0) :]
+    single = shape == inner
+    if single or shape[1:] == inner:
+        what = "a single input" if single else "inputs without their axes of length one"
+        return f"for {what} pass x.reshape({', '.join(map(str, (1 if single else -1, *expected)))})"
+    return "give it the axes that the training inputs have"
+
+
+class _Property(float):
+    """A number that says so where it is called like a method."""
+
+    name = ""
+
+    @classmethod
+    def of(cls, name: str, value: float | None) -> "float | None":
+        """The number with its name; None stays None."""
+        if value is None:
+            return None
+        number = cls(value)
+        number.name = name
+        return number
+
+    def __call__(self) -> float:
+        raise TypeError(f"{self.name} is a number and no method: write posterior.{self.name} without parentheses")
 
 
 class InvariancePosterior:
@@ -94,17 +125,17 @@ class InvariancePosterior:
     @property
     def log_evidence(self) -> float | None:
         """An estimate of log p(D) in nats; None where the method gives none."""
-        return self.result.log_evidence
+        return _Property.of("log_evidence", self.result.log_evidence)
 
     @property
     def log_evidence_se(self) -> float | None:
         """The standard error of `log_evidence` in nats; None where the variance of the weights is infinite."""
-        return self.result.log_evidence_se
+        return _Property.of("log_evidence_se", self.result.log_evidence_se)
 
     @property
     def pareto_k(self) -> float | None:
         """The Pareto k̂ of the importance weights; None where there are none."""
-        return self.result.pareto_k
+        return _Property.of("pareto_k", self.result.pareto_k)
 
     @property
     def trace(self) -> tuple[float, ...]:
@@ -199,8 +230,10 @@ class InvariancePosterior:
         Raises:
             ValueError: p outside [0, 1], no weights to use, or no recalibration.
         """
-        scalar = isinstance(probabilities, float | int)
-        levels = np.asarray(probabilities, dtype=float)
+        levels = np.asarray(probabilities)
+        if levels.dtype.kind not in "iuf" or levels.ndim > 1:
+            raise ValueError(f"probabilities: expected a number in [0, 1] or a sequence of them, got {probabilities!r}")
+        scalar, levels = levels.ndim == 0, levels.astype(float)
         if recalibrated and self.recalibration is None:
             raise ValueError("recalibrated: this posterior has not been recalibrated; call posterior.recalibrate()")
         if self.recalibration is not None and recalibrated is not False:
@@ -261,8 +294,7 @@ class InvariancePosterior:
         Raises:
             ValueError: `level` outside (0, 1), no weights to use, or a point estimate.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level is a probability between 0 and 1; got {level}")
+        level = as_probability("level", level)
         if self.result.num_chains * self.result.num_draws == 1:
             raise ValueError(
                 f"{self.result.inference} is a point estimate, which has no upper limit; its value is in summary()"
@@ -302,7 +334,7 @@ class InvariancePosterior:
             DataError: x of the wrong shape or type, empty, or not finite; groups that do not fit.
             ValueError: `num_samples` below 1, no weights to use, or groups for a model without.
         """
-        inputs = self.check_inputs(x)
+        inputs, num_samples = self.check_inputs(x), as_integer("num_samples", num_samples)
         rows, weights = self.distinct_draws(num_samples, seed, reweighted)
         hyper = self.result.hyperparameters
         prediction = self.model.predict(
@@ -373,10 +405,9 @@ class InvariancePosterior:
             raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: pass test.x")
         expected = self.data.event_shape
         wanted = f"({', '.join(('n', *map(str, expected)))})"
-        if tuple(getattr(x, "shape", ())) == expected:
-            raise DataError(
-                f"x has shape {expected}; expected a batch in front of it, {wanted}: for a single input pass x[None]"
-            )
+        shape = tuple(getattr(x, "shape", ()))
+        if shape and len(shape) <= len(expected):
+            raise DataError(f"x has shape {shape}; expected a batch, {wanted}: {_missing_axes(shape, expected)}")
         inputs = as_inputs(x, self.model.transform)
         if inputs.shape[1:] != expected:
             raise DataError(
@@ -470,8 +501,7 @@ class InvariancePosterior:
             ValueError: fewer than four points.
         """
         k = self.index(symmetry)
-        if num_points < 4:
-            raise ValueError(f"a profile needs at least 4 points; got {num_points}")
+        num_points = as_integer("num_points", num_points, 4)
         coordinate = self.model.transform.coordinates[k]
         end = max(float(coordinate.largest), float(self[symmetry].max()))
         lower, upper = (float(v) for v in self.quantile([0.05, 0.95])[:, k])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayesinv.arguments import as_probability, counted
 from bayesinv.console import ConsoleTable
 from bayesinv.groups import spread_name
 from bayesinv.quantiles import weighted_quantile
@@ -47,8 +48,7 @@ def summary_table(
     Raises:
         ValueError: `level` outside (0, 1), or `reweighted` without weights.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is the mass of an interval, between 0 and 1; got {level}")
+    level = as_probability("level", level)
     model, result = posterior.model, posterior.result
     reweighted = posterior.uses_weights(reweighted)
     log_weights = posterior.log_weights(reweighted)
@@ -152,8 +152,8 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     method = result.inference if result.guide is None else f"{result.inference} ({result.guide})"
     if result.num_chains * result.num_draws > 1:
         chains = "1 chain" if result.num_chains == 1 else f"{result.num_chains} chains"
-        method = f"{method}, {chains} of {result.num_draws} draws"
-    facts = [method, f"{result.settings.get('num_train', len(posterior.data))} training examples"]
+        method = f"{method}, {chains} of {counted(result.num_draws, 'draw')}"
+    facts = [method, counted(result.settings.get("num_train", len(posterior.data)), "training example")]
     if result.log_evidence is not None:
         error = "" if result.log_evidence_se is None else f" ± {result.log_evidence_se:.2g}"
         reason = f" (no standard error: {result.why_no_standard_error})" if result.why_no_standard_error else ""

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.arguments import counted
+
 NEARLY_EQUAL = 0.95  # share of the draws: the weights then add a twentieth to the variance of any average
 LARGEST_LIMIT = 0.7  # of k̂ at any number of draws: past it an average settles at no feasible size
 FINITE_VARIANCE = 0.5  # a Pareto tail of shape k has a finite variance for k < 1/2
@@ -100,7 +102,7 @@ def why_no_standard_error(k: float | None, num_draws: int) -> str:
     if variance_is_finite(k, num_draws):
         return ""
     if k is None or not math.isfinite(k):
-        return f"Pareto k̂ of {num_draws} draws could not be estimated"
+        return f"Pareto k̂ of {counted(num_draws, 'draw')} could not be estimated"
     if k >= FINITE_VARIANCE:
         return f"Pareto k̂ = {k:.2f} is not below {FINITE_VARIANCE}, so that the variance of the weights is infinite"
     return f"Pareto k̂ = {k:.2f} is above {limit_in_words(num_draws)}"
@@ -113,7 +115,7 @@ def limit_in_words(num_draws: int) -> str:
         >>> limit_in_words(300)
         '0.60, the limit for 300 draws'
     """
-    return f"{pareto_limit(num_draws):.2f}, the limit for {num_draws:,} draws"
+    return f"{pareto_limit(num_draws):.2f}, the limit for {counted(num_draws, 'draw')}"
 
 
 def _psislw() -> Callable[[Any], Any]:

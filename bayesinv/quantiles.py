@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from bayesinv.arguments import as_integer
+
 
 def weighted_quantile(
     draws: Float[np.ndarray, "draws *event"],
@@ -88,8 +90,7 @@ def systematic_resample(
         >>> sorted(systematic_resample(4, 2, np.log(np.array([0.75, 0.25]))).tolist())
         [0, 0, 0, 1]
     """
-    if num < 1:
-        raise ValueError(f"the number of samples must be at least 1; got {num}")
+    num, seed = as_integer("num", num), as_integer("seed", seed, 0)
     weights = _normalised(log_weights, num_draws)
     rng = np.random.default_rng(seed)
     points = (rng.random() + np.arange(num)) / num  # (num,)

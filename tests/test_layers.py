@@ -12,12 +12,12 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 
 # Each line may import the lines above it and itself. A new part goes where it belongs.
 LAYERS = [
-    ["errors", "randomness", "quantiles", "bend", "psis", "files", "archives", "console"],
+    ["errors", "arguments", "randomness", "quantiles", "bend", "psis", "files", "archives", "console"],
     ["arrays", "samplers"],
     ["items"],
     ["transforms"],
     ["augmentation"],
-    ["data", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
+    ["data", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
     ["mixture", "hyperparameters", "unconstrained"],
     ["symmetry_errors"],
     ["metrics"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -109,6 +110,8 @@ class GaussianProcess(nn.Module):
         num_features: int | None = None,
     ):
         super().__init__()
+        if not isinstance(learn_inducing, bool):
+            raise TypeError(f"learn_inducing: expected True or False, got {learn_inducing!r}")
         if kernel is not None and not isinstance(kernel, Kernel):
             raise TypeError(f"kernel: expected a gpytorch.kernels.Kernel or None, got {type(kernel).__name__}")
         if kernel is not None and len(kernel.batch_shape):
@@ -120,7 +123,7 @@ class GaussianProcess(nn.Module):
         # A copy: learning, and float64, are not to reach the caller's kernel.
         self.kernel = (_default_kernel() if kernel is None else copy.deepcopy(kernel)).double()
         self.space, self.num_inducing = self._space(num_inducing, inducing_points, num_features)
-        self.num_features = (DEFAULT_FEATURES if num_features is None else num_features) if self._in_features else None
+        self.num_features = int(num_features or DEFAULT_FEATURES) if self._in_features else None
         self.learn_inducing = learn_inducing and self.space == "inducing"
         self._may_learn_inducing = learn_inducing
         self.features_given = num_features is not None
@@ -135,12 +138,8 @@ class GaussianProcess(nn.Module):
     ) -> tuple[Space, int | None]:
         """Where to compute, and the number of inducing values; refuses what contradicts itself."""
         if num_features is not None:
-            if (
-                isinstance(num_features, bool)
-                or not isinstance(num_features, int)
-                or num_features < 2
-                or num_features % 2
-            ):
+            integer = isinstance(num_features, Integral) and not isinstance(num_features, bool)
+            if not integer or num_features < 2 or num_features % 2:
                 raise ValueError(f"num_features: expected an even integer of at least 2, got {num_features!r}")
             if num_inducing != "auto" or points is not None:
                 raise ValueError("num_features and inducing values are two ways to compute; give one of them")
@@ -158,11 +157,11 @@ class GaussianProcess(nn.Module):
             if points is None and has_spectral_density(self.kernel) and not _is_rough(self.kernel):
                 return "features", None
             return "inducing", DEFAULT_INDUCING if points is None else len(points)
-        if isinstance(num_inducing, bool) or not isinstance(num_inducing, int) or num_inducing < 1:
+        if isinstance(num_inducing, bool) or not isinstance(num_inducing, Integral) or num_inducing < 1:
             raise ValueError(
                 f'num_inducing: expected "auto", an integer of at least 1, or None for none, got {num_inducing!r}'
             )
-        return "inducing", num_inducing
+        return "inducing", int(num_inducing)
 
     def with_inducing(self) -> GaussianProcess:
         """A copy, not yet initialised, with inducing values in place of random features."""

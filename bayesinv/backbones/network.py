@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesinv.arguments import as_number
 from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.errors import DataError
 from bayesinv.groups import GroupedOrbit
@@ -68,8 +69,7 @@ class NeuralNetwork(nn.Module):
             raise TypeError(f"net: expected a torch.nn.Module, got {type(net).__name__}")
         if prior not in PRIORS:
             raise ValueError(f"prior: expected one of {list(PRIORS)}, got {prior!r}")
-        if not start_gain > 0:
-            raise ValueError(f"start_gain: expected a positive number, got {start_gain!r}")
+        start_gain = as_number("start_gain", start_gain)
         self.net = copy.deepcopy(net)
         self.prior = prior
         self.mixed_precision = False

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from bayesinv.arguments import counted
 from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
@@ -26,6 +27,9 @@ FEWEST_EFFECTIVE_DRAWS = 50  # the ends of a 90 % interval then rest on two or t
 # Share of the posterior in the outermost twentieth of the range from which on an extent counts as at its bound: half
 # of it there leaves the median undetermined by the data.
 BOUND_SHARE, BOUND_ZONE = 0.5, 0.05
+# Bins of the range, and the height of the last one beside the highest, from which on an end of a prior cuts a posterior
+# off that lies below it for the most part; and at least what a flat posterior would have there.
+CUT_BINS, CUT_HEIGHT = 10, 0.3
 # sup |F_posterior - F_prior| below which data have said little: a tenth moves no quantile by more than ten per cent.
 PRIOR_DISTANCE = 0.1
 FEWEST_PER_CLASS = 5
@@ -133,14 +137,14 @@ def _trajectories(posterior: InvariancePosterior) -> list[Verdict]:
     divergences, saturated = (int(result.settings.get(name) or 0) for name in ("divergences", "saturated"))
     if divergences:
         message = (
-            f"{divergences} of {total:,} draws diverged: the sampler could not follow the posterior there, so that "
+            f"{divergences} of {counted(total, 'draw')} diverged: the sampler could not follow the posterior there, so that "
             "the intervals may miss a part of it."
         )
         level = "serious" if divergences > DIVERGENT_SHARE * total else "note"
         advice = "Raise num_warmup, give the extents a prior that ends further out, or compare with another guide."
         found.append(Verdict("convergence", level, message, advice))
     if saturated > SATURATED_SHARE * total:
-        message = f"{saturated} of {total:,} draws ended at the greatest tree depth: the chains move slowly."
+        message = f"{saturated} of {counted(total, 'draw')} ended at the greatest tree depth: the chains move slowly."
         found.append(Verdict("convergence", "note", message, 'Raise num_draws, or start from guide="flow".'))
     return found
 
@@ -158,7 +162,7 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
         return []
     if not math.isfinite(k):
         message = (
-            f"The weights of {result.num_draws} draws have too short a tail to be judged (Pareto k̂ needs about 25):"
+            f"The weights of {counted(result.num_draws, 'draw')} have too short a tail to be judged (Pareto k̂ needs about 25):"
         )
         return [Verdict("importance", "serious", message, "raise num_draws.")]
     if not weights_are_good(k, result.num_draws):
@@ -180,8 +184,12 @@ def _draws(posterior: InvariancePosterior) -> list[Verdict]:
     if result.log_weights is not None:
         failed = int(torch.isinf(result.log_weights).sum())
         if failed:
-            message = f"The evidence could not be computed at {failed} draws, which have no weight."
-            found.append(Verdict("draws", "note", message, 'Use precision="double".'))
+            have = "has" if failed == 1 else "have"
+            message = f"The evidence could not be computed at {counted(failed, 'draw')}, which {have} no weight."
+            advice = "Where they are many, give the extents priors that end further in."
+            if posterior.model.precision != "double":
+                advice = f'Try InvarianceModel(..., precision="double"). {advice}'
+            found.append(Verdict("draws", "note", message, advice))
         effective = float(torch.exp(-(2.0 * result.log_weights).logsumexp(0)))
     elif result.ess is not None:
         effective = min((e for e in result.ess if math.isfinite(e)), default=math.inf)
@@ -215,6 +223,33 @@ def _bounds(posterior: InvariancePosterior) -> list[Verdict]:
         else:
             message += " the largest that is considered."
             advice = "Read it as at least the lower end of its interval."
+        found.append(Verdict("bound", "note", message, advice))
+    return found + _cut_off(posterior, {coordinate.name for coordinate, _, _ in _at_their_bound(posterior)})
+
+
+def _cut_off(posterior: InvariancePosterior, known: set[str]) -> list[Verdict]:
+    """Priors that end where the posterior is still high, though most of it lies below, and that could reach further."""
+    found = []
+    dominated = _repeat_their_prior(posterior)
+    weights = _weights(posterior)
+    for coordinate in posterior.model.coordinates:
+        name = coordinate.name
+        if _is_point(posterior) or name not in posterior.model.active or name in known or name in dominated:
+            continue
+        support = posterior.model.extents.priors[name].support
+        high = float(getattr(support, "upper_bound", coordinate.largest))
+        if high >= 0.999 * coordinate.largest and _constructor_of(posterior, coordinate) is None:
+            continue  # nothing lies beyond
+        bins = np.histogram(posterior[name].numpy(), CUT_BINS, (0.0, high), weights=weights)[0]
+        if bins[-1] < max(CUT_HEIGHT * bins.max(), 1.0 / CUT_BINS):
+            continue
+        message = (
+            f"The end of its prior, {coordinate.words(high)}, cuts the posterior of {name} off: {bins[-1]:.0%} of the "
+            f"draws lie in the last {1 / CUT_BINS:.0%} of the range, and it might reach further."
+        )
+        advice = f"Give it a prior that reaches up to {coordinate.words(coordinate.largest)}."
+        if high >= 0.999 * coordinate.largest:
+            advice = f"Raise largest= of {type(_constructor_of(posterior, coordinate)).__name__} and fit again."
         found.append(Verdict("bound", "note", message, advice))
     return found
 
@@ -258,22 +293,29 @@ def _is_whole(coordinate: Coordinate) -> bool:
     return coordinate.is_discrete or (coordinate.unit == "°" and math.isclose(coordinate.largest, math.pi))
 
 
-def _prior(posterior: InvariancePosterior) -> list[Verdict]:
-    """The largest distance of the posterior's distribution function from the prior's, symmetry by symmetry."""
+def _repeat_their_prior(posterior: InvariancePosterior) -> list[str]:
+    """The latent extents whose distribution function is nowhere far from that of their prior."""
     if _is_point(posterior):
         return []
     levels = np.linspace(0.02, 0.98, 49)
     quantiles = torch.stack([posterior.model.extents.prior_quantile(float(p)) for p in levels]).numpy()  # (levels, K)
-    dominated, pushed = [], []
+    found = []
     weights = _weights(posterior)
     for k, name in enumerate(posterior.symmetries):
-        if name not in posterior.model.active:
-            continue
-        below = weights @ (posterior[name].numpy()[:, None] <= quantiles[:, k])
-        if np.abs(below - levels).max() < PRIOR_DISTANCE:
-            dominated.append(name)
-        if isinstance(posterior.model.extents.priors[name], Outward):
-            pushed.append(name)
+        if name in posterior.model.active:
+            below = weights @ (posterior[name].numpy()[:, None] <= quantiles[:, k])
+            if np.abs(below - levels).max() < PRIOR_DISTANCE:
+                found.append(name)
+    return found
+
+
+def _prior(posterior: InvariancePosterior) -> list[Verdict]:
+    """The largest distance of the posterior's distribution function from the prior's, symmetry by symmetry."""
+    if _is_point(posterior):
+        return []
+    dominated = _repeat_their_prior(posterior)
+    priors = posterior.model.extents.priors
+    pushed = [name for name in posterior.model.active if isinstance(priors[name], Outward)]
     if dominated:
         message = f"The posterior of {', '.join(dominated)} repeats its prior: these data say little about it."
         return [Verdict("prior", "note", message, "Quote it as not determined; fix it or switch it off to save time.")]
@@ -326,7 +368,8 @@ def _classes(posterior: InvariancePosterior) -> list[Verdict]:
     if fewest < FEWEST_PER_CLASS:
         rare = [c for c, count in enumerate(counts.tolist()) if count < FEWEST_PER_CLASS]
         listed = ", ".join(str(c) for c in rare[:5]) + (", ..." if len(rare) > 5 else "")
-        message = f"Classes {listed} have fewer than {FEWEST_PER_CLASS} training examples; the fewest is {fewest}."
+        have = f"Class {listed} has" if len(rare) == 1 else f"Classes {listed} have"
+        message = f"{have} fewer than {FEWEST_PER_CLASS} training examples; the fewest is {fewest}."
         return [Verdict("classes", "note", message, "Extents lean on the other classes; gather examples of these.")]
     return [Verdict("classes", "ok", f"Every class has at least {fewest} training examples.")]
 

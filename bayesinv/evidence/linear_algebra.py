@@ -44,6 +44,6 @@ def cholesky(A: Float[Tensor, "*batch M M"], what: str, regularise: bool = False
         raise NumericalError(
             f"{what} ({A.shape[-1]} x {A.shape[-1]}) {finite}, also with jitter up to "
             f"{RELATIVE_JITTER * 10 ** (MAX_TRIES - 1):g} of its diagonal. Use fewer inducing points, remove "
-            'duplicated inputs, or set precision="double"'
+            'duplicated inputs, or take the model as InvarianceModel(..., precision="double")'
         ) from error
     return factor

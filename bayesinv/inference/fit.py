@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from bayesinv.arguments import as_integer, as_number, counted
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
@@ -126,18 +127,17 @@ def fit(
     """
     model = _as_model(model, data)
     method = _method(inference)
-    _check_counts(max_steps=MAX_STEPS if max_steps is None else max_steps, num_chains=num_chains, num_warmup=num_warmup)
+    max_steps = None if max_steps is None else as_integer("max_steps", max_steps)
+    num_chains, num_warmup = as_integer("num_chains", num_chains), as_integer("num_warmup", num_warmup)
+    num_draws = None if num_draws is None else as_integer("num_draws", num_draws, 5)
     fixed_draws = NUM_DRAWS if num_draws is None else num_draws
-    _check_counts(least=5, num_draws=fixed_draws)
+    learning_rate = as_number("learning_rate", learning_rate)
     check_guide(guide)
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}")
     if hyperparameters not in HYPERPARAMETERS:
         raise ValueError(f"hyperparameters: expected one of {list(HYPERPARAMETERS)}, got {hyperparameters!r}")
     with seeded(seed):  # refuses what is no seed before anything is computed
         seed = int(seed)
-    if callable(callbacks):
-        raise TypeError("callbacks: expected a list of functions, got one: callbacks=[function]")
+    callbacks = _callbacks(callbacks)
     if training is not None and not isinstance(training, Training):
         raise TypeError(
             f"training: expected a bayesinv.Training, got a {type(training).__name__}: "
@@ -413,10 +413,18 @@ def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: s
         raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')
 
 
-def _check_counts(least: int = 1, **counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {count!r}")
+def _callbacks(callbacks: Any) -> list[Callback]:
+    """Functions in a list.
+
+    Raises:
+        TypeError: something else.
+    """
+    if callable(callbacks):
+        raise TypeError("callbacks: expected a list of functions, got one: callbacks=[function]")
+    functions = list(callbacks or []) if isinstance(callbacks, Iterable | None) else [callbacks]
+    if not all(callable(function) for function in functions):
+        raise TypeError(f"callbacks: expected a list of functions of a Step, got {callbacks!r}: callbacks=[function]")
+    return functions
 
 
 def _point_mass(model: InvarianceModel, data: Data) -> dict[str, Any]:
@@ -437,7 +445,8 @@ def _weighted_draws(drawn: WeightedDraws, guide: str) -> dict[str, Any]:
     """The facts of a variational fit."""
     notes: tuple[str, ...] = ()
     if drawn.num_failed:
-        notes = (f"the evidence could not be computed at {drawn.num_failed} draws, which have no weight",)
+        have = "has" if drawn.num_failed == 1 else "have"
+        notes = (f"the evidence could not be computed at {counted(drawn.num_failed, 'draw')}, which {have} no weight",)
     return {
         "inference": "vi",
         "guide": guide,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.errors import DataWarning
+from bayesinv.inference.units import unit_mistakes
 from bayesinv.model import InvarianceModel
 from bayesinv.randomness import seeded
 from bayesinv.transforms.signals.mistakes import signal_mistakes
@@ -18,9 +19,6 @@ from bayesinv.transforms.signals.mistakes import signal_mistakes
 # That all of this many rows of logits sum to one, to float32's accuracy, does not happen by chance.
 FIRST_EXAMPLES = 16
 SUM_TOLERANCE = 1e-3
-# Images without a negative value that reach beyond this have not been scaled: [0, 1] ends far below it, and images
-# that were standardised have a mean of zero.
-LARGEST_SCALED = 30.0
 # At weights drawn from their prior logits spread by several units; that all stay in (0, 1] five times is no chance.
 WEIGHT_DRAWS = 5
 
@@ -28,8 +26,8 @@ WEIGHT_DRAWS = 5
 def warn_of_usual_mistakes(
     model: InvarianceModel, data: Data, all_classes_known: bool = True, stacklevel: int = 4
 ) -> None:
-    """Warn of inputs or targets that are all alike; of images that are not scaled; of signals with axes or clocks mixed
-    up; of a network's probabilities in place of logits, and outputs without a class.
+    """Warn of inputs or targets that are all alike; of units that decide the answer (:mod:`bayesinv.inference.units`); of
+    signals with axes or clocks mixed up; of a network's probabilities in place of logits, and outputs without a class.
 
     Args:
         model: initialised.
@@ -46,18 +44,10 @@ def warn_of_usual_mistakes(
         warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
 
     x = data.x
-    if x.ndim == 4 and float(x.min()) >= 0 and float(x.max()) > LARGEST_SCALED:
-        why = (
-            "the prior over the weights of a network is made for inputs of about one"
-            if model.is_network
-            else "the steps in which a kernel learns its length scale are made for inputs of about one"
-        )
-        warn(
-            f"x holds images with values from {float(x.min()):.3g} to {float(x.max()):.3g}, and {why}; divide by the "
-            "largest grey level: x / 255 for 8 bits, here and where you predict"
-        )
     for text in _constant(data):
         warnings.warn(text, DataWarning, stacklevel=stacklevel)
+    for text in unit_mistakes(model, data):
+        warn(text)
     for text in signal_mistakes(model.orbit.transform.stages, data.event_shape, _reach(model)):
         warn(text)
     if not model.is_network or model.likelihood == "gaussian":

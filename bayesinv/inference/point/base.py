@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
+from bayesinv.arguments import as_integer, as_number
 from bayesinv.backbones import NeuralNetwork
 from bayesinv.backbones.invariant_network import moved_back
 from bayesinv.data import Data
@@ -278,12 +278,9 @@ def require_continuous(model: InvarianceModel, method: str) -> None:
 
 def check_count(name: str, value: int) -> None:
     """Raise a ValueError unless the option is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+    as_integer(name, value)
 
 
 def check_number(name: str, value: int | float, zero: bool = False) -> None:
     """Raise a ValueError unless the option is a finite number above zero, or at zero where that is allowed."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name}: expected a finite number {'>= 0' if zero else '> 0'}, got {value!r}")
+    as_number(name, value, zero)

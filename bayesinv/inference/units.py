@@ -1,0 +1,117 @@
+"""Units and offsets of the data that decide the answer: what a model cannot take out of the numbers itself.
+
+The default kernel, the noise and the means of a Gaussian process start at the scale of the data, and a network's outputs
+are read as standardised targets. Left are the inputs of a network, the numbers in a kernel of the user's own, targets in
+units of their own that share one noise, and what float32 has rounded before anybody could subtract an offset.
+"""
+
+from __future__ import annotations
+
+import torch
+from gpytorch.kernels import Kernel
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.backbones import GaussianProcess
+from bayesinv.data import Data
+from bayesinv.model import InvarianceModel
+
+# Networks: largest value below which, and root mean square or offset over spread above which, inputs are not of about
+# one. Images in [0, 1] have a largest value of one, standardised inputs a root mean square of one.
+SMALLEST_INPUT, LARGEST_INPUT, LARGEST_OFFSET = 0.3, 5.0, 10.0
+LARGEST_FACTOR = 10.0  # between where a kernel of the user's own starts and the distances of the inputs
+LARGEST_VARIANCE_FACTOR = 100.0  # between its variance and that of the targets, and the square of that between targets
+ROUNDING = 1e-3  # of the spread: what is lost where numbers came in float32
+
+
+def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
+    """What to warn of before a fit, each with what to do.
+
+    Args:
+        model: initialised.
+        data: some of the training data.
+
+    Example:
+        >>> from torch import nn
+        >>> model = InvarianceModel(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), "rotation")
+        >>> data = Data(1e-5 * torch.randn(8, 1, 6, 6), torch.arange(8) % 2, 2)
+        >>> unit_mistakes(model, data)[0].split(",")[0]
+        'x reaches 3e-05'
+    """
+    x = data.x.double()
+    found = _of_network(x) if model.is_network else _of_kernel(model, x, data)
+    found += _rounded(data.x, "x")
+    if model.likelihood == "gaussian":
+        found += _rounded(data.y, "y")
+        sizes = data.y.double().std(0)
+        sizes = sizes[sizes > 0]
+        if len(sizes) > 1 and float(sizes.max() / sizes.min()) > LARGEST_VARIANCE_FACTOR:
+            found.append(
+                f"the columns of y have standard deviations from {float(sizes.min()):.3g} to {float(sizes.max()):.3g} "
+                "and share one noise, so that the largest decides alone; standardise each: (y - y.mean(0)) / y.std(0)"
+            )
+    return found
+
+
+def _of_network(x: Float[Tensor, n * event]) -> list[str]:
+    largest, rms, spread = float(x.abs().max()), float(x.square().mean().sqrt()), float(x.std())
+    if largest == 0 or len(x) < 2:
+        return []
+    offset = abs(float(x.mean()))
+    if largest >= SMALLEST_INPUT and rms <= LARGEST_INPUT and offset <= LARGEST_OFFSET * max(spread, 1e-12):
+        return []
+    cure = "(x - x.mean(0)) / x.std(0), column by column" if x.ndim == 2 else "(x - x.mean()) / x.std()"
+    if x.ndim == 4 and float(x.min()) >= 0 and largest > 1:
+        cure = "x / 255 for images of 8 bits"
+    return [
+        f"x reaches {largest:.1g}, with a root mean square of {rms:.2g} and a mean of {float(x.mean()):.2g}, and the "
+        "prior over the weights of a network is made for inputs of about one; scale them, here and where you predict, "
+        f"with numbers of the training data: {cure}"
+    ]
+
+
+def _of_kernel(model: InvarianceModel, x: Float[Tensor, n * event], data: Data) -> list[str]:
+    """A kernel of the user's own whose numbers are far from the scale of the data; the default starts there."""
+    backbone = model.backbone
+    if not isinstance(backbone, GaussianProcess) or backbone.is_default_kernel:
+        return []
+    found = []
+    Z = backbone.inducing.detach()
+    with torch.no_grad():
+        typical = Z.var(0).sum().mul(2).sqrt()  # root mean square of the distances
+        for part in backbone.kernel.modules():
+            if not isinstance(part, Kernel) or not part.has_lengthscale or part.ard_num_dims not in (None, 1):
+                continue
+            lengthscale = float(part.lengthscale)
+            if typical > 0 and not 1 / LARGEST_FACTOR <= lengthscale / float(typical) <= LARGEST_FACTOR:
+                found.append(
+                    f"the lengthscale of {type(part).__name__} starts at {lengthscale:.3g} and inputs are about "
+                    f"{float(typical):.3g} apart, too far off for it to be learned; set kernel.lengthscale near "
+                    f"{float(typical):.2g}, or scale x"
+                )
+        if model.likelihood == "gaussian":
+            prior, variance = float(backbone.kernel(Z, diag=True).mean()), float(data.y.double().var(0).mean())
+            factor = LARGEST_VARIANCE_FACTOR
+            if variance > 0 and not 1 / factor <= prior / variance <= factor:
+                found.append(
+                    f"the variance of {type(backbone.kernel).__name__} starts at {prior:.3g} and that of y is "
+                    f"{variance:.3g}; put it into a ScaleKernel with an outputscale near {variance:.2g}, or scale y: "
+                    "(y - y.mean(0)) / y.std(0)"
+                )
+    return found
+
+
+def _rounded(values: Tensor, name: str) -> list[str]:
+    """Numbers far from zero that came in single precision, which rounds them by a part of their spread."""
+    if values.dtype == torch.float64 or len(values) < 2:
+        return []
+    flat = values.double().flatten(1)
+    spread, offset = flat.std(0).square().mean().sqrt(), flat.mean(0).abs().max()
+    lost = float(torch.finfo(values.dtype).eps * offset)
+    if spread == 0 or lost <= ROUNDING * float(spread):
+        return []
+    return [
+        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where its numbers are "
+        f"{lost:.1g} apart, beside an own spread of {float(spread):.2g}: an offset has rounded them; subtract it "
+        f"in float64: {name} = {name}.double() - {name}.double().mean(0), or read {name} as float64 from the start"
+    ]
