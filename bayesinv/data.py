@@ -25,6 +25,8 @@ from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
 
+LARGEST_VALUE = 1e15  # whose squares single precision holds
+
 LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
 
@@ -334,6 +336,12 @@ def _check_finite(values: Tensor, name: str) -> None:
     bad = ~torch.isfinite(values)
     count = int(bad.sum())
     if count == 0:
+        largest = float(values.abs().max())
+        if largest > LARGEST_VALUE:
+            raise DataError(
+                f"{name} reaches {largest:.3g}; expected numbers below {LARGEST_VALUE:g}, whose squares can be summed: "
+                f"scale it, such as {name} / {name}.std()"
+            )
         return
     first = tuple(torch.nonzero(bad)[0].tolist())
     num_nan = int(torch.isnan(values).sum())

@@ -5,7 +5,6 @@ Bounds are in internal units (radians, fractions of the half-width, log factors)
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,13 +13,14 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to, transforms
+from torch.distributions import constraints
 
 from bayesinv.errors import ExtentError
+from bayesinv.probit import ProbitInterval
 from bayesinv.transforms import Coordinate
 
 # Of a distribution function without a closed inverse, and of a density without a distribution function.
-BISECTIONS, NODES = 60, 4096
+BISECTIONS, NODES = 60, 8192
 
 # A Pyro distribution, checked by `checked_prior`; Pyro's mixin has no types that torch's stubs would accept.
 Prior = Any
@@ -32,46 +32,6 @@ def register_prior(cls: Any) -> Any:
     """Class decorator: saved models know this prior by its name, ``config()`` and ``from_config(config)``."""
     _REGISTERED[cls.__name__] = cls
     return cls
-
-
-class ProbitInterval(constraints.interval):
-    """An interval that guides and samplers reach through the normal distribution function.
-
-    η = low + (high - low) Φ(z). A uniform prior is then exactly N(0, 1) in z, and a posterior that
-    piles up at a bound has a Gaussian tail there; under the usual logistic map its tail is
-    exponential, which a normal guide cannot follow (Pareto k̂ rises).
-    """
-
-
-class _NormalCDF(transforms.Transform):
-    """z -> Φ(z), through erfc so that small extents keep their relative precision."""
-
-    domain = constraints.real
-    codomain = constraints.unit_interval
-    bijective = True
-    sign = +1
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _NormalCDF)
-
-    __hash__ = transforms.Transform.__hash__
-
-    def _call(self, x: Tensor) -> Tensor:
-        return 0.5 * torch.erfc(-x / math.sqrt(2.0))
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return torch.special.ndtri(y)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -0.5 * (x * x + math.log(2.0 * math.pi))
-
-
-@transform_to.register(ProbitInterval)  # what Pyro's flow guides ask for
-@biject_to.register(ProbitInterval)
-def _probit_bijection(constraint: ProbitInterval) -> transforms.Transform:
-    low = torch.as_tensor(constraint.lower_bound, dtype=torch.float64)
-    width = torch.as_tensor(constraint.upper_bound, dtype=torch.float64) - low
-    return transforms.ComposeTransform([_NormalCDF(), transforms.AffineTransform(low, width)])
 
 
 class UniformExtent(dist.Uniform):
@@ -123,25 +83,33 @@ class Truncated(dist.TorchDistribution):
 
     def __init__(self, base: Prior, high: float, validate_args: bool | None = None):
         _check_scalar("Truncated", base)
-        self.base = base
+        self.base = base = _in_double(base)
         self.high = _number("Truncated", "high", high)
         low = max(0.0, float(getattr(base.support, "lower_bound", 0.0)))
         top = min(float(self.high), float(getattr(base.support, "upper_bound", math.inf)))
         self._mass = self._low_mass = torch.zeros((), dtype=torch.float64)
         if low < top:
             self.low, self.high = torch.tensor(low, dtype=torch.float64), torch.tensor(top, dtype=torch.float64)
-            self._table = None if _has(base.cdf, _inside(base, self.high)) else _summed(base, low, top)
+            self._table = None if _has(self._own_cdf, self.high) else _summed(base, low, top)
             self._low_mass = self._base_cdf(self.low)
             self._mass = self._base_cdf(self.high) - self._low_mass
         if not bool(self._mass > 0):
             raise ExtentError(f"Truncated: {base} has no mass on [0, {float(self.high):g}]; choose a larger `high`")
         super().__init__(torch.Size(), torch.Size(), validate_args=validate_args)
 
+    def _own_cdf(self, value: Tensor) -> Tensor:
+        """The base's distribution function, in the precision of its parameters where it takes no other."""
+        value = _inside(self.base, value)
+        try:
+            mass: Tensor = self.base.cdf(value)
+        except RuntimeError:
+            mass = self.base.cdf(value.float())
+        return mass.to(torch.float64)
+
     def _base_cdf(self, value: Tensor) -> Tensor:
         """Mass of the base below a value, up to a constant where it has no distribution function."""
         if self._table is None:
-            mass: Tensor = self.base.cdf(_inside(self.base, value))
-            return mass.detach().to(torch.float64)
+            return self._own_cdf(value)
         nodes, masses = self._table
         right = torch.searchsorted(nodes, value.contiguous()).clamp(1, len(nodes) - 1)
         share = ((value - nodes[right - 1]) / (nodes[right] - nodes[right - 1])).clamp(0.0, 1.0)
@@ -159,13 +127,14 @@ class Truncated(dist.TorchDistribution):
         """log p(η); -inf outside [0, high]."""
         inside = (value >= self.low) & (value <= self.high)
         density = self.base.log_prob(_inside(self.base, value.clamp(float(self.low), float(self.high))))
-        return torch.where(inside, density - self._mass.log(), -torch.inf)
+        return torch.where(inside, density.to(torch.float64) - self._mass.log(), -torch.inf)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The quantile function, values in [0, 1]."""
+        """The quantile function, p in [0, 1]."""
         mass = self._low_mass + value * self._mass
         if self._table is None and _has(self.base.icdf, mass):
-            return self.base.icdf(mass).clamp(float(self.low), float(self.high))
+            quantile: Tensor = self.base.icdf(mass)
+            return quantile.to(torch.float64).clamp(float(self.low), float(self.high))
         low, high = self.low.expand(mass.shape), self.high.expand(mass.shape)
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
@@ -174,20 +143,33 @@ class Truncated(dist.TorchDistribution):
         return 0.5 * (low + high)
 
 
+def _in_double(base: Prior) -> Prior:
+    """The same distribution with parameters in float64, where it can be written down; else as it is."""
+    try:
+        return build_prior(prior_config("base", base))
+    except (ExtentError, TypeError, ValueError):
+        return base
+
+
 def _has(function: Callable[[Tensor], Tensor], value: Tensor) -> bool:
     """Whether a distribution implements this function of it, which torch's leave out where it has no closed form."""
     try:
         return bool(torch.isfinite(function(value)).all())
-    except (NotImplementedError, AttributeError):
+    except (NotImplementedError, AttributeError, RuntimeError, ValueError):
         return False
 
 
 def _summed(base: Prior, low: float, high: float) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Nodes between two ends and the mass below each, by the trapezoid rule; dense at ``low``, where densities peak."""
-    near = torch.logspace(-10, 0, NODES, dtype=torch.float64)
-    share = torch.cat([torch.zeros(1, dtype=torch.float64), near, torch.linspace(0, 1, NODES, dtype=torch.float64)])
+    """Nodes between two ends and the mass below each, by the trapezoid rule; dense at both, where densities may peak."""
+    near = torch.logspace(-30, 0, NODES, dtype=torch.float64)
+    share = torch.cat([torch.linspace(0, 1, NODES, dtype=torch.float64), near, 1.0 - near])
     nodes = low + (high - low) * share.unique()
-    density = base.log_prob(_inside(base, nodes)).detach().double().exp().nan_to_num(nan=0.0, posinf=0.0)
+    try:
+        density = base.log_prob(_inside(base, nodes)).detach().double().exp().nan_to_num(nan=0.0, posinf=0.0)
+    except ValueError as error:  # torch refuses what rounding has put out of a support
+        raise ExtentError(
+            f"Truncated: the density of {base} cannot be computed up to the ends of its support; use another distribution"
+        ) from error
     return nodes, torch.cat([nodes.new_zeros(1), torch.cumulative_trapezoid(density, nodes)])
 
 
@@ -301,12 +283,19 @@ def _check_scalar(where: str, prior: Prior) -> None:
             f"{support}; use UniformExtent(0, high), or Truncated(HalfNormal(...), high)"
         )
     try:
-        copy.deepcopy(prior)  # as every fit copies its model; no tensor that others depend on can be
-    except RuntimeError as error:
+        density = prior.log_prob(_inside(prior, torch.tensor(0.5, dtype=torch.float64)))
+    except Exception as error:  # whatever a distribution of somebody else raises
+        raise ExtentError(
+            f"{where}: {type(prior).__name__} has no density to compute ({type(error).__name__}: {error}); use another "
+            "distribution"
+        ) from error
+    if density.requires_grad:
         raise ExtentError(
             f"{where}: the parameters of {type(prior).__name__} require gradients, and priors are fixed; give numbers, "
             "or value.detach()"
-        ) from error
+        )
+    if bool(torch.isnan(density)):
+        raise ExtentError(f"{where}: the density of {prior} is NaN; look at its parameters")
 
 
 def _inside(base: Prior, value: Tensor) -> Tensor:

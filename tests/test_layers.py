@@ -17,7 +17,7 @@ LAYERS = [
     ["items"],
     ["transforms"],
     ["augmentation"],
-    ["data", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
+    ["data", "probit", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
     ["mixture", "hyperparameters", "unconstrained"],
     ["symmetry_errors"],
     ["metrics"],

@@ -288,7 +288,7 @@ class GaussianProcess(nn.Module):
         return {"inducing": self.spread}
 
     def orbit_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """Of the orbits that are asked for in ``dtype``: float64 for inputs whose unit or offset float32 cannot hold."""
+        """Of orbits that are asked for in ``dtype``: float64 where float32 cannot hold the inputs' unit or offset."""
         if not self.is_initialised or self.features is not None:
             return dtype
         offset = float(torch.linalg.vector_norm(self.inducing.detach().mean(0)))

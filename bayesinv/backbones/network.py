@@ -216,7 +216,7 @@ class NeuralNetwork(nn.Module):
         self.output_unit = size.sqrt() if size > 0 else self.output_unit
 
     def in_unit(self, outputs: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-        """m + s net(x) in float64, which holds an offset that is large beside s; outputs as they are without targets."""
+        """m + s net(x), in float64 for an offset that is large beside s; outputs as they are without targets."""
         return self.output_mean + self.output_unit * outputs.double() if len(self.output_mean) else outputs
 
     def parameter_units(self) -> dict[str, float]:

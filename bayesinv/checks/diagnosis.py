@@ -161,9 +161,7 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
             return [Verdict("importance", "note", message, "checks.coverage(...) measures what the intervals hold.")]
         return []
     if not math.isfinite(k):
-        message = (
-            f"The weights of {counted(result.num_draws, 'draw')} have too short a tail to be judged (Pareto k̂ needs about 25):"
-        )
+        message = f"The weights of {counted(result.num_draws, 'draw')} have too short a tail to be judged (Pareto k̂ needs about 25):"
         return [Verdict("importance", "serious", message, "raise num_draws.")]
     if not weights_are_good(k, result.num_draws):
         message = (
