@@ -24,8 +24,8 @@ def as_integer(name: str, value: Any, least: int = 1, most: int | None = None) -
         ...
         ValueError: num_draws: expected an integer of at least 1, got '8'
     """
-    good = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
-    if not good or (most is not None and value > most):
+    good = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    if not good or (most is not None and int(value) > most):
         expected = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}: expected an integer {expected}, got {value!r}")
     return int(value)
@@ -61,7 +61,7 @@ def as_probability(name: str, value: Any) -> float:
         ...
         ValueError: level: expected a probability between 0 and 1, such as 0.9, got 90
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < 1:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < 1:
         raise ValueError(f"{name}: expected a probability between 0 and 1, such as 0.9, got {value!r}")
     return float(value)
 

@@ -211,7 +211,7 @@ def _checked_number(value: Any, coordinate: Coordinate) -> float:
         elif isinstance(value, type):
             came = f"the class {value.__name__}: write {value.__name__}(...)"
         raise ExtentError(f"priors[{coordinate.name!r}]: expected a Pyro distribution, a number or None, got {came}")
-    if not (math.isfinite(value) and 0.0 <= value <= coordinate.largest * (1 + 1e-9)):
+    if not (math.isfinite(value) and 0.0 <= float(value) <= coordinate.largest * (1 + 1e-9)):
         hint = ". Angles are in radians: math.radians(45)" if coordinate.unit == "°" else ""
         raise ExtentError(
             f"priors[{coordinate.name!r}]: expected a fixed extent from 0 to {coordinate.largest:g} (internal units; "

@@ -49,8 +49,8 @@ class UniformExtent(dist.Uniform):
         low, high = _number("UniformExtent", "low", low), _number("UniformExtent", "high", high)
         if not low < high:
             raise ExtentError(
-                f"UniformExtent: expected low below high, got {float(low):g} and {float(high):g}; for an extent that is "
-                "known give the number itself"
+                f"UniformExtent: expected low below high, got {float(low):g} and {float(high):g}; for an extent that "
+                "is known give the number itself"
             )
         super().__init__(low, high, validate_args=validate_args)
 
@@ -160,7 +160,7 @@ def _has(function: Callable[[Tensor], Tensor], value: Tensor) -> bool:
 
 
 def _summed(base: Prior, low: float, high: float) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Nodes between two ends and the mass below each, by the trapezoid rule; dense at both, where densities may peak."""
+    """Nodes between two ends and the mass below each, by the trapezoid rule; dense at both ends, for peaks there."""
     near = torch.logspace(-30, 0, NODES, dtype=torch.float64)
     share = torch.cat([torch.linspace(0, 1, NODES, dtype=torch.float64), near, 1.0 - near])
     nodes = low + (high - low) * share.unique()
@@ -168,7 +168,7 @@ def _summed(base: Prior, low: float, high: float) -> tuple[Float[Tensor, " N"], 
         density = base.log_prob(_inside(base, nodes)).detach().double().exp().nan_to_num(nan=0.0, posinf=0.0)
     except ValueError as error:  # torch refuses what rounding has put out of a support
         raise ExtentError(
-            f"Truncated: the density of {base} cannot be computed up to the ends of its support; use another distribution"
+            f"Truncated: the density of {base} cannot be computed up to the ends of its support; use another"
         ) from error
     return nodes, torch.cat([nodes.new_zeros(1), torch.cumulative_trapezoid(density, nodes)])
 

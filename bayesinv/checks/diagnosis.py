@@ -137,8 +137,8 @@ def _trajectories(posterior: InvariancePosterior) -> list[Verdict]:
     divergences, saturated = (int(result.settings.get(name) or 0) for name in ("divergences", "saturated"))
     if divergences:
         message = (
-            f"{divergences} of {counted(total, 'draw')} diverged: the sampler could not follow the posterior there, so that "
-            "the intervals may miss a part of it."
+            f"{divergences} of {counted(total, 'draw')} diverged: the sampler could not follow the posterior there, so "
+            "that the intervals may miss a part of it."
         )
         level = "serious" if divergences > DIVERGENT_SHARE * total else "note"
         advice = "Raise num_warmup, give the extents a prior that ends further out, or compare with another guide."
@@ -161,7 +161,8 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
             return [Verdict("importance", "note", message, "checks.coverage(...) measures what the intervals hold.")]
         return []
     if not math.isfinite(k):
-        message = f"The weights of {counted(result.num_draws, 'draw')} have too short a tail to be judged (Pareto k̂ needs about 25):"
+        draws = counted(result.num_draws, "draw")
+        message = f"The weights of {draws} have too short a tail to be judged (Pareto k̂ needs about 25):"
         return [Verdict("importance", "serious", message, "raise num_draws.")]
     if not weights_are_good(k, result.num_draws):
         message = (

@@ -1,8 +1,8 @@
 """Units and offsets of the data that decide the answer: what a model cannot take out of the numbers itself.
 
-The default kernel, the noise and the means of a Gaussian process start at the scale of the data, and a network's outputs
-are read as standardised targets. Left are the inputs of a network, the numbers in a kernel of the user's own, targets in
-units of their own that share one noise, and what float32 has rounded before anybody could subtract an offset.
+The default kernel, the noise and the means of a Gaussian process start at the scale of the data, and a network's
+outputs are read as standardised targets. Left are the inputs of a network, the numbers in a kernel of the user's own,
+targets in units of their own that share one noise, and what float32 has rounded before an offset was subtracted.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _rounded(values: Tensor, name: str) -> list[str]:
     if spread == 0 or lost <= ROUNDING * float(spread):
         return []
     return [
-        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where its numbers are "
+        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where numbers are "
         f"{lost:.1g} apart, beside an own spread of {float(spread):.2g}: an offset has rounded them; subtract it "
         f"in float64: {name} = {name}.double() - {name}.double().mean(0), or read {name} as float64 from the start"
     ]
