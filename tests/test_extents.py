@@ -1,7 +1,9 @@
 """Priors over extents: supports, units, fixed and switched-off symmetries, the Pyro sites, errors."""
 
+import json
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -10,7 +12,7 @@ from pyro import poutine
 from scipy import stats
 from torch.distributions import biject_to
 
-from bayesinv import Affine2d, Extents, Truncated, UniformExtent, sample_extents
+from bayesinv import Affine2d, Extents, Outward, Truncated, UniformExtent, sample_extents
 from bayesinv.errors import ExtentError
 from bayesinv.extents import priors_from_config
 
@@ -84,14 +86,85 @@ def test_truncated_refuses_what_cannot_work():
         Truncated(dist.HalfNormal(torch.ones(2)), high=1.0)
 
 
-def test_truncated_has_no_density_outside_and_refuses_what_starts_above_zero():
+def test_truncated_has_no_density_outside():
     prior = Truncated(dist.HalfNormal(0.5), high=1.0)
     outside = prior.log_prob(torch.tensor([-0.1, 1.1], dtype=torch.float64))
     assert bool(torch.isinf(outside).all())
-    with pytest.raises(ExtentError, match="starts at 0"):
-        Truncated(dist.Pareto(0.3, 2.0), high=1.0)
-    with pytest.raises(ExtentError, match="has no cdf"):
-        Truncated(dist.Beta(2.0, 2.0), high=1.0)
+    cut = Truncated(dist.Beta(2.0, 1.0), high=3.0)  # which ends before
+    assert float(cut.support.upper_bound) == 1.0
+    assert float(cut.log_prob(torch.tensor(1.5, dtype=torch.float64))) == -math.inf
+
+
+POSITIVE = {
+    "gamma": dist.Gamma(2.0, 2.0),
+    "gamma with a pole": dist.Gamma(0.3, 2.0),
+    "half-cauchy": dist.HalfCauchy(1.0),
+    "inverse gamma": dist.InverseGamma(2.0, 1.0),
+    "log-normal": dist.LogNormal(-1.0, 1.0),
+    "weibull": dist.Weibull(1.0, 0.5),
+    "pareto": dist.Pareto(0.3, 2.0),
+    "chi2": dist.Chi2(3.0),
+    "f": dist.FisherSnedecor(5.0, 7.0),
+    "beta with two poles": dist.Beta(0.5, 0.5),
+    "kumaraswamy": dist.Kumaraswamy(2.0, 2.0),
+    "student": dist.StudentT(4.0),
+    "folded": dist.FoldedDistribution(dist.Normal(0.2, 0.3)),
+    "torch's own": torch.distributions.Gamma(2.0, 2.0),
+    "mixture": dist.MixtureSameFamily(
+        dist.Categorical(torch.tensor([0.5, 0.5])), dist.Gamma(torch.tensor([2.0, 3.0]), torch.tensor([3.0, 2.0]))
+    ),
+}
+
+
+@pytest.mark.parametrize("base", POSITIVE.values(), ids=POSITIVE)
+def test_every_positive_distribution_can_be_truncated(base):
+    """The quantile function inverts what the density sums up to; the density itself sums up to one."""
+    prior = Truncated(base, high=2.5)
+    low, high = float(prior.low), float(prior.high)
+    p = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    quantiles = prior.icdf(p)
+    share = torch.logspace(-30, 0, 20_000, dtype=torch.float64)  # dense at both ends
+    nodes = low + (high - low) * torch.cat([share, 1.0 - share, torch.linspace(0, 1, 20_000)]).unique()
+    density = prior.log_prob(nodes).exp().nan_to_num(nan=0.0, posinf=0.0)
+    below = torch.cat([torch.zeros(1), torch.cumulative_trapezoid(density, nodes)])
+    assert float(below[-1]) == pytest.approx(1.0, abs=1e-4)
+    found = np.interp(quantiles.numpy(), nodes.numpy(), below.numpy())
+    np.testing.assert_allclose(found, p.numpy(), atol=1e-4)
+    draws = prior.sample((500,))
+    assert draws.min() >= low and draws.max() <= high and draws.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", [name for name in POSITIVE if name not in ("folded", "mixture")])
+def test_truncated_distributions_are_written_down_and_built_again(name):
+    extents = Extents(COORDINATES, {"rotation": Truncated(POSITIVE[name], high=1.0)})
+    again = Extents(COORDINATES, priors_from_config(json.loads(json.dumps(extents.config()))))
+    eta = torch.linspace(0.35, 0.9, 5, dtype=torch.float64)
+    torch.testing.assert_close(again.priors["rotation"].log_prob(eta), extents.priors["rotation"].log_prob(eta))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Truncated(dist.Gamma, 1.0), r"got the class Gamma; give an object"),
+        (lambda: Truncated(3, 1.0), "expected a Pyro distribution, got 3"),
+        (lambda: Truncated(dist.Poisson(2.0), 1.0), "expected a continuous distribution"),
+        (lambda: Truncated(dist.Gamma(1.0, 1.0), NAN), "high: expected a finite number, got nan"),
+        (lambda: Truncated(dist.Gamma(1.0, 1.0), -1.0), "no mass"),
+        (lambda: Truncated(dist.Pareto(2.0, 1.0), 1.0), "no mass"),
+        (lambda: Truncated(dist.HalfNormal(torch.tensor(1.0, requires_grad=True)), 1.0), "require gradients"),
+        (lambda: Truncated(dist.HalfNormal(NAN, validate_args=False), 1.0), "is NaN"),
+        (lambda: Outward(0.1, high=0.0), "expected a positive high, got 0"),
+        (lambda: Outward(0.1, high=-1.0), "expected a positive high, got -1"),
+        (lambda: UniformExtent(0.5, 0.5), "expected low below high"),
+        (lambda: Extents(COORDINATES, {"rotation": dist.Uniform(0.5, 0.5, validate_args=False)}), "is NaN"),
+    ],
+)
+def test_what_is_no_prior_is_refused_with_what_came(make, message):
+    with pytest.raises(ExtentError, match=message):
+        make()
 
 
 def test_a_uniform_keeps_its_bounds_and_gets_the_better_map():

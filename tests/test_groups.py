@@ -191,7 +191,8 @@ def test_the_exact_evidence_is_that_of_the_jacobians_by_hand(likelihood):
     copies = torch.stack([model.orbit(x[None], eta)[:, 0] for x, eta in zip(data.x, own, strict=True)], 1)
 
     def f(weights):
-        return functional_call(model.network.net, weights, (copies.flatten(0, 1),)).unflatten(0, (4, 9)).mean(0)
+        outputs = functional_call(model.network.net, weights, (copies.flatten(0, 1),)).unflatten(0, (4, 9))
+        return model.network.in_unit(outputs).mean(0)
 
     jacobians, scales = jacrev(f)(weights), model.network.prior_scales()
     J = torch.cat([(scales[name].detach() * J).reshape(27, -1) for name, J in jacobians.items()], 1)

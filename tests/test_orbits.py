@@ -71,8 +71,8 @@ def test_dtype_of_the_draws():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 2), "num_samples has to be a positive integer, and 0 came"),
-        ((4, -1), "num_coordinates has to be a positive integer, and -1 came"),
+        ((0, 2), "num_samples: expected an integer of at least 1, got 0"),
+        ((4, -1), "num_coordinates: expected an integer of at least 1, got -1"),
         ((4, 2, "halton"), "unknown kind of base draws 'halton'; known are sobol, monte_carlo"),
     ],
 )

@@ -28,7 +28,7 @@ from bayesinv.evidence.gaussian import SMALLEST_NOISE_SHARE, GaussianEvidence, _
 from bayesinv.prediction import Average, ClassAverage, GaussianAverage, standard_normal_draws
 
 COVARIANCES = {"full": CholeskyVariationalDistribution, "diagonal": MeanFieldVariationalDistribution}
-SMALLEST_VARIANCE = 1e-12  # k_ff - q_ff of a float32 orbit may round below zero
+SMALLEST_SHARE = 1e-12  # of the prior variance: k_ff - q_ff of a float32 orbit may round below zero
 
 
 class _Softmax(Likelihood):
@@ -197,7 +197,8 @@ class StochasticGPEvidence(Evidence):
             spread = W.square().sum(1).T
         else:
             spread = (self.variational.variational_stddev.square() @ white.V.square()).T
-        return mean, (white.residual[:, None] + spread).clamp_min(SMALLEST_VARIANCE)
+        prior = white.residual.detach() + white.V.detach().square().sum(-2)
+        return mean, (white.residual[:, None] + spread).clamp_min(SMALLEST_SHARE * float(prior.mean()))
 
     def divergence(self) -> Float[Tensor, ""]:
         """Σ_c KL( N(μ_c, S_c) ‖ N(0, I) )."""

@@ -64,7 +64,7 @@ def _of_network(x: Float[Tensor, n * event]) -> list[str]:
     if x.ndim == 4 and float(x.min()) >= 0 and largest > 1:
         cure = "x / 255 for images of 8 bits"
     return [
-        f"x reaches {largest:.1g}, with a root mean square of {rms:.2g} and a mean of {float(x.mean()):.2g}, and the "
+        f"x reaches {largest:.3g}, with a root mean square of {rms:.2g} and a mean of {float(x.mean()):.2g}, and the "
         "prior over the weights of a network is made for inputs of about one; scale them, here and where you predict, "
         f"with numbers of the training data: {cure}"
     ]
