@@ -7,6 +7,7 @@ import os
 from types import TracebackType
 from typing import Any
 
+from bayesinv.arguments import as_integer
 from bayesinv.inference.loop import Step
 
 __all__ = ["TensorBoardCallback"]
@@ -32,8 +33,7 @@ class TensorBoardCallback:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str], every: int = 1):
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"every: expected a positive integer, got {every!r}")
+        every = as_integer("every", every)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

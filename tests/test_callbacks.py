@@ -97,5 +97,5 @@ def test_without_tensorboard(monkeypatch):
 
 @pytest.mark.parametrize("every", [0, -1, True])
 def test_every_is_checked(made, every):
-    with pytest.raises(ValueError, match="positive integer"):
+    with pytest.raises(ValueError, match="integer of at least 1"):
         TensorBoardCallback("runs", every=every)

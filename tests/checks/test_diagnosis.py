@@ -149,6 +149,31 @@ def test_an_extent_at_the_end_that_its_constructor_set():
     assert narrow.advice == "Give it a prior that reaches up to ±0.2 s."
 
 
+def test_a_prior_that_cuts_the_posterior_off_where_most_of_it_lies_below():
+    """The upper half of a normal posterior is missing, though 15 % of the draws lie near the end."""
+    below = 0.25 - 0.1 * torch.linspace(0.001, 0.999, 400, dtype=torch.float64).mul(0.5).add(0.5).logit().div(1.7)
+    (verdict,) = signal_posterior(TimeShift(100.0, 0.25), below.clamp_min(0.0)).check().named("bound")
+    assert verdict.level == "note" and "cuts the posterior of time_shift off" in verdict.message
+    assert verdict.advice == "Raise largest= of TimeShift and fit again."
+    tail = signal_posterior(TimeShift(100.0, 0.25), torch.cat([grid(0.05, 0.15, 390), grid(0.2, 0.25, 10)]))
+    assert levels(tail, "bound") == []
+    flat = signal_posterior(TimeShift(100.0, 0.25), grid(0.0, 0.25))  # which the verdict on the prior is about
+    assert levels(flat, "bound") == []
+    whole = draws_of(grid(1.5, math.pi), grid(0.05, 0.1), grid(0.01, 0.02))  # nothing lies beyond the full circle
+    assert levels(make_posterior(extents=whole), "bound") == []
+
+
+def test_draws_without_an_evidence_say_where_the_precision_is_set():
+    heavy = torch.zeros(400, dtype=torch.float64)
+    heavy[0] = -math.inf
+    posterior = make_posterior(weighted=True, log_weights=heavy.log_softmax(0))
+    (note,) = posterior.check().named("draws")
+    assert "at 1 draw, which has no weight" in note.message
+    assert 'InvarianceModel(..., precision="double")' in note.advice
+    posterior.model.precision = "double"
+    assert "precision" not in posterior.check().named("draws")[0].advice
+
+
 def test_an_extent_at_the_end_of_a_group_is_all_there_is():
     at_end = signal_posterior(SignFlip(), grid(0.49, 0.5)).check().named("bound")[0]
     assert "all that this symmetry can do" in at_end.message
@@ -189,7 +214,7 @@ def test_class_balance():
 
     assert levels(with_labels([0] * 10 + [1] * 10), "classes") == ["ok"]
     rare = with_labels([0] * 20 + [1] * 4).check().named("classes")[0]
-    assert rare.level == "note" and "Classes 1 have fewer than 5" in rare.message
+    assert rare.level == "note" and "Class 1 has fewer than 5" in rare.message
     assert "one class" in with_labels([0] * 96 + [1] * 4).check().named("classes")[0].message
     assert levels(make_posterior("gaussian"), "classes") == []
 
@@ -208,7 +233,7 @@ def make_maps(share: float, num_maps: int = 8) -> InvariancePosterior:
 
 def test_classes_of_maps_are_counted_by_maps():
     (verdict,) = make_maps(0.5).check().named("classes")
-    assert verdict.level == "note" and "Classes 2 have fewer than 5 training examples; the fewest is 1." in str(verdict)
+    assert verdict.level == "note" and "Class 2 has fewer than 5 training examples; the fewest is 1." in str(verdict)
     (verdict,) = make_maps(0.95).check().named("classes")
     assert verdict.message == "94% of the training cells are of one class."
 

@@ -85,7 +85,7 @@ def test_bad_extents_and_copies_are_refused():
         Fixed({"turn": 4.0}).prepare(plane_model())
     with pytest.raises(ValueError, match="extents"):
         Fixed({"turn": -0.1})
-    with pytest.raises(ValueError, match="prediction_copies: expected a positive integer, got 0"):
+    with pytest.raises(ValueError, match="prediction_copies: expected an integer of at least 1, got 0"):
         Fixed({"turn": 0.1}, prediction_copies=0)
     with pytest.raises(ValueError, match="num_copies"):
         NoInvariance(0)
