@@ -316,7 +316,7 @@ def test_a_failure_at_the_first_step_leaves_nothing_behind(train, monkeypatch):
         ({"max_steps": True}, ValueError, "max_steps: expected an integer"),
         ({"num_warmup": -1}, ValueError, "num_warmup"),
         ({"num_draws": 4}, ValueError, "num_draws: expected an integer of at least 5"),
-        ({"learning_rate": -1.0}, ValueError, "learning_rate: expected a positive number"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate: expected a finite number > 0"),
         ({"device": "meta"}, ValueError, "device: expected"),
         ({"seed": -1}, ValueError, "seed: expected"),
     ],

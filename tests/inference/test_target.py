@@ -134,7 +134,8 @@ def test_the_model_follows_theta():
     target(theta)
     A, P = target.num_extents, target.num_hyper
     torch.testing.assert_close(vector(model.hyperparameters).detach(), theta[A : A + P])
-    moved = origin + origin.std() * theta[A + P :].reshape(origin.shape)
+    spread = (origin - origin.mean(0)).square().mean().sqrt()  # of the inputs about their mean, without an offset
+    moved = origin + spread * theta[A + P :].reshape(origin.shape)
     torch.testing.assert_close(model.backbone.inducing.detach(), moved)
 
 
