@@ -14,14 +14,23 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.poutine import runtime
 
 # Torch's, NumPy's and Python's generators and Pyro's handlers belong to the process. Two threads that seed them at once
 # would draw from one another's streams, so that the blocks of different threads run one after the other.
 _one_at_a_time = threading.RLock()
+# What the process had before the outermost of the blocks that run now.
+_outside: _Process | None = None
 
 
-# Threads that work for another one, which may hold the lock and wait for them.
-_helper = threading.local()
+class _Own(threading.local):
+    """Of each thread: in how many blocks it is, and whether it works for another one, which may hold the lock."""
+
+    depth = 0
+    refuses = False
+
+
+_own = _Own()
 
 
 class SeededInHelperError(RuntimeError):
@@ -30,16 +39,44 @@ class SeededInHelperError(RuntimeError):
 
 def refuse_seeds() -> None:
     """From here on, in this thread, seeded blocks are an error in place of a wait that has no end."""
-    _helper.refuses = True
+    _own.refuses = True
 
 
-def _renew_lock() -> None:
-    global _one_at_a_time
-    _one_at_a_time = threading.RLock()  # whoever held it has no thread in a forked child
+class _Process:
+    """Generators, Pyro's handlers and its settings as they are now."""
+
+    def __init__(self) -> None:
+        self.take()
+
+    def take(self) -> None:
+        self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self.handlers, self.settings = list(runtime._PYRO_STACK), pyro.settings.get()
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        self.restore_pyro()
+
+    def restore_pyro(self) -> None:
+        runtime._PYRO_STACK[:] = self.handlers
+        pyro.settings.set(**self.settings)
+
+
+def _after_fork() -> None:
+    global _one_at_a_time, _outside
+    if _own.depth == 0:  # whoever held the lock has no thread in this child
+        _one_at_a_time = threading.RLock()
+        if _outside is not None:
+            _outside.restore_pyro()  # not the generators: torch's may have been locked by that thread
+            _outside = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager
@@ -66,18 +103,59 @@ def seeded(seed: Any) -> Iterator[None]:
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {seed!r}")
-    if getattr(_helper, "refuses", False):
+    if _own.refuses:
         raise SeededInHelperError("a seeded block inside of a computation next to others")
-    with _one_at_a_time:
-        python_state, numpy_state = random.getstate(), np.random.get_state()
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    global _outside
+    _one_at_a_time.acquire()
+    try:
+        before = _Process()
+        _outside = before if _own.depth == 0 else _outside
+        _own.depth += 1
         try:
-            with torch.random.fork_rng(devices=devices):
-                pyro.set_rng_seed(int(seed))
-                yield
+            pyro.set_rng_seed(int(seed))
+            yield
         finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+            before.restore()
+            _own.depth -= 1
+            _outside = None if _own.depth == 0 else _outside
+    finally:
+        _one_at_a_time.release()
+
+
+@contextmanager
+def unseeded() -> Iterator[None]:
+    """Run code of the caller's own, such as a callback, as if outside of all seeded blocks of this thread.
+
+    Generators and Pyro's handlers are those from before the outermost block, and other threads may seed theirs: the
+    code may wait for them, and what it draws changes nothing in the blocks, which go on as they were left.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.randn(2)
+        >>> with seeded(0):
+        ...     with unseeded():
+        ...         other = torch.randn(3)
+        ...     bool(torch.equal(first, torch.randn(2)))
+        True
+    """
+    global _outside
+    depth, outside = _own.depth, _outside
+    if depth == 0 or outside is None:
+        yield
+        return
+    inside = _Process()
+    outside.restore()
+    _own.depth, _outside = 0, None
+    for _ in range(depth):
+        _one_at_a_time.release()
+    try:
+        yield
+    finally:
+        for _ in range(depth):
+            _one_at_a_time.acquire()
+        _own.depth, _outside = depth, outside
+        outside.take()  # what the code drew is drawn, also after the blocks
+        inside.restore()
 
 
 def derive_seed(*parts: int | str) -> int:

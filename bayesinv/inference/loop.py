@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.randomness import unseeded
 
 # Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps
 # is one of 0.45 in 90, three standard errors of the difference of two means of 90.
@@ -44,6 +45,16 @@ class Step:
 
 
 Callback = Callable[[Step], object]
+
+
+def ended_by(callbacks: Sequence[Callback], step: Step) -> bool:
+    """Call every callback; whether one of them returned True.
+
+    They run outside of the seeded blocks of the fit: what they draw does not change it, and they may wait for threads
+    that fit or predict.
+    """
+    with unseeded():
+        return any([callback(step) is True for callback in callbacks])
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ def maximise(
                 info = Step(step, max_steps, number, current_extents(), time.perf_counter() - began)
                 bar.set_postfix_str(describe(info.extents), refresh=False)
                 bar.update()
-                if any([callback(info) is True for callback in callbacks]):
+                if ended_by(callbacks, info):
                     break
     return Trace(tuple(values), len(values) == max_steps)
 

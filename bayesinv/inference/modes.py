@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from bayesinv.errors import NonFiniteError, NumericalError
-from bayesinv.inference.loop import Callback, Step
+from bayesinv.inference.loop import Callback, Step, ended_by
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
 
@@ -189,7 +189,7 @@ def _climb(
         if describe is not None:
             describe(named)
         step = Step(len(trace), max_evaluations, value, named, time.perf_counter() - began)
-        if any([callback(step) is True for callback in callbacks]) or len(trace) >= max_evaluations:
+        if ended_by(callbacks, step) or len(trace) >= max_evaluations:
             ended = True
             raise _Stop
         # A trial of the line search says nothing: it may lie under an earlier mode, and this run on a higher one.

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from bayesinv.data import Data
 from bayesinv.errors import DataError, NonFiniteError, NumericalError
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
-from bayesinv.inference.loop import Callback, Step, Trace
+from bayesinv.inference.loop import Callback, Step, Trace, ended_by
 from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
 from bayesinv.randomness import seeded
 from bayesinv.streams import Stream, derive_seed, set_seed
@@ -106,7 +106,7 @@ def train(
                 if callbacks:
                     value = run.trace[-1] if run.trace else math.nan
                     info = Step(run.step, num_steps, value, objective.current_extents(), run.seconds)
-                    if any([callback(info) is True for callback in callbacks]) and not finished:
+                    if ended_by(callbacks, info) and not finished:
                         finished = True
                         if file is not None:
                             file.write(run.checkpoint(finished))
