@@ -64,6 +64,9 @@ class Data:
     def __post_init__(self) -> None:
         if self.num_classes is not None:
             object.__setattr__(self, "num_classes", as_integer("num_classes", self.num_classes))
+        if self.x.is_inference() or self.y.is_inference():  # what autograd would refuse later, and a copy is not
+            object.__setattr__(self, "x", self.x.clone())
+            object.__setattr__(self, "y", self.y.clone())
         if self.groups is not None:
             object.__setattr__(self, "groups", _groups(self.groups, len(self.x)))
         if len(self.x) != len(self.y):

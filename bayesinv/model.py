@@ -51,6 +51,7 @@ from bayesinv.pooling import PooledExtents
 from bayesinv.prediction import Prediction, standard_normal_draws
 from bayesinv.randomness import seeded
 from bayesinv.structure import PerOutput, PerOutputOrbit, by_output, priors_of_blocks
+from bayesinv.torch_modes import ordinary
 from bayesinv.transforms import Coordinate, Transform, as_action, as_transform
 
 __all__ = ["InvarianceModel", "Simulation"]
@@ -105,6 +106,7 @@ class InvarianceModel(nn.Module):
         (('rotation',), ('rotation',), 'softmax')
     """
 
+    @ordinary()
     def __init__(
         self,
         backbone: GaussianProcess | Kernel | NeuralNetwork | nn.Module,
@@ -240,6 +242,7 @@ class InvarianceModel(nn.Module):
         """Names of the latent ones."""
         return self.extents.active
 
+    @ordinary()
     def initialise(self, data: Data, seed: int = 0, num_total: int | None = None) -> None:
         """Start kernel, inducing points, noise and means at the scale of the data.
 
@@ -357,6 +360,7 @@ class InvarianceModel(nn.Module):
             return self.extents.sample_group(eta)
         return eta[: self.orbit.transform.num_coordinates]
 
+    @ordinary()
     def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """log p(D | η), differentiable in η and the hyperparameters; on the CPU, where the guide is.
 
@@ -376,6 +380,7 @@ class InvarianceModel(nn.Module):
             return given
         return given + log_prior(hyper, self.hyper_centre)
 
+    @ordinary()
     def function_posterior(
         self,
         x: Float[Tensor, n * event],
@@ -400,6 +405,7 @@ class InvarianceModel(nn.Module):
         prior = self.at(eta, new_group=bool((numbers == NEW_GROUP).any()))
         return self.evidence.function_posterior(prior, x, numbered(data, self.groups), numbers)
 
+    @ordinary()
     @torch.no_grad()
     def predict(
         self,
@@ -447,6 +453,7 @@ class InvarianceModel(nn.Module):
                     average.add(mean, variance, share)
         return average.result()
 
+    @ordinary()
     @torch.no_grad()
     def log_likelihood(
         self,
@@ -468,6 +475,7 @@ class InvarianceModel(nn.Module):
                 rows.append(self.evidence.log_likelihood(mean + variance.sqrt() * z, data.y))
         return torch.stack(rows)
 
+    @ordinary()
     @torch.no_grad()
     def simulate(
         self,

@@ -38,6 +38,7 @@ from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.recalibrated import Recalibration
+from bayesinv.torch_modes import ordinary
 from bayesinv.transforms import from_config
 
 FORMAT = "bayesinv.InvariancePosterior"
@@ -91,6 +92,7 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
     return write_atomically(path, pack(_arrays(posterior)), overwrite)
 
 
+@ordinary()
 def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> InvariancePosterior:
     """Read a posterior that `save` wrote. No code in the file is run.
 

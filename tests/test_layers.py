@@ -12,7 +12,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 
 # Each line may import the lines above it and itself. A new part goes where it belongs.
 LAYERS = [
-    ["errors", "arguments", "randomness", "quantiles", "bend", "psis", "files", "archives", "console"],
+    ["errors", "arguments", "randomness", "torch_modes", "quantiles", "bend", "psis", "files", "archives", "console"],
     ["arrays", "samplers"],
     ["items"],
     ["transforms"],

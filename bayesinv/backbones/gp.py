@@ -22,6 +22,7 @@ from bayesinv.backbones.spectral import Frequencies, has_spectral_density
 from bayesinv.errors import DataError
 from bayesinv.orbits import Orbit, weighted_mean
 from bayesinv.randomness import seeded
+from bayesinv.torch_modes import ordinary
 
 if TYPE_CHECKING:
     from bayesinv.backbones.invariant import InvariantPrior
@@ -100,6 +101,7 @@ class GaussianProcess(nn.Module):
         ('features', 'inducing')
     """
 
+    @ordinary()
     def __init__(
         self,
         kernel: Kernel | None = None,

@@ -19,6 +19,7 @@ from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
 from bayesinv.structure import PerOutputOrbit
+from bayesinv.torch_modes import ordinary
 from bayesinv.transforms.actions import OutputAction
 
 PRIORS = ("layer", "tensor", "isotropic")
@@ -63,6 +64,7 @@ class NeuralNetwork(nn.Module):
         [2.0, 2.0, 1.414, 1.414]
     """
 
+    @ordinary()
     def __init__(self, net: nn.Module, prior: str = "layer", start_gain: float = START_GAIN):
         super().__init__()
         if not isinstance(net, nn.Module):

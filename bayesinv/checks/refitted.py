@@ -29,6 +29,7 @@ from bayesinv.evidence import LaplaceEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.quantiles import systematic_resample
 from bayesinv.randomness import seeded
+from bayesinv.torch_modes import ordinary
 
 if TYPE_CHECKING:
     from bayesinv.model import InvarianceModel
@@ -62,6 +63,7 @@ class RefittedExtents:
     table: pd.DataFrame
 
 
+@ordinary(grad=True)
 def refitted_extents(
     posterior: InvariancePosterior,
     num_points: int = 16,

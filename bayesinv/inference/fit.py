@@ -38,6 +38,7 @@ from bayesinv.posterior import InvariancePosterior
 from bayesinv.psis import weights_are_good, why_no_standard_error
 from bayesinv.randomness import seeded
 from bayesinv.threads import one_thread
+from bayesinv.torch_modes import ordinary
 
 INFERENCES = ("vi", "nuts")
 MAX_STEPS = 200  # evaluations of a collapsed evidence from each start; minibatches count in epochs
@@ -171,9 +172,10 @@ def fit(
     if model.groups is not None and not isinstance(data, Data):
         checked = _with_groups(model, checked)
     began = time.perf_counter()
-    fitted = copy.deepcopy(model).to(place)
-    checked = checked.to(place)
-    with seeded(seed), local_parameters(), one_thread(is_light(fitted, checked)) as num_threads:
+    with ordinary(grad=True):
+        fitted = copy.deepcopy(model).to(place)
+        checked = checked.to(place)
+    with ordinary(grad=True), seeded(seed), local_parameters(), one_thread(is_light(fitted, checked)) as num_threads:
         fitted.initialise(checked, seed)
         warn_of_usual_mistakes(fitted, checked, stacklevel=3)
         facts, failure = _fit_collapsed(

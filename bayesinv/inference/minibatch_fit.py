@@ -30,6 +30,7 @@ from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.streams import Stream
 from bayesinv.streams.indexed import MemoryStream
+from bayesinv.torch_modes import ordinary
 
 # What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
 KEPT_EXAMPLES = 1000
@@ -69,10 +70,11 @@ def fit_minibatches(
     batch_size = min(training.batch_size, stream.num_total)
     per_epoch = max(1, stream.num_total // batch_size)
     num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
-    fitted = plug_in_copy(model, method.name) if isinstance(method, PointMethod) else copy.deepcopy(model)
-    fitted = fitted.to(device)
+    with ordinary():
+        fitted = plug_in_copy(model, method.name) if isinstance(method, PointMethod) else copy.deepcopy(model)
+        fitted = fitted.to(device)
     failure: NonFiniteError | None = None
-    with seeded(seed), local_parameters():
+    with ordinary(grad=True), seeded(seed), local_parameters():
         kept = stream.subset(min(KEPT_EXAMPLES, stream.num_total), seed).to(device)
         if isinstance(method, PointMethod):
             method.check(kept)

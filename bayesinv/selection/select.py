@@ -33,6 +33,7 @@ from bayesinv.selection.slabs import log_masses
 from bayesinv.selection.space import UnconstrainedSpace
 from bayesinv.selection.subsets import SetDraws, SubsetSelection
 from bayesinv.spike_and_slab import SpikeAndSlab
+from bayesinv.torch_modes import ordinary
 
 METHODS = ("auto", "subsets", "relaxed")
 # 2⁸ = 256 sets: with 16 draws each in the first pass, the most that minutes allow at a tenth of a second.
@@ -342,6 +343,7 @@ def evaluator(model: InvarianceModel, data: Data, fixed: Tensor, places: Sequenc
     return evaluate
 
 
+@ordinary(grad=True)
 def refitted_model(model: InvarianceModel, data: Data, eta: Tensor, max_evaluations: int) -> InvarianceModel | None:
     """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved."""
     changed = copy.deepcopy(model)

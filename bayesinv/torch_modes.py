@@ -1,0 +1,33 @@
+"""Torch's modes of the calling thread, which the caller's code may have changed around ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def ordinary(grad: bool | None = None) -> Iterator[None]:
+    """Run a block, or a function that this decorates, without inference mode and autocast, whatever is on around it.
+
+    Tensors made in inference mode cannot be differentiated later, and autocast would take the algebra of an evidence to
+    bfloat16. A network runs under autocast where ``Training(mixed_precision=True)`` asks for it, and nowhere else.
+
+    Args:
+        grad: whether gradients are recorded; None leaves that as it is.
+
+    Example:
+        >>> with torch.inference_mode(), ordinary(grad=True):
+        ...     torch.ones(1, requires_grad=True).exp().requires_grad
+        True
+    """
+    recorded = torch.is_grad_enabled() if grad is None else grad  # leaving inference mode would switch it on
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(recorded),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
