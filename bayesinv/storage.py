@@ -233,7 +233,8 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
 def _numpy(name: str, value: Any) -> np.ndarray:
     if not isinstance(value, Tensor):
         raise TypeError(f"only tensors can be saved; the model's state has a {type(value).__name__} at {name!r}")
-    return value.detach().cpu().numpy()
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # which NumPy does not have
 
 
 def _versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones.orbit_features import fourier_mean
+from bayesinv.backbones.own_copy import own_copy
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.backbones.spectral import Frequencies, has_spectral_density
 from bayesinv.errors import DataError
@@ -120,7 +121,9 @@ class GaussianProcess(nn.Module):
             raise ValueError(f"kernel: expected no batch shape (outputs share it), got {tuple(kernel.batch_shape)}")
         if features is not None and not isinstance(features, nn.Module):
             raise TypeError(f"features: expected a torch.nn.Module or None, got {type(features).__name__}")
-        self.features = None if features is None else copy.deepcopy(features).requires_grad_(False).eval()
+        self.features = None
+        if features is not None:
+            self.features = own_copy(features, "features", replaces_weights=False).requires_grad_(False).eval()
         self.is_default_kernel = kernel is None
         # A copy: learning, and float64, are not to reach the caller's kernel.
         self.kernel = (_default_kernel() if kernel is None else copy.deepcopy(kernel)).double()

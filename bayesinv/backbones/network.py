@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from torch.func import functional_call
 
 from bayesinv.arguments import as_number
 from bayesinv.backbones.invariant_network import InvariantNetwork
+from bayesinv.backbones.own_copy import own_copy
 from bayesinv.errors import DataError
 from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit
@@ -43,14 +43,15 @@ class NeuralNetwork(nn.Module):
 
     Args:
         net: maps (n, *event) to (n, outputs), or for maps of outputs to (n, channels, *cells); copied, so that
-            training does not reach the caller's network. Its weights are where training starts.
+            training does not reach the caller's network, and unwrapped (see :func:`own_copy`). Its weights are where
+            training starts; those in half precision become float32.
         prior: "layer" (one gain for the weights and biases of a module), "tensor" (one for each), or "isotropic"
             (one standard deviation for everything, without fan-in).
         start_gain: the gains before any learning.
 
     Raises:
-        TypeError: not a module.
-        ValueError: nothing to train, or an unknown prior.
+        TypeError: not a module, a ScriptModule, or one that cannot be copied.
+        ValueError: nothing to train, weights without numbers, or an unknown prior.
 
     Reference:
         A. Immer, T. van der Ouderaa, G. Rätsch, V. Fortuin, M. van der Wilk (2022). Invariance learning in deep
@@ -72,7 +73,7 @@ class NeuralNetwork(nn.Module):
         if prior not in PRIORS:
             raise ValueError(f"prior: expected one of {list(PRIORS)}, got {prior!r}")
         start_gain = as_number("start_gain", start_gain)
-        self.net = copy.deepcopy(net)
+        self.net = own_copy(net)
         self.prior = prior
         self.mixed_precision = False
         named = self.weights()
@@ -90,7 +91,7 @@ class NeuralNetwork(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights; inputs are brought to it, since NumPy's floats are double and a network's weights are not."""
-        return next(iter(self.net.parameters())).dtype
+        return next(p.dtype for p in self.net.parameters() if p.is_floating_point())
 
     def weights(self) -> dict[str, nn.Parameter]:
         """θ: the parameters of ``net`` that require a gradient, by name."""
@@ -131,16 +132,23 @@ class NeuralNetwork(nn.Module):
         """What the network itself returns, with some weights replaced, (n, outputs) or (n, channels, *cells).
 
         Raises:
-            DataError: the network does not return one row of outputs per input.
+            DataError: the network does not return one row of real floating-point outputs per input.
         """
         x = x.to(self.dtype, copy=True)  # networks may work in place, on what may be the caller's array
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
             out = functional_call(self.net, dict(weights), (x,)) if weights else self.net(x)
         if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4) or len(out) != len(x):
-            came = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            is_tensor = isinstance(out, Tensor)
+            came = f"shape {tuple(out.shape)}" if is_tensor else type(out).__name__
+            cure = "flatten or pool what is left of the event axes inside it" if is_tensor else "return one tensor"
             raise DataError(
                 f"the network has to return (n, outputs) for inputs (n, *event), here n = {len(x)}, but {came} came; "
-                "flatten or pool what is left of the event axes inside it"
+                f"{cure}"
+            )
+        if not out.is_floating_point():
+            raise DataError(
+                f"the network has to return real floating-point outputs, and {out.dtype} came; return logits or "
+                "predicted values as they are, without rounding, argmax or a change of type"
             )
         out = out[:, None] if out.ndim == 1 else out
         return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out

@@ -16,6 +16,7 @@ from torch import Tensor
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NotConvergedWarning
 from bayesinv.extents import Outward
+from bayesinv.inference.first_look import check_examples_apart, check_gradients
 from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
@@ -87,6 +88,11 @@ def fit_minibatches(
             fitted.network.mixed_precision = training.mixed_precision
             if stream.num_classes is None and fitted.likelihood == "categorical":
                 stream.num_classes = fitted.network.initialise(kept.x, 1.0, seed)
+            learns = not isinstance(method, PointMethod) or method.learns_extents
+            few = kept.subset(slice(0, 2))
+            check_gradients(fitted, few, learns)
+            if fitted.evidence.name == "laplace":
+                check_examples_apart(fitted, few)
         point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
         if point is None:
             first = kept.subset(slice(0, min(len(kept), training.extent_batch_size)))

@@ -68,6 +68,7 @@ class Augerino(PointMethod):
     initial_width: int | float = 0.1
     rate: int | float | None = 0.01
     name = "augerino"
+    learns_extents = True
 
     def __post_init__(self) -> None:
         check_number("regularisation", self.regularisation, zero=True)

@@ -81,6 +81,7 @@ class AugNet(PointMethod):
     scales: Mapping[str, int | float] | None = None
     rate: int | float = 5e-4
     name = "augnet"
+    learns_extents = True
 
     def __post_init__(self) -> None:
         check_number("regularisation", self.regularisation, zero=True)

@@ -5,7 +5,7 @@ import dataclasses
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Float64, Shaped
@@ -38,6 +38,7 @@ class PointMethod(ABC):
     """
 
     name: str
+    learns_extents: ClassVar[bool] = False  # by gradients, which have to come through the network
 
     @abstractmethod
     def prepare(self, model: InvarianceModel) -> InvarianceModel:

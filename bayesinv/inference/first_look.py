@@ -1,0 +1,99 @@
+"""What a minibatch fit asks of a network before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from bayesinv.backbones import NeuralNetwork
+from bayesinv.data import Data
+from bayesinv.errors import DataError
+from bayesinv.evidence import NetworkEvidence
+from bayesinv.inference.target import start_extents
+from bayesinv.model import InvarianceModel
+from bayesinv.randomness import seeded
+
+# Of the largest output: float32 sums in another order differ by less.
+SAME_OUTPUT = 1e-3
+
+
+@contextmanager
+def _unchanged(network: NeuralNetwork) -> Iterator[None]:
+    """Put running statistics and the like back after a block."""
+    kept = [(buffer, buffer.clone()) for buffer in network.net.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+
+
+def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) -> None:
+    """Raise unless the likelihood has a gradient in the weights of a network, and in the extents.
+
+    Args:
+        model: initialised, with a network.
+        data: a few examples.
+        learns_extents: whether the method takes gradients in them.
+
+    Raises:
+        DataError: something inside of the network cuts the gradient off.
+    """
+    eta = start_extents(model, 0.5).requires_grad_()
+    evidence, weights = model.evidence, model.network.weights()
+    if not isinstance(evidence, NetworkEvidence):
+        raise TypeError(f"expected the evidence of a network, got {evidence.name!r}")
+    with _unchanged(model.network), seeded(0), torch.enable_grad():
+        prior = model.at(eta)
+        value = evidence.mean_log_likelihood(prior, data)
+        moves = prior.of_groups(data.groups).points(data.x).requires_grad
+        found: tuple[Tensor | None, ...] = (None,) * (1 + len(weights))
+        if value.requires_grad:
+            found = torch.autograd.grad(value, [eta, *weights.values()], allow_unused=True)
+    if all(gradient is None for gradient in found[1:]):
+        raise DataError(
+            "the network's outputs have no gradient in any of its weights, so that nothing can be learned; return "
+            "them as they are: no detach(), .data, NumPy, rounding or torch.no_grad() on the way"
+        )
+    if learns_extents and model.active and moves and found[0] is None:
+        raise DataError(
+            "the network's outputs have no gradient in its inputs, so that no extent can be learned; freeze layers "
+            "by requires_grad_(False) in place of torch.no_grad() or detach() in forward, or fit a Gaussian process on "
+            'frozen features, DeepKernel(net, frozen=True), or inference="fixed"'
+        )
+
+
+@torch.no_grad()
+def check_examples_apart(model: InvarianceModel, data: Data) -> None:
+    """Raise unless the network gives an example the same output at every call, whatever stands beside it.
+
+    An evidence that splits over examples has no meaning for others. Layers that are known for it are refused by name
+    (``NeuralNetwork.check_layers``); this looks at what comes out.
+
+    Raises:
+        ValueError: it draws at random, changes its own state, or mixes examples.
+    """
+    network, x = model.network, data.x[:2]
+    outputs = []
+    with _unchanged(network):
+        for seed in (0, 1):
+            with seeded(seed):
+                outputs.append(network(x))
+        with seeded(0):
+            alone = torch.cat([network(one) for one in x.split(1)])
+    within = SAME_OUTPUT * outputs[0].abs().max()
+    cure = f'or fit with evidence="plugin": the {model.evidence.name} evidence needs a function of each input'
+    if bool((outputs[0] - outputs[1]).abs().max() > within):
+        raise ValueError(
+            "the network gives another output at the second call with the same inputs: it draws at random, or changes "
+            f"its own state (dropout, running statistics, power iterations); call .eval() on that layer, {cure}"
+        )
+    if bool((outputs[0] - alone).abs().max() > within):
+        raise ValueError(
+            "the network's output for one input depends on the others in its batch; normalise within each input "
+            f"(GroupNorm, LayerNorm), {cure}"
+        )
