@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit, average_log_probs, weighted_mean
@@ -97,7 +96,7 @@ class InvariantNetwork:
             for each group of the examples sees nothing before :meth:`of_groups`.
         eta: extents, shape (K,), internal units.
         average: what is averaged over the copies; see :func:`average_copies`.
-        memory_budget: bytes that one block of copies may take where no gradient is asked for.
+        memory_budget: bytes that one block of copies may take, with what autograd keeps of it.
         identity: True when every extent is fixed to zero; the orbit is then the input itself, once.
         base: base draws in place of the orbit's own.
         action: how outputs move with the inputs; None if they stay.
@@ -134,18 +133,8 @@ class InvariantNetwork:
     ) -> Float[Tensor, "S n *out"]:
         """h_θ(T_s x), with some weights replaced if given; (S, n, C), or maps (S, n, C, *cells)."""
         points = self.points(x)
-        if isinstance(self.orbit, PerOutputOrbit) and torch.is_grad_enabled() and len(x) > self._block_size(x):
-            return self._outputs_by_block(points, dict(weights or {}), self.orbit.num_outputs)
-        flat = self.backbone.functional(weights or {}, points.flatten(0, 1))
+        flat = self.backbone.functional_in_parts(weights or {}, points.flatten(0, 1), self.memory_budget)
         return flat.unflatten(0, points.shape[:2])
-
-    def _outputs_by_block(self, points: Tensor, weights: dict[str, Tensor], num_blocks: int) -> Tensor:
-        """The same with the activations of one output's copies in memory at a time; they are computed twice."""
-        outputs = [
-            checkpoint(self.backbone.functional, weights, part.flatten(0, 1), use_reentrant=False)
-            for part in points.chunk(1 if self.identity else num_blocks)
-        ]
-        return torch.cat(outputs).unflatten(0, points.shape[:2])
 
     def of_output(self, output: int) -> InvariantNetwork:
         """The same network through the orbit of a single output, where each has its own.
@@ -225,7 +214,5 @@ class InvariantNetwork:
                 module.training = flag
 
     def _block_size(self, x: Tensor) -> int:
-        # A block holds its copies, and the activations of a network: for small convolutional networks about
-        # thirty times their input.
         S = 1 if self.identity else self.orbit.num_copies
-        return max(1, min(4096, self.memory_budget // (32 * S * x[0].numel() * x.element_size())))
+        return max(1, min(4096, self.backbone.points_within(self.memory_budget, x) // S))

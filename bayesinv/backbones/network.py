@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from bayesinv.arguments import as_number
 from bayesinv.backbones.invariant_network import InvariantNetwork
+from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
 from bayesinv.errors import DataError
 from bayesinv.groups import GroupedOrbit
@@ -76,6 +77,7 @@ class NeuralNetwork(nn.Module):
         self.net = own_copy(net)
         self.prior = prior
         self.mixed_precision = False
+        self._bytes: dict[Any, int] = {}
         named = self.weights()
         if not named:
             raise ValueError("net: expected at least one parameter that requires a gradient, got none")
@@ -152,6 +154,33 @@ class NeuralNetwork(nn.Module):
             )
         out = out[:, None] if out.ndim == 1 else out
         return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+
+    def functional_in_parts(
+        self, weights: Mapping[str, Tensor], points: Float[Tensor, N * event], memory_budget: int
+    ) -> Float[Tensor, N * outputs]:
+        """The same with what autograd keeps of it within a number of bytes; all at once where examples mix."""
+        size = len(points) if self._mixes_examples() else self.points_within(memory_budget, points)
+        own = dict(weights)
+        return in_parts(lambda part: self.functional(own, part), points, size)
+
+    def points_within(self, memory_budget: int, points: Float[Tensor, N * event]) -> int:
+        """How many points' activations fit into a number of bytes, at least one."""
+        return max(1, memory_budget // max(1, self.bytes_per_point(points)))
+
+    def bytes_per_point(self, points: Float[Tensor, N * event]) -> int:
+        """What autograd keeps of one point; measured on the first, once for each shape."""
+        key = (tuple(points.shape[1:]), self.mixed_precision)
+        if key not in self._bytes:
+            x = points[:1].detach().to(self.dtype)
+            with unchanged(self.net), seeded(0), torch.enable_grad(), counted() as saved:
+                # The points too are kept, and two of them, for layers that normalise over a batch.
+                self.functional({}, x.repeat_interleave(2, 0).requires_grad_())
+            saved.forget(*self.net.parameters(), *self.net.buffers())
+            self._bytes[key] = x.numel() * x.element_size() + saved.num_bytes // 2
+        return self._bytes[key]
+
+    def _mixes_examples(self) -> bool:
+        return any(isinstance(m, _BATCH_STATISTICS) and not self._is_frozen(m) for m in self.net.modules())
 
     def at(
         self,

@@ -49,9 +49,10 @@ def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -
         old = [type(hook).__name__ for hook in module._forward_pre_hooks.values() if isinstance(hook, OLD_HOOKS)]
         if old:
             raise TypeError(
-                f"{name}: expected weights that are parameters, got a weight that the hook {old[0]} of layer {path!r} "
-                "computes before every call; use torch.nn.utils.parametrizations in place of torch.nn.utils.weight_norm "
-                "and spectral_norm, and make a pruned network final with torch.nn.utils.prune.remove(layer, name)"
+                f"{name}: expected weights that are parameters, got one that the hook {old[0]} of layer {path!r} "
+                "computes before every call; use torch.nn.utils.parametrizations in place of "
+                "torch.nn.utils.weight_norm and spectral_norm, and make a pruned network final with "
+                "torch.nn.utils.prune.remove(layer, name)"
             )
     for path, tensor in [*net.named_parameters(), *net.named_buffers()]:
         if nn.parameter.is_lazy(tensor):

@@ -16,7 +16,7 @@ derivatives are of no use apart.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -141,33 +141,41 @@ def _gradients(
     average: Average | None,
     each: Mapping[str, Tensor] | None,
     multiply_out: bool,
+    wanted: Sequence[str] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor | _Product]]:
-    """f, and the per-example gradients of every weight tensor, (R, m, *shape)."""
+    """f, and the per-example gradients of every weight tensor that is wanted (None: all), (R, m, *shape)."""
     if not weights:
         raise ValueError("weights: expected at least one weight tensor, got none")
     mean: Average = average if average is not None else lambda outputs: outputs.mean(0)
     outer = torch.is_grad_enabled()
     # Tensors of our own: constants, by whose identity the record knows them.
     own = {name: w.detach() for name, w in weights.items()}
+    asked = own if wanted is None else {name: own[name] for name in wanted}
     # In the precision of the points: products of half precision would be left in K, whose determinant is asked for.
     with torch.enable_grad(), torch.autocast(points.device.type, enabled=False):
-        record = _Record(own, points, multiply_out)
+        record = _Record(asked, points, multiply_out)
         with record:
-            outputs = _outputs(net, own, points)
+            outputs = outputs_of(net, own, points)
         f = mean(outputs) if each is None else mean(outputs, each)
-        A = rows(f)
-        if A.ndim != 3 or A.shape[1:] != f.shape or not len(A):
-            raise ValueError(f"rows: expected (R, m, C) with m, C = {tuple(f.shape)}, got {tuple(A.shape)}")
+        A = checked_rows(rows(f), f)
         found = record.gradients(f, A, create_graph=outer)
-        rest = {name: w for name, w in own.items() if name not in found}
+        rest = {name: w for name, w in asked.items() if name not in found}
         if rest:
             found |= _by_vmap(net, own, rest, points, A, mean, each)
     if not outer:
         f, found = f.detach(), {name: _detach(J) for name, J in found.items()}
-    return f, {name: found[name] for name in own}
+    return f, {name: found[name] for name in asked}
 
 
-def _outputs(net: nn.Module, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"]) -> Tensor:
+def checked_rows(A: Tensor, f: Float[Tensor, "m C"]) -> Float[Tensor, "R m C"]:
+    """A, or a ValueError if it has another shape."""
+    if A.ndim != 3 or A.shape[1:] != f.shape or not len(A):
+        raise ValueError(f"rows: expected (R, m, C) with m, C = {tuple(f.shape)}, got {tuple(A.shape)}")
+    return A
+
+
+def outputs_of(net: nn.Module, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"]) -> Tensor:
+    """h_θ of every copy, with weights in place of its own, (S, m, C) or maps of them."""
     outputs = functional_call(net, dict(weights), (points.flatten(0, 1),))
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     return outputs.unflatten(0, points.shape[:2])  # (S, m, C), or (S, m, channels, *cells)
@@ -189,7 +197,7 @@ def _by_vmap(
     """Per-example gradients of any weights of any network, (R, m, *shape)."""
 
     def u(some: Mapping[str, Tensor], copies: Tensor, own: Mapping[str, Tensor], a: Tensor) -> Tensor:
-        outputs = _outputs(net, {**weights, **some}, copies[:, None])
+        outputs = outputs_of(net, {**weights, **some}, copies[:, None])
         averaged = mean(outputs) if each is None else mean(outputs, {k: v[:, None] for k, v in own.items()})
         return (a * averaged[0]).sum()
 

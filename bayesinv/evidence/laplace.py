@@ -10,12 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bayesinv.backbones.gram_in_parts import gram_within
 from bayesinv.backbones.invariant_network import InvariantNetwork, average_copies
-from bayesinv.backbones.per_example import dense_gram, example_gram
 from bayesinv.data import Data
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.evidence.network import NetworkEvidence
-from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import weighted_mean
 from bayesinv.structure import PerOutputOrbit
 
@@ -127,16 +126,12 @@ class LaplaceEvidence(NetworkEvidence):
 
         Joint rows are all outputs (mC), or those drawn of maps.
         """
-        network = prior.backbone
         is_map = self.likelihood != "gaussian" and data.y.ndim > 1
         if self.likelihood == "gaussian" and isinstance(prior.orbit, PerOutputOrbit) and self.num_outputs is not None:
             return self._drawn_kernels(prior, weights, data, self.num_outputs)
         shape: list[int] = []
 
-        # Where groups of examples have orbits of their own, the average of one example is not that of another.
-        each = prior.copies(data.x.device) if isinstance(prior.orbit, GroupedOrbit) else None
-
-        def average(outputs: Tensor, copies: Mapping[str, Tensor] | None = None) -> Tensor:
+        def average(outputs: Tensor, copies: Mapping[str, Tensor]) -> Tensor:
             values, copy_weights = prior.moved_back(outputs, copies)
             f = average_copies(values, prior.average, self.likelihood, copy_weights)
             shape[:] = f.shape[1:]
@@ -145,8 +140,10 @@ class LaplaceEvidence(NetworkEvidence):
         def rows(f: Tensor) -> Tensor:
             return self._map_rows(f.unflatten(1, shape)) if is_map else self._rows(f)
 
-        arguments = (network.net, weights, network.prior_scales(), prior.points(data.x), rows, average, each)
-        f, K = dense_gram(*arguments) if self.num_outputs is None or is_map else example_gram(*arguments)
+        joint = self.num_outputs is None or is_map
+        total = data.num_outputs * (data.y[0].numel() if is_map else 1)
+        num_rows = total if self.num_outputs is None else min(self.num_outputs, total)
+        f, K = gram_within(prior, weights, prior.points(data.x), rows, average, joint, num_rows)
         K = K.to(torch.float64).reshape(-1, *K.shape[-2:])
         return f.unflatten(1, shape), K / self.noise if self.likelihood == "gaussian" else K
 
@@ -159,15 +156,15 @@ class LaplaceEvidence(NetworkEvidence):
         """
         outputs, copy_weights = prior.moved_back(prior.outputs(data.x, weights))
         f = average_copies(outputs, prior.average, self.likelihood, copy_weights)  # (m, C)
-        scales, net, unit = prior.backbone.prior_scales(), prior.backbone.net, prior.backbone.output_unit
+        unit = prior.backbone.output_unit
         kernels = []
         for output in torch.randperm(f.shape[1])[:num_drawn].tolist():
             block = prior.of_output(output)
 
-            def average(outputs: Tensor, block: InvariantNetwork = block, output: int = output) -> Tensor:
-                return unit * weighted_mean(outputs[..., output : output + 1], block.weights()).double()
+            def average(outputs: Tensor, copies: Mapping[str, Tensor], output: int = output) -> Tensor:
+                return unit * weighted_mean(outputs[..., output : output + 1], copies.get("weights")).double()
 
-            kernels.append(example_gram(net, weights, scales, block.points(data.x), _ones, average)[1])
+            kernels.append(gram_within(block, weights, block.points(data.x), _ones, average)[1])
         return f, torch.cat(kernels).to(torch.float64) / self.noise
 
     def _from_above(self, K: Float[Tensor, "R rows rows"], scale: float) -> Float[Tensor, " R"]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
-from bayesinv.backbones import NeuralNetwork
+from bayesinv.backbones.memory import unchanged
 from bayesinv.data import Data
 from bayesinv.errors import DataError
 from bayesinv.evidence import NetworkEvidence
@@ -18,18 +15,6 @@ from bayesinv.randomness import seeded
 
 # Of the largest output: float32 sums in another order differ by less.
 SAME_OUTPUT = 1e-3
-
-
-@contextmanager
-def _unchanged(network: NeuralNetwork) -> Iterator[None]:
-    """Put running statistics and the like back after a block."""
-    kept = [(buffer, buffer.clone()) for buffer in network.net.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
 
 
 def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) -> None:
@@ -47,7 +32,7 @@ def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) ->
     evidence, weights = model.evidence, model.network.weights()
     if not isinstance(evidence, NetworkEvidence):
         raise TypeError(f"expected the evidence of a network, got {evidence.name!r}")
-    with _unchanged(model.network), seeded(0), torch.enable_grad():
+    with unchanged(model.network.net), seeded(0), torch.enable_grad():
         prior = model.at(eta)
         value = evidence.mean_log_likelihood(prior, data)
         moves = prior.of_groups(data.groups).points(data.x).requires_grad
@@ -79,7 +64,7 @@ def check_examples_apart(model: InvarianceModel, data: Data) -> None:
     """
     network, x = model.network, data.x[:2]
     outputs = []
-    with _unchanged(network):
+    with unchanged(network.net):
         for seed in (0, 1):
             with seeded(seed):
                 outputs.append(network(x))

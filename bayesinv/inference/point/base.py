@@ -151,7 +151,8 @@ class PointObjective(Objective):
     def loss(self, data: Data, num_total: int) -> Float[Tensor, ""]:
         """L on a minibatch, nats per example."""
         points, t = self.drawn_copies(data.x)
-        outputs = self.network.functional({}, points.flatten(0, 1)).unflatten(0, points.shape[:2])
+        flat = self.network.functional_in_parts({}, points.flatten(0, 1), self.model.memory_budget)
+        outputs = flat.unflatten(0, points.shape[:2])
         # Targets stay and outputs are moved back: labels need no interpolation then.
         outputs, weights = moved_back(self.model.output_action, outputs, t, self.copy_weights())
         outputs = self.network.in_unit(outputs)

@@ -1,0 +1,244 @@
+"""The Gram matrices of :mod:`bayesinv.backbones.per_example` in bounded memory.
+
+K = Σ_w σ_w² J_w J_wᵀ needs the gradients J of all examples at once, but not of all weights, and the activations of no
+more than a few examples: the columns of J are taken group after group, and the rows of a group block after block. For
+the gradient dL/dK = G the columns are computed again, V = dL/dJ = σ² (G + Gᵀ) J follows from them, and Σ <J, V> is
+differentiated block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesinv.backbones.memory import in_parts
+from bayesinv.backbones.per_example import (
+    Average,
+    Rows,
+    _gradients,
+    _Product,
+    _self_product,
+    checked_rows,
+    dense_gram,
+    example_gram,
+    outputs_of,
+)
+from bayesinv.groups import GroupedOrbit
+
+if TYPE_CHECKING:
+    from bayesinv.backbones.invariant_network import InvariantNetwork
+
+# Derivatives of gradients keep about so many times what a pass of the network keeps.
+SECOND_ORDER = 5
+
+Group = Sequence[tuple[str, int, int]]  # weights, and the first and the last of their numbers
+
+
+def gram_within(
+    prior: InvariantNetwork,
+    weights: Mapping[str, Tensor],
+    points: Float[Tensor, "S m *event"],
+    rows: Rows,
+    average: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+    joint: bool = False,
+    num_rows: int = 1,
+) -> tuple[Float[Tensor, "m C"], Float[Tensor, "*R rows rows"]]:
+    """The averaged outputs and K, at once or in parts, whichever the memory budget of the network asks for.
+
+    Args:
+        prior: the network seen through its orbit.
+        weights: the weight tensors that the Gram matrix runs over, by name; constants.
+        points: copies of every example.
+        rows: from f (m, C) to A (R, m, C), called once.
+        average: from outputs (S, m, C) and ``prior.copies`` to f.
+        joint: one matrix over all R·m scalars, row by row, or one for each of R.
+        num_rows: R.
+    """
+    network, copies = prior.backbone, prior.copies(points.device)
+    by_example = isinstance(prior.orbit, GroupedOrbit)
+    scales = network.prior_scales()
+    each_point = network.bytes_per_point(points.flatten(0, 1))
+    S, m = points.shape[:2]
+    num_weights, size = sum(w.numel() for w in weights.values()), points.element_size()
+    if bytes_at_once(S * m, num_rows * m, num_weights, each_point, size) <= prior.memory_budget:
+        compute = dense_gram if joint else example_gram
+        if by_example:
+            return compute(network.net, weights, scales, points, rows, average, copies)
+        return compute(network.net, weights, scales, points, rows, lambda outputs: average(outputs, copies))
+    with torch.autocast(points.device.type, enabled=False):
+        flat = in_parts(
+            lambda part: outputs_of(network.net, weights, part[None])[0],
+            points.flatten(0, 1),
+            network.points_within(prior.memory_budget, points.flatten(0, 1)),
+        )
+    f = average(flat.unflatten(0, (S, m)), copies)
+    A = checked_rows(rows(f), f)
+    job = GramInParts(network.net, weights, average, by_example, joint, prior.memory_budget, each_point)
+    return f, job(points, A, scales, copies)
+
+
+def bytes_at_once(num_points: int, num_rows: int, num_weights: int, bytes_per_point: int, item: int) -> int:
+    """What K takes at once: the activations of all points, and J with its gradient and its square."""
+    return SECOND_ORDER * num_points * bytes_per_point + 3 * num_rows * num_weights * item
+
+
+@dataclass(frozen=True)
+class GramInParts:
+    """How to compute K.
+
+    Args:
+        net: maps (n, *event) to (n, C), example by example.
+        weights: the weight tensors that the Gram matrix runs over, by name.
+        average: from the copies' outputs and what it knows of the copies to (m, C).
+        by_example: whether what it knows has an entry for each example, in its second axis.
+        joint: one matrix over all rows, or one for each.
+        memory_budget: bytes.
+        bytes_per_point: what autograd keeps of one point.
+    """
+
+    net: nn.Module
+    weights: Mapping[str, Tensor]
+    average: Average
+    by_example: bool
+    joint: bool
+    memory_budget: int
+    bytes_per_point: int
+
+    def __call__(
+        self,
+        points: Float[Tensor, "S m *event"],
+        A: Float[Tensor, "R m C"],
+        scales: Mapping[str, Tensor],
+        copies: Mapping[str, Tensor],
+    ) -> Float[Tensor, "*R rows rows"]:
+        """K, differentiable in all arguments."""
+        names = list(copies)
+        values = [copies[name] for name in names]
+        return _Gram.apply(self, names, points, A, *(scales[name] for name in self.weights), *values)
+
+    def groups(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor]) -> list[Group]:
+        """Columns whose share of J fits into memory, half of the budget with its gradient."""
+        item = points.element_size()
+        room = max(1, self.memory_budget // (4 * item * A.shape[0] * A.shape[1]))  # numbers for each row
+        with torch.no_grad():
+            block = slice(0, 1)
+            found = self._gradients(points[:, block], A[:, block], self._of(copies, block), list(self.weights))
+        groups: list[list[tuple[str, int, int]]] = [[]]
+        left = room
+        for name, J in found.items():
+            if isinstance(J, _Product):  # never multiplied out: small
+                groups[-1].append((name, 0, -1))
+                continue
+            begin, total = 0, self.weights[name].numel()
+            while begin < total:
+                if left == 0:
+                    groups.append([])
+                    left = room
+                end = min(total, begin + left)
+                groups[-1].append((name, begin, end))
+                left -= end - begin
+                begin = end
+        return groups
+
+    def blocks(self, points: Tensor) -> Iterator[slice]:
+        """Examples whose activations fit into the other half of the budget."""
+        S, m = points.shape[:2]
+        size = max(1, self.memory_budget // (2 * SECOND_ORDER * S * max(1, self.bytes_per_point)))
+        return (slice(start, min(m, start + size)) for start in range(0, m, size))
+
+    def columns(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], group: Group) -> list[Tensor]:
+        """J of these weights, (R, m, numbers), or its two factors (S, m, inputs) and (R, S, m, outputs)."""
+        names = list(dict.fromkeys(name for name, _, _ in group))
+        found = self._gradients(points, A, copies, names)
+        parts: list[Tensor] = []
+        for name, begin, end in group:
+            J = found[name]
+            parts += [J.a, J.b] if isinstance(J, _Product) else [J.reshape(*J.shape[:2], -1)[..., begin:end]]
+        return parts
+
+    def of_all(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], group: Group) -> list[Tensor]:
+        """The same of all examples, block by block."""
+        blocks = [
+            self.columns(points[:, block], A[:, block], self._of(copies, block), group) for block in self.blocks(points)
+        ]
+        return [torch.cat(parts, -2) for parts in zip(*blocks, strict=True)]
+
+    def gram(self, columns: Sequence[Tensor], scales: Sequence[Tensor], group: Group) -> Tensor:
+        """Σ σ² J Jᵀ over a group."""
+        parts, left = [], list(columns)
+        for (_, _, end), scale in zip(group, scales, strict=True):
+            if end < 0:
+                K = _Product(left.pop(0), left.pop(0)).gram()
+            else:
+                J = left.pop(0)
+                K = _self_product(J.flatten(0, 1) if self.joint else J)
+            parts.append(scale.to(K).square() * K)
+        return torch.stack(parts).sum(0)
+
+    def _gradients(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], names: Sequence[str]) -> Any:
+        each = copies if self.by_example else None
+        average = self.average if self.by_example else lambda outputs: self.average(outputs, copies)
+        return _gradients(self.net, self.weights, points, lambda f: A, average, each, self.joint, names)[1]
+
+    def _of(self, copies: Mapping[str, Tensor], block: slice) -> dict[str, Tensor]:
+        return {name: value[:, block] if self.by_example else value for name, value in copies.items()}
+
+
+class _Gram(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, job: GramInParts, names: list[str], points: Tensor, A: Tensor, *rest: Tensor) -> Tensor:
+        scales = dict(zip(job.weights, rest, strict=False))
+        copies = dict(zip(names, rest[len(scales) :], strict=True))
+        ctx.job, ctx.names, ctx.groups = job, names, job.groups(points, A, copies)
+        ctx.save_for_backward(points, A, *rest)
+        K: Any = 0.0
+        for group in ctx.groups:
+            columns = job.of_all(points, A, copies, group)
+            K = K + job.gram(columns, [scales[name] for name, _, _ in group], group)
+        ctx.columns = columns if len(ctx.groups) == 1 else None
+        return K
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        job, (points, A, *rest) = ctx.job, ctx.saved_tensors
+        scales = dict(zip(job.weights, rest, strict=False))
+        copies = dict(zip(ctx.names, rest[len(scales) :], strict=True))
+        at_scales = {name: torch.zeros_like(scale) for name, scale in scales.items()}
+        at = [torch.zeros_like(t) for t in (points, A, *copies.values())]
+        for group in ctx.groups:
+            columns = job.of_all(points, A, copies, group) if ctx.columns is None else ctx.columns
+            leaves = [t.detach().requires_grad_() for t in columns]
+            own = [scales[name].detach().requires_grad_() for name, _, _ in group]
+            with torch.enable_grad():
+                found = torch.autograd.grad(job.gram(leaves, own, group), [*leaves, *own], G)
+            V, slopes = found[: len(leaves)], found[len(leaves) :]
+            for (name, _, _), slope in zip(group, slopes, strict=True):
+                at_scales[name] += slope
+            del columns, leaves
+            for block in job.blocks(points):
+                _add_slopes(job, (points, A, copies), group, block, [v[..., block, :] for v in V], at)
+        return None, None, at[0], at[1], *at_scales.values(), *at[2:]
+
+
+def _add_slopes(
+    job: GramInParts, arguments: Any, group: Group, block: slice, V: Sequence[Tensor], at: Sequence[Tensor]
+) -> None:
+    """Add the gradient of Σ <J, V> over a block of examples, in points, A and what is known of the copies."""
+    points, A, copies = arguments
+    known = {name: value.detach().requires_grad_() for name, value in job._of(copies, block).items()}
+    inputs = [points[:, block].detach().requires_grad_(), A[:, block].detach().requires_grad_(), *known.values()]
+    with torch.enable_grad():
+        columns = job.columns(inputs[0], inputs[1], known, group)
+    wanted = [(J, v) for J, v in zip(columns, V, strict=True) if J.requires_grad]
+    if not wanted:
+        return
+    slopes = torch.autograd.grad([J for J, _ in wanted], inputs, [v for _, v in wanted], allow_unused=True)
+    for total, slope, by_example in zip(at, slopes, [True, True] + [job.by_example] * len(known), strict=True):
+        if slope is not None:
+            (total[:, block] if by_example else total).add_(slope)
