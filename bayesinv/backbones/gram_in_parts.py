@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # Derivatives of gradients keep about so many times what a pass of the network keeps.
 SECOND_ORDER = 5
+MOST_PASSES = 4
 
 Group = Sequence[tuple[str, int, int]]  # weights, and the first and the last of their numbers
 
@@ -87,6 +88,15 @@ def bytes_at_once(num_points: int, num_rows: int, num_weights: int, bytes_per_po
     return SECOND_ORDER * num_points * bytes_per_point + 3 * num_rows * num_weights * item
 
 
+def num_passes(num_rows: int, num_weights: int, item: int, memory_budget: int) -> int:
+    """Groups of columns, each with its own passes of the network: J and its gradient take half of the budget.
+
+    No more than ``MOST_PASSES``, past which memory is cheaper than time: a network of eleven million weights and 128
+    examples would otherwise take 22 groups under a budget of 1 GiB.
+    """
+    return max(1, min(MOST_PASSES, -(-4 * item * num_rows * num_weights // memory_budget)))
+
+
 @dataclass(frozen=True)
 class GramInParts:
     """How to compute K.
@@ -122,9 +132,9 @@ class GramInParts:
         return _Gram.apply(self, names, points, A, *(scales[name] for name in self.weights), *values)
 
     def groups(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor]) -> list[Group]:
-        """Columns whose share of J fits into memory, half of the budget with its gradient."""
-        item = points.element_size()
-        room = max(1, self.memory_budget // (4 * item * A.shape[0] * A.shape[1]))  # numbers for each row
+        """Columns whose share of J fits into memory; see :func:`num_passes`."""
+        total = sum(w.numel() for w in self.weights.values())
+        room = -(-total // num_passes(A.shape[0] * A.shape[1], total, points.element_size(), self.memory_budget))
         with torch.no_grad():
             block = slice(0, 1)
             found = self._gradients(points[:, block], A[:, block], self._of(copies, block), list(self.weights))
@@ -163,22 +173,28 @@ class GramInParts:
 
     def of_all(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], group: Group) -> list[Tensor]:
         """The same of all examples, block by block."""
-        blocks = [
-            self.columns(points[:, block], A[:, block], self._of(copies, block), group) for block in self.blocks(points)
-        ]
-        return [torch.cat(parts, -2) for parts in zip(*blocks, strict=True)]
+        whole: list[Tensor] = []
+        for block in self.blocks(points):
+            parts = self.columns(points[:, block], A[:, block], self._of(copies, block), group)
+            if not whole:
+                whole = [part.new_empty(*part.shape[:-2], points.shape[1], part.shape[-1]) for part in parts]
+            for total, part in zip(whole, parts, strict=True):
+                total[..., block, :] = part
+        return whole
 
-    def gram(self, columns: Sequence[Tensor], scales: Sequence[Tensor], group: Group) -> Tensor:
-        """Σ σ² J Jᵀ over a group."""
-        parts, left = [], list(columns)
-        for (_, _, end), scale in zip(group, scales, strict=True):
+    def grams(
+        self, columns: Sequence[Tensor], scales: Mapping[str, Tensor], group: Group
+    ) -> Iterator[tuple[str, list[Tensor], Callable[[Sequence[Tensor], Tensor], Tensor]]]:
+        """Each weight of a group, its columns, and what makes their share σ² J Jᵀ of K from them and from σ."""
+        left = list(columns)
+        for name, _, end in group:
             if end < 0:
-                K = _Product(left.pop(0), left.pop(0)).gram()
+                yield name, [left.pop(0), left.pop(0)], lambda J, scale: scale.to(J[0]).square() * _Product(*J).gram()
             else:
-                J = left.pop(0)
-                K = _self_product(J.flatten(0, 1) if self.joint else J)
-            parts.append(scale.to(K).square() * K)
-        return torch.stack(parts).sum(0)
+                yield name, [left.pop(0)], self._share
+
+    def _share(self, J: Sequence[Tensor], scale: Tensor) -> Tensor:
+        return scale.to(J[0]).square() * _self_product(J[0].flatten(0, 1) if self.joint else J[0])
 
     def _gradients(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], names: Sequence[str]) -> Any:
         each = copies if self.by_example else None
@@ -199,7 +215,8 @@ class _Gram(torch.autograd.Function):
         K: Any = 0.0
         for group in ctx.groups:
             columns = job.of_all(points, A, copies, group)
-            K = K + job.gram(columns, [scales[name] for name, _, _ in group], group)
+            for name, J, share in job.grams(columns, scales, group):
+                K = K + share(J, scales[name])
         ctx.columns = columns if len(ctx.groups) == 1 else None
         return K
 
@@ -213,13 +230,13 @@ class _Gram(torch.autograd.Function):
         at = [torch.zeros_like(t) for t in (points, A, *copies.values())]
         for group in ctx.groups:
             columns = job.of_all(points, A, copies, group) if ctx.columns is None else ctx.columns
-            leaves = [t.detach().requires_grad_() for t in columns]
-            own = [scales[name].detach().requires_grad_() for name, _, _ in group]
-            with torch.enable_grad():
-                found = torch.autograd.grad(job.gram(leaves, own, group), [*leaves, *own], G)
-            V, slopes = found[: len(leaves)], found[len(leaves) :]
-            for (name, _, _), slope in zip(group, slopes, strict=True):
-                at_scales[name] += slope
+            V: list[Tensor] = []
+            for name, J, share in job.grams(columns, scales, group):
+                leaves = [t.detach().requires_grad_() for t in (*J, scales[name])]
+                with torch.enable_grad():
+                    *of_columns, of_scale = torch.autograd.grad(share(leaves[:-1], leaves[-1]), leaves, G)
+                V += of_columns
+                at_scales[name] += of_scale
             del columns, leaves
             for block in job.blocks(points):
                 _add_slopes(job, (points, A, copies), group, block, [v[..., block, :] for v in V], at)

@@ -104,11 +104,15 @@ def test_columns_and_blocks_follow_the_budget():
     weights = dict(net.named_parameters())
     points, A = torch.rand(2, 9, 1, 6, 6), torch.rand(1, 9, 3)
     average = lambda outputs, copies: outputs.mean(0)  # noqa: E731
-    job = module.GramInParts(net, weights, average, False, True, 4 * 4 * 9 * 100, 1000)
+    total = sum(w.numel() for w in weights.values())
+    job = module.GramInParts(net, weights, average, False, True, 2 * 4 * 9 * total, 1000)  # half of J and its gradient
     groups = job.groups(points, A, {})
     sizes = [sum(end - begin for _, begin, end in group) for group in groups]
-    assert max(sizes) == 100 and sum(sizes) == sum(w.numel() for w in weights.values())
-    assert [b.stop - b.start for b in job.blocks(points)] == [1] * 9
+    assert sizes == [-(-total // 2), total // 2]
+    assert [b.stop - b.start for b in job.blocks(points)] == [9]
+    tight = module.GramInParts(net, weights, average, False, True, 20000, 1000)
+    assert len(tight.groups(points, A, {})) == module.MOST_PASSES
+    assert [b.stop - b.start for b in tight.blocks(points)] == [1] * 9
 
 
 @pytest.mark.parametrize("orbit", [8, 16])
