@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SECOND_ORDER = 5
 MOST_PASSES = 4
 
-Group = Sequence[tuple[str, int, int]]  # weights, and the first and the last of their numbers
+Group = list[tuple[str, int, int]]  # weights, and the first and the last of their numbers
 
 
 def gram_within(

@@ -159,7 +159,7 @@ class NeuralNetwork(nn.Module):
         self, weights: Mapping[str, Tensor], points: Float[Tensor, N * event], memory_budget: int
     ) -> Float[Tensor, N * outputs]:
         """The same with what autograd keeps of it within a number of bytes; all at once where examples mix."""
-        size = len(points) if self._mixes_examples() else self.points_within(memory_budget, points)
+        size = len(points) if self.mixes_examples else self.points_within(memory_budget, points)
         own = dict(weights)
         return in_parts(lambda part: self.functional(own, part), points, size)
 
@@ -179,7 +179,9 @@ class NeuralNetwork(nn.Module):
             self._bytes[key] = x.numel() * x.element_size() + saved.num_bytes // 2
         return self._bytes[key]
 
-    def _mixes_examples(self) -> bool:
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether a layer takes statistics over the examples of a batch, which then has to stay whole."""
         return any(isinstance(m, _BATCH_STATISTICS) and not self._is_frozen(m) for m in self.net.modules())
 
     def at(

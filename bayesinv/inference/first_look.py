@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,24 @@ from bayesinv.randomness import seeded
 
 # Of the largest output: float32 sums in another order differ by less.
 SAME_OUTPUT = 1e-3
+
+
+@contextmanager
+def differentiated() -> Iterator[None]:
+    """Name what torch raises of a network that it cannot differentiate.
+
+    Raises:
+        DataError: in place of a RuntimeError.
+    """
+    try:
+        yield
+    except torch.linalg.LinAlgError:
+        raise
+    except RuntimeError as error:
+        raise DataError(
+            f"the gradient of the network's loss cannot be computed: {str(error).splitlines()[0]}; leave activation "
+            "checkpointing to memory_budget, and layers without derivatives out of the network"
+        ) from error
 
 
 def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) -> None:
@@ -32,7 +53,7 @@ def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) ->
     evidence, weights = model.evidence, model.network.weights()
     if not isinstance(evidence, NetworkEvidence):
         raise TypeError(f"expected the evidence of a network, got {evidence.name!r}")
-    with unchanged(model.network.net), seeded(0), torch.enable_grad():
+    with unchanged(model.network.net), seeded(0), torch.enable_grad(), differentiated():
         prior = model.at(eta)
         value = evidence.mean_log_likelihood(prior, data)
         moves = prior.of_groups(data.groups).points(data.x).requires_grad

@@ -16,7 +16,8 @@ from torch import Tensor
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NotConvergedWarning
 from bayesinv.extents import Outward
-from bayesinv.inference.first_look import check_examples_apart, check_gradients
+from bayesinv.inference.cost import estimate_cost, warn_of_cost
+from bayesinv.inference.first_look import check_examples_apart, check_gradients, differentiated
 from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
@@ -89,16 +90,19 @@ def fit_minibatches(
             if stream.num_classes is None and fitted.likelihood == "categorical":
                 stream.num_classes = fitted.network.initialise(kept.x, 1.0, seed)
             learns = not isinstance(method, PointMethod) or method.learns_extents
-            few = kept.subset(slice(0, 2))
-            check_gradients(fitted, few, learns)
+            check_gradients(fitted, kept.subset(slice(0, 2)), learns)
             if fitted.evidence.name == "laplace":
-                check_examples_apart(fitted, few)
+                check_examples_apart(fitted, kept)
         point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
+        few = kept.subset(slice(0, 8))
         if point is None:
-            first = kept.subset(slice(0, min(len(kept), training.extent_batch_size)))
-            variational = VariationalObjective(fitted, guide, first, stream.num_total)
+            with differentiated():
+                variational = VariationalObjective(fitted, guide, few, stream.num_total)
         objective: Objective = variational if point is None else point
         name = method.name if isinstance(method, PointMethod) else method
+        if fitted.is_network:
+            phases = objective.phases(training, num_steps)
+            warn_of_cost(estimate_cost(fitted, phases, training, few, stream.num_total, num_steps), fitted)
         try:
             trace = train(
                 objective,
