@@ -7,28 +7,31 @@ posterior = bayesinv.fit(model, (x, y), seed=0)
 posterior.summary()
 """
 
+from __future__ import annotations
+
+import importlib
+import sys
 import warnings
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import TYPE_CHECKING, Any
 
-with warnings.catch_warnings():
-    # linear_operator and Pyro decorate functions with torch.jit.script while they are imported; not the user's concern.
-    warnings.filterwarnings("ignore", message="`torch.jit")
-    import gpytorch as _gpytorch  # noqa: F401
-    import pyro as _pyro  # noqa: F401
-
-from bayesinv import checks, datasets, errors, evidence, metrics, transforms
-from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
-from bayesinv.comparison import Comparison, compare
-from bayesinv.data import Data
-from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
-from bayesinv.inference import InferenceResult, Step, Training, fit
-from bayesinv.model import InvarianceModel
-from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.prediction import Prediction
-from bayesinv.selection import Selection, paired_bayes_factors, select
-from bayesinv.spike_and_slab import SpikeAndSlab
-from bayesinv.storage import load
-from bayesinv.transforms import Affine2d, Compose, Transform
+if TYPE_CHECKING:
+    from bayesinv import checks, datasets, errors, evidence, metrics, transforms
+    from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
+    from bayesinv.comparison import Comparison, compare
+    from bayesinv.data import Data
+    from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
+    from bayesinv.inference import InferenceResult, Step, Training
+    from bayesinv.inference.fit import fit
+    from bayesinv.model import InvarianceModel
+    from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
+    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.prediction import Prediction
+    from bayesinv.selection import Selection, paired_bayes_factors
+    from bayesinv.selection.select import select
+    from bayesinv.spike_and_slab import SpikeAndSlab
+    from bayesinv.storage import load
+    from bayesinv.transforms import Affine2d, Compose, Transform
 
 __version__ = "0.1.0"
 
@@ -70,3 +73,76 @@ __all__ = [
     "select",
     "transforms",
 ]
+
+# Names and modules are imported when they are first asked for: the command line shows its help without torch.
+_HOMES = {
+    "DeepKernel": "bayesinv.backbones",
+    "GaussianProcess": "bayesinv.backbones",
+    "NeuralNetwork": "bayesinv.backbones",
+    "Comparison": "bayesinv.comparison",
+    "compare": "bayesinv.comparison",
+    "Data": "bayesinv.data",
+    "Extents": "bayesinv.extents",
+    "Outward": "bayesinv.extents",
+    "Truncated": "bayesinv.extents",
+    "UniformExtent": "bayesinv.extents",
+    "sample_extents": "bayesinv.extents",
+    "InferenceResult": "bayesinv.inference",
+    "Step": "bayesinv.inference",
+    "Training": "bayesinv.inference",
+    "fit": "bayesinv.inference.fit",
+    "InvarianceModel": "bayesinv.model",
+    "Orbit": "bayesinv.orbits",
+    "average_function": "bayesinv.orbits",
+    "average_probabilities": "bayesinv.orbits",
+    "base_draws": "bayesinv.orbits",
+    "InvariancePosterior": "bayesinv.posterior",
+    "Prediction": "bayesinv.prediction",
+    "Selection": "bayesinv.selection",
+    "paired_bayes_factors": "bayesinv.selection",
+    "select": "bayesinv.selection.select",
+    "SpikeAndSlab": "bayesinv.spike_and_slab",
+    "load": "bayesinv.storage",
+    "Affine2d": "bayesinv.transforms",
+    "Compose": "bayesinv.transforms",
+    "Transform": "bayesinv.transforms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        module = f"{__name__}.{name}"
+        if name.startswith("_") or PathFinder.find_spec(module, __path__) is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = importlib.import_module(module)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Quietly:
+    """Imports what uses torch.jit.script while it is imported without torch's warning of it: not the user's concern."""
+
+    names = ("pyro", "gpytorch", "linear_operator")
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name in cls.names else None
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def quietly(module: Any) -> None:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="`torch.jit")
+                    run(module)
+
+            spec.loader.exec_module = quietly  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _Quietly)

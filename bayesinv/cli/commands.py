@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,6 @@ from bayesinv.transforms import Affine2d
 
 READING_OPTIONS = ("x_key", "y_key", "layout", "divide_by", "size", "channels")
 SHOWN_PREDICTIONS = 10
-
-
-def version() -> str:
-    return metadata.version("bayesinv")
 
 
 def fit(options: argparse.Namespace) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from bayesinv.cli.words import LAYOUTS
 from bayesinv.datasets import Examples, load_image_folder, load_npz
 from bayesinv.datasets.files import IMAGE_SUFFIXES
 from bayesinv.errors import DataError
 
-LAYOUTS = ("nchw", "nhwc", "nhw")
 _KINDS: dict[Any, tuple[type, ...]] = {str: (str,), float: (int, float), int | None: (int, type(None))}
 
 

@@ -1,12 +1,13 @@
 """What the commands take, and the help that explains it."""
 
 import argparse
+import importlib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bayesinv.cli import commands, reports
-from bayesinv.cli.inputs import LAYOUTS
+from bayesinv.cli.words import LAYOUTS
 
 DESCRIPTION = """\
 Learn which symmetries hold in data, how far each one reaches, and how sure the data make us.
@@ -39,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"bayesinv {commands.version()}")
+    parser.add_argument("--version", action="version", version=f"bayesinv {metadata.version('bayesinv')}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from, to report a bug")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _demo(subparsers)
@@ -49,6 +50,15 @@ def make_parser() -> argparse.ArgumentParser:
     _report(subparsers)
     _compare(subparsers)
     return parser
+
+
+def _later(module: str, command: str) -> Callable[[argparse.Namespace], None]:
+    """A command whose module, and torch with it, is imported when it runs: help is to come at once."""
+
+    def run(options: argparse.Namespace) -> None:
+        getattr(importlib.import_module(f"bayesinv.cli.{module}"), command)(options)
+
+    return run
 
 
 def _add(
@@ -74,7 +84,7 @@ def _demo(subparsers: Any) -> None:
     parser = _add(
         subparsers,
         "demo",
-        commands.demo,
+        _later("commands", "demo"),
         "fit three sets of handwritten digits and compare",
         """\
 Fit scikit-learn's bundled digits three times: upright, turned within ±45°, and over the full
@@ -98,7 +108,7 @@ def _fit(subparsers: Any) -> None:
     parser = _add(
         subparsers,
         "fit",
-        commands.fit,
+        _later("commands", "fit"),
         "fit a posterior to your own images",
         """\
 Fit the posterior over the extents of image symmetries, with a Gaussian process as the free
@@ -169,7 +179,7 @@ def _show(subparsers: Any) -> None:
     parser = _add(
         subparsers,
         "show",
-        commands.show,
+        _later("commands", "show"),
         "print a saved posterior and its settings",
         "Print table and settings of a folder that `bayesinv fit` or `bayesinv demo` wrote, or of a saved file.",
         "bayesinv show run --level 0.5",
@@ -183,7 +193,7 @@ def _predict(subparsers: Any) -> None:
     parser = _add(
         subparsers,
         "predict",
-        commands.predict,
+        _later("commands", "predict"),
         "predict for new images",
         """\
 Predict for new images with the posterior in a folder, averaged over extents, orbit and function.
@@ -206,7 +216,7 @@ def _report(subparsers: Any) -> None:
     parser = _add(
         subparsers,
         "report",
-        reports.report,
+        _later("reports", "report"),
         "write all about a fit on one HTML page",
         """\
 Write one self-contained HTML file: what was fitted, verdicts on the fit, extents with intervals and prior, pictures of
@@ -234,7 +244,7 @@ def _compare(subparsers: Any) -> None:
     parser = _add(
         subparsers,
         "compare",
-        reports.compare,
+        _later("reports", "compare"),
         "put several saved fits side by side",
         """\
 Put several saved fits side by side: their extents, and with --test their scores on the same test data, with paired

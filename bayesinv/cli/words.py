@@ -2,6 +2,9 @@
 
 import re
 
+# Axes of the inputs in an .npz file: n examples, c channels, h height, w width.
+LAYOUTS = ("nchw", "nhwc", "nhw")
+
 # Names that are options of the commands under the same name.
 _OPTIONS = [
     "max_steps",
