@@ -18,11 +18,19 @@ def ordinary(grad: bool | None = None) -> Iterator[None]:
     Args:
         grad: whether gradients are recorded; None leaves that as it is.
 
+    Raises:
+        ValueError: tensors are half precision by default, in which no evidence can be computed.
+
     Example:
         >>> with torch.inference_mode(), ordinary(grad=True):
         ...     torch.ones(1, requires_grad=True).exp().requires_grad
         True
     """
+    if torch.get_default_dtype() not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"expected float32 or float64 as torch's default type, got {torch.get_default_dtype()}: call "
+            "torch.set_default_dtype(torch.float32); Training(mixed_precision=True) runs a network in bfloat16"
+        )
     recorded = torch.is_grad_enabled() if grad is None else grad  # leaving inference mode would switch it on
     with (
         torch.inference_mode(False),

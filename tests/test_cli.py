@@ -459,3 +459,14 @@ def test_what_a_library_below_raises_is_one_line(run, capsys, monkeypatch):
 
     monkeypatch.setattr("bayesinv.cli.commands.load_posterior", full)
     refused(capsys, ["show", run], "MemoryError", "--traceback")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["fit", "--help"]])
+def test_help_comes_without_torch(arguments):
+    code = (
+        "import contextlib, sys\nfrom bayesinv.cli import main\n"
+        f"with contextlib.suppress(SystemExit):\n    main({arguments!r})\n"
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "bayesinv" in done.stdout and done.stderr.strip() == "False"

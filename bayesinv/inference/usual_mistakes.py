@@ -27,7 +27,7 @@ def warn_of_usual_mistakes(
     model: InvarianceModel, data: Data, all_classes_known: bool = True, stacklevel: int = 4
 ) -> None:
     """Warn of inputs or targets that are all alike; of units that decide the answer (:mod:`bayesinv.inference.units`);
-    of signals with axes or clocks mixed up; of a network's probabilities in place of logits, and outputs without a class.
+    of signals with axes or clocks mixed up; of a network's probabilities for logits, and outputs without a class.
 
     Args:
         model: initialised.
