@@ -106,7 +106,7 @@ def test_groups_alike_are_the_model_without_groups(likelihood, options):
 @torch.no_grad()
 def test_blocks_of_inputs_keep_their_groups():
     data, values = images(), []
-    for budget in (2**30, 2**16):  # all at once, and two at a time
+    for budget in (2**30, 2**15):  # all at once, and a few at a time
         model = make(memory_budget=budget)
         model.initialise(data, seed=0)
         values.append(model.function_posterior(data.x, data, extents(), data.groups)[0])
