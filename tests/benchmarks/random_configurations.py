@@ -307,7 +307,7 @@ def _laid_out(x: np.ndarray, layout: str, folder: str) -> Any:
         x.flags.writeable = False
         return x
     if layout == "memory_map":
-        path = os.path.join(folder, "x.dat")
+        path = os.path.join(folder, f"{len(os.listdir(folder))}.dat")  # inputs to predict get a file of their own
         x.tofile(path)
         return np.memmap(path, x.dtype, "r", shape=x.shape)
     if layout == "masked":
