@@ -110,6 +110,7 @@ def in_weight_space(model, data, eta):
     """log p(D | θ) - ½|θ|²_Σ - ½ log det(I + Σ^½ Jᵀ Λ J Σ^½), the Jacobian by torch.func."""
     network, prior = model.network, at(model, eta)
     weights, scales = {k: w.detach() for k, w in network.weights().items()}, network.prior_scales()
+    prior.outputs(data.x)  # measures the memory of a pass, which torch.func could not
 
     def f(weights):
         values, shares = prior.moved_back(prior.outputs(data.x, weights))

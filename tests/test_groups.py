@@ -327,9 +327,9 @@ def test_batches_carry_the_groups_of_their_examples(name):
 
 def test_data_sets_that_do_not_say_which_example_is_of_which_group():
     data = marked()
-    with pytest.raises(DataError, match=r"a list of 2; expected \(x, y, group\)"):
+    with pytest.raises(DataError, match=r"of 2; expected \(x, y, group\)"):
         Stream.of(Items(data, parts=2), "categorical", groups=GROUPS)
-    with pytest.raises(DataError, match=r"a list of 3; expected pairs \(x, y\)"):
+    with pytest.raises(DataError, match=r"of 3; expected pairs \(x, y\)"):
         Stream.of(Items(data), "categorical")
     with pytest.raises(DataError, match="'group 1' not among a, b, c"):
         Stream.of(Items(data, lambda g: f"group {g}"), "categorical", groups=GROUPS)
@@ -395,9 +395,9 @@ class Mixed(Items):
 def test_items_whose_groups_cannot_be_read():
     data = marked()
     for items, message in {
-        Items(data, lambda g: [g, g]): r"groups in item 0 have shape \(2,\)",
+        Items(data, lambda g: [g, g]): r"the groups have shape \(30, 2\); expected the name",
         Items(data, float): "dtype float64; expected the name of a group",
-        Mixed(data): "item 1 of the data has 3 parts and those before it 2",
+        Mixed(data): "example 1 has 3 parts and those before it 2",
     }.items():
         with pytest.raises(DataError, match=message):
             as_data(items, "categorical")

@@ -176,7 +176,7 @@ def checked_rows(A: Tensor, f: Float[Tensor, "m C"]) -> Float[Tensor, "R m C"]:
 
 def outputs_of(net: nn.Module, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"]) -> Tensor:
     """h_θ of every copy, with weights in place of its own, (S, m, C) or maps of them."""
-    outputs = functional_call(net, dict(weights), (points.flatten(0, 1),))
+    outputs = functional_call(net, dict(weights), (points.flatten(0, 1).clone(),))  # networks may work in place
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     return outputs.unflatten(0, points.shape[:2])  # (S, m, C), or (S, m, channels, *cells)
 

@@ -36,6 +36,7 @@ PLAIN_STEPS = 3  # after an accelerated one that ran off
 # The first steps are in float32, at half the time: at most so many, and only above so many tolerances. Large
 # outputscales leave noise in float32 below which they would never come.
 ROUGH_STEPS, ROUGH = 12, 3.0
+LARGEST_ROUGH = 1e5  # prior variance of f above which float32 cannot hold I + ΛK
 UNLIKELY = -15.0  # log probabilities below which a label is treated in float64
 SMALLEST_PRECISION, LARGEST_PRECISION = 1e-10, 1e6  # of a site; the second where one begins
 START_VARIANCE = 10.0  # prior variance of f that a fit starts from: labels that are mostly, not always, certain
@@ -168,7 +169,7 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         scale: Tensor | None = None
         anderson: Anderson | None = None
         smallest, plain, damping, moved = math.inf, 0, DAMPING, math.inf
-        rough, coarse = True, white.single()
+        rough, coarse = float(white.V.square().sum(-2).amax()) < LARGEST_ROUGH, white.single()
         for number in range(max_steps):
             step = _Step(coarse if rough else white, precision, b, self._offset)
             new_precision, new_b = _matched(step.mean, step.variance, white.residuals, y)

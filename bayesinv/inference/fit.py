@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -35,7 +34,7 @@ from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.model_conditioning import is_light
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.psis import weights_are_good, why_no_standard_error
+from bayesinv.psis import why_no_standard_error
 from bayesinv.randomness import seeded
 from bayesinv.threads import one_thread
 from bayesinv.torch_modes import ordinary
@@ -242,8 +241,7 @@ def _fit_collapsed(
         return facts | _point_mass(model, data), None
     if isinstance(guide, str) and guide in MIXTURES:
         exact = exact_for_weights(model, data)
-        around = functools.partial(
-            approximate,
+        found = approximate(
             target,
             modes,
             asked.num_draws,
@@ -252,13 +250,9 @@ def _fit_collapsed(
             asked.seed,
             progress,
             asked.num_threads,
+            exact,
         )
-        found = around(exact)
         weighed = weigh(found.extents, found.log_weights)
-        if exact is not None and not weights_are_good(weighed.pareto_k, len(found.log_weights)):
-            # The bound led elsewhere: what is reported is the bound's posterior, and the verdict "inducing" on it.
-            found, exact = around(None), None
-            weighed = weigh(found.extents, found.log_weights)
         facts["settings"]["weighed_by"] = "evidence" if exact is None else "exact evidence"
         facts |= _weighted_draws(weighed, guide)
         facts |= {"hyperparameters": found.hyperparameters, "density": found.density}

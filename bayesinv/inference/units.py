@@ -41,7 +41,7 @@ def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
     x = data.x.double()
     found = _of_network(x) if model.is_network else _of_kernel(model, x, data)
     found += _rounded(data.x, "x")
-    if model.likelihood == "gaussian":
+    if model.likelihood == "gaussian" and len(data) > 1:
         found += _rounded(data.y, "y")
         sizes = data.y.double().std(0)
         sizes = sizes[sizes > 0]
@@ -54,8 +54,10 @@ def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
 
 
 def _of_network(x: Float[Tensor, n * event]) -> list[str]:
+    if len(x) < 2:
+        return []
     largest, rms, spread = float(x.abs().max()), float(x.square().mean().sqrt()), float(x.std())
-    if largest == 0 or len(x) < 2:
+    if largest == 0:
         return []
     offset = abs(float(x.mean()))
     if largest >= SMALLEST_INPUT and rms <= LARGEST_INPUT and offset <= LARGEST_OFFSET * max(spread, 1e-12):
