@@ -339,7 +339,7 @@ def checked_prior(prior: Prior, coordinate: Coordinate) -> Prior:
             f"({coordinate.words(largest)}). Priors are in internal units: radians, half-widths, log factors"
         )
     if type(prior) in (dist.Uniform, torch.distributions.Uniform):
-        return UniformExtent(prior.low, prior.high)
+        return UniformExtent(prior.support.lower_bound, prior.support.upper_bound)  # as given: low is in float32
     return prior
 
 
