@@ -24,7 +24,6 @@ from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
 from bayesinv.function_cache import FunctionCache
 from bayesinv.groups import as_groups
-from bayesinv.inference.result import InferenceResult
 from bayesinv.model import InvarianceModel
 from bayesinv.prediction import Prediction
 from bayesinv.psis import weights_are_good
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
     from bayesinv.checks.verdicts import Verdicts
+    from bayesinv.inference.result import InferenceResult
 
 
 # Images of 8 bits that were scaled and others that were not are 255 apart; one bright pixel is not 20 times as bright.
@@ -99,7 +99,7 @@ class InvariancePosterior:
         self,
         model: InvarianceModel,
         data: Data,
-        result: InferenceResult,
+        result: "InferenceResult",
         recalibration: Recalibration | None = None,
     ) -> None:
         if result.num_coordinates != len(model.symmetries):

@@ -21,7 +21,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +30,11 @@ from jaxtyping import Float
 
 from bayesinv.console import ConsoleTable
 from bayesinv.extents import Extents
-from bayesinv.inference.result import InferenceResult
 from bayesinv.psis import weights_are_good
 from bayesinv.quantiles import weighted_quantile
+
+if TYPE_CHECKING:
+    from bayesinv.inference.result import InferenceResult
 
 LEVEL = 0.9  # of the raw interval whose ends set the scale
 NORMAL_END = 1.6448536269514722  # Φ⁻¹(0.95)

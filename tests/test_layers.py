@@ -1,6 +1,9 @@
 """Lower layers never import higher ones, and only the command line prints."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,25 @@ def test_the_library_neither_prints_nor_asserts(path):
         assert not isinstance(node, ast.Assert), where
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"print", "breakpoint", "input"}, where
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_every_module_can_be_imported_first():
+    """Names of the package come when they are asked for, so that no other import goes before."""
+    code = (
+        "import os, sys, torch, pyro, gpytorch, pandas, torchvision, sklearn\n"
+        "for name in sys.argv[1:]:\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        try:\n"
+        "            __import__(name)\n"
+        "        except ImportError as error:\n"
+        "            print(name, error, flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    names = [f"bayesinv.{name_of(path)}" for path in MODULES if path.name != "__main__.py"]
+    options = [sys.executable, "-W", "ignore", "-c", code, *names]
+    done = subprocess.run(options, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
