@@ -34,9 +34,9 @@ def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
     Example:
         >>> from torch import nn
         >>> model = InvarianceModel(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), "rotation")
-        >>> data = Data(1e-5 * torch.randn(8, 1, 6, 6), torch.arange(8) % 2, 2)
+        >>> data = Data(1e-5 * torch.ones(8, 1, 6, 6), torch.arange(8) % 2, 2)
         >>> unit_mistakes(model, data)[0].split(",")[0]
-        'x reaches 3e-05'
+        'x reaches 1e-05'
     """
     x = data.x.double()
     found = _of_network(x) if model.is_network else _of_kernel(model, x, data)

@@ -36,7 +36,7 @@ def test_the_three_averages_by_hand(likelihood):
     values = {}
     for average in ("function", "probabilities", "log_likelihood"):
         model, data = make_model(average, likelihood)
-        outputs = model.at(ETA).outputs(data.x).detach()  # (S, n, C)
+        outputs = model.network.in_unit(model.at(ETA).outputs(data.x)).detach()  # (S, n, C)
 
         def log_p(f, data=data, model=model):
             if data.num_classes is None:
@@ -80,7 +80,7 @@ def test_predictions_average_the_same_thing():
 
 def test_the_variance_of_a_mixture_over_copies_counts_in_a_regression():
     model, data = make_model("probabilities", "gaussian")
-    outputs = model.at(ETA).outputs(data.x).detach()
+    outputs = model.network.in_unit(model.at(ETA).outputs(data.x)).detach()
     got = model.predict(data.x, data, ETA[None])
     assert torch.allclose(got.variance, outputs.var(0, correction=0) + model.evidence.noise.detach())
     assert torch.allclose(got.mean, outputs.mean(0))
