@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bayesinv.data import Data
-from bayesinv.errors import NonFiniteError, NotConvergedWarning
+from bayesinv.errors import DataError, NonFiniteError, NotConvergedWarning
 from bayesinv.extents import Outward
 from bayesinv.inference.cost import estimate_cost, warn_of_cost
 from bayesinv.inference.first_look import check_examples_apart, check_gradients, differentiated
@@ -69,6 +69,8 @@ def fit_minibatches(
     """
     began = time.perf_counter()
     stream = Stream.of(data, model.likelihood, model.transform, training.num_workers, model.groups)
+    if stream.num_total == 0:
+        raise DataError("the data set is empty; expected at least 1 example")
     batch_size = min(training.batch_size, stream.num_total)
     per_epoch = max(1, stream.num_total // batch_size)
     num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
@@ -93,6 +95,8 @@ def fit_minibatches(
             check_gradients(fitted, kept.subset(slice(0, 2)), learns)
             if fitted.evidence.name == "laplace":
                 check_examples_apart(fitted, kept)
+        elif stream.num_classes is None:
+            stream.num_classes = kept.num_classes  # what the process was sized for: later labels beyond are refused
         point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
         few = kept.subset(slice(0, 8))
         if point is None:

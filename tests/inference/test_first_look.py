@@ -114,3 +114,20 @@ def test_the_memory_of_a_large_network_stays_near_its_budget():
         objective = module.Phase("extents", [], lambda data, n: torch.zeros((), requires_grad=True), 128)
         sizes.append(module._bytes(model, [objective], few, 1000))
     assert sizes[0] < 0.5 * sizes[1]
+
+
+def test_a_network_that_float32_rounds_is_not_taken_for_one_that_mixes():
+    """A single row and a batch of rows may sum in another order; float64 tells that from a layer over the batch."""
+    offset = 1e6
+
+    def rounded(net, x):
+        return (net(x) + offset + 1e-2 * (len(x) - 1) * (x.dtype == torch.float32)) - offset
+
+    fit(rounded)
+
+
+def test_a_loader_that_gives_nothing_is_named():
+    model = InvarianceModel(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), "rotation", num_orbit_samples=2)
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 1, 6, 6), torch.arange(4) % 2)
+    with pytest.raises(DataError, match="empty"):
+        bayesinv.fit(model, torch.utils.data.DataLoader(data, batch_sampler=[[], []]), max_steps=1)
