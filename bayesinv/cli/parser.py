@@ -291,7 +291,7 @@ def _sizes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-steps", type=int, default=200, help="most evaluations of the evidence from each start (200)"
     )
-    group.add_argument("--num-draws", type=int, default=160, help="posterior draws (160)")
+    group.add_argument("--num-draws", type=int, help="posterior draws (as many as are worth 100 independent ones)")
 
 
 def _reading(parser: argparse.ArgumentParser) -> None:
