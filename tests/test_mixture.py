@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal, StudentT
 
 from bayesinv.bend import Bend
 from bayesinv.errors import NumericalError
+from bayesinv.inference.vi import MOST_DRAWS
 from bayesinv.mixture import DEGREES, Mixture, adapt, around_modes, bend_at
 
 
@@ -292,6 +293,14 @@ def test_rounds_end_where_the_weights_are_enough():
     whole = adapt(start, skewed, 400, 0)
     torch.testing.assert_close(found.theta, whole.theta[:250])
     assert len(adapt(start, skewed, 400, 0, enough=lambda log_w: False).theta) == 400
+
+
+def test_the_number_that_it_took_gives_the_same_draws():
+    """So that the call on a report's page, which names it, gives the same posterior."""
+    start = single([1.0, 1.0], 0.5 * torch.eye(2))
+    whole = adapt(start, skewed, MOST_DRAWS, 0, enough=lambda log_w: False).theta
+    for ended in (160, 200, 250, 313, 392, 480):  # rounds of 40, and then a quarter more each time
+        torch.testing.assert_close(adapt(start, skewed, ended, 0).theta, whole[:ended])
 
 
 def test_many_rounds_are_worth_more_than_few(monkeypatch):

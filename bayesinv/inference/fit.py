@@ -129,8 +129,7 @@ def fit(
     method = _method(inference)
     max_steps = None if max_steps is None else as_integer("max_steps", max_steps)
     num_chains, num_warmup = as_integer("num_chains", num_chains), as_integer("num_warmup", num_warmup)
-    num_draws = None if num_draws is None else as_integer("num_draws", num_draws, 5)
-    fixed_draws = NUM_DRAWS if num_draws is None else num_draws
+    fixed_draws = as_integer("num_draws", NUM_DRAWS if num_draws is None else num_draws, 5)
     learning_rate = as_number("learning_rate", learning_rate)
     check_guide(guide)
     if hyperparameters not in HYPERPARAMETERS:
@@ -182,7 +181,17 @@ def fit(
             checked,
             method,
             guide,
-            Settings(seed, max_steps, hyperparameters, learning_rate, num_draws, num_chains, num_warmup, num_threads),
+            Settings(
+                seed=seed,
+                max_steps=max_steps,
+                hyperparameters=hyperparameters,
+                learning_rate=learning_rate,
+                num_draws=fixed_draws,
+                is_open=num_draws is None and method == "vi",
+                num_chains=num_chains,
+                num_warmup=num_warmup,
+                num_threads=num_threads,
+            ),
             progress,
             callbacks,
         )
@@ -211,15 +220,11 @@ class Settings:
     max_steps: int
     hyperparameters: str
     learning_rate: float
-    num_draws: int | None
+    num_draws: int
+    is_open: bool  # whether their weights say how many draws it takes, where they can
     num_chains: int
     num_warmup: int
     num_threads: int
-
-    @property
-    def fixed_draws(self) -> int:
-        """Where their number does not follow from their weights."""
-        return NUM_DRAWS if self.num_draws is None else self.num_draws
 
 
 def _fit_collapsed(
@@ -244,7 +249,7 @@ def _fit_collapsed(
         found = approximate(
             target,
             modes,
-            asked.num_draws,
+            None if asked.is_open else asked.num_draws,
             latent,
             guide == "mean_field",
             asked.seed,
@@ -260,7 +265,7 @@ def _fit_collapsed(
     else:
         found = None
         q, name, failure = train_guide(target, modes, guide, asked.learning_rate, progress, callbacks)
-        weighed = importance_sample(model, q, data, asked.fixed_draws)
+        weighed = importance_sample(model, q, data, asked.num_draws)
         facts |= _weighted_draws(weighed, name)
         facts["density"] = normal_of(q, model.extents)
         latent = False
@@ -269,7 +274,7 @@ def _fit_collapsed(
         try:
             hyper = found.hyperparameters if found is not None and latent else None
             chains = run_nuts(
-                target, weighed, hyper, asked.num_chains, asked.fixed_draws, asked.num_warmup, asked.seed, progress
+                target, weighed, hyper, asked.num_chains, asked.num_draws, asked.num_warmup, asked.seed, progress
             )
         except NumericalError as error:
             failure = NonFiniteError(f"NUTS: {error}; the variational posterior is kept", step=0)

@@ -158,7 +158,12 @@ def _check_labels(y: Tensor, num_classes: int | None) -> int:
         )
     low, high = (int(bound) for bound in torch.aminmax(y.to(torch.int64)))
     if low < 0 or (num_classes is not None and high >= num_classes):
-        allowed = "0..C-1" if num_classes is None else f"0..{num_classes - 1} for {num_classes} classes"
+        allowed = "0..C-1"
+        if num_classes is not None:
+            allowed = (
+                f"0..{num_classes - 1} for {num_classes} classes, as many as a network has outputs or the first "
+                "examples show; bayesinv.Data(x, y, num_classes=C) says it of arrays"
+            )
         raise DataError(f"label {low if low < 0 else high} is out of range; expected {allowed}")
     return max(2, high + 1) if num_classes is None else num_classes
 
