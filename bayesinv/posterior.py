@@ -55,24 +55,6 @@ def _missing_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     return "give it the axes that the training inputs have"
 
 
-class _Property(float):
-    """A number that says so where it is called like a method."""
-
-    name = ""
-
-    @classmethod
-    def of(cls, name: str, value: float | None) -> "float | None":
-        """The number with its name; None stays None."""
-        if value is None:
-            return None
-        number = cls(value)
-        number.name = name
-        return number
-
-    def __call__(self) -> float:
-        raise TypeError(f"{self.name} is a number and no method: write posterior.{self.name} without parentheses")
-
-
 class InvariancePosterior:
     """The posterior p(η | D) over the extents of the symmetries, and what follows from it.
 
@@ -125,17 +107,17 @@ class InvariancePosterior:
     @property
     def log_evidence(self) -> float | None:
         """An estimate of log p(D) in nats; None where the method gives none."""
-        return _Property.of("log_evidence", self.result.log_evidence)
+        return self.result.log_evidence
 
     @property
     def log_evidence_se(self) -> float | None:
         """The standard error of `log_evidence` in nats; None where the variance of the weights is infinite."""
-        return _Property.of("log_evidence_se", self.result.log_evidence_se)
+        return self.result.log_evidence_se
 
     @property
     def pareto_k(self) -> float | None:
         """The Pareto k̂ of the importance weights; None where there are none."""
-        return _Property.of("pareto_k", self.result.pareto_k)
+        return self.result.pareto_k
 
     @property
     def trace(self) -> tuple[float, ...]:

@@ -123,14 +123,6 @@ def test_arguments_of_the_wrong_kind_are_named():
     assert not unclear
 
 
-@pytest.mark.parametrize("name", ["log_evidence", "pareto_k"])
-def test_numbers_that_are_called_like_methods(posterior, name):
-    value = getattr(posterior, name)
-    assert isinstance(value, float) and repr(value) == repr(getattr(posterior.result, name))
-    with pytest.raises(TypeError, match=f"{name} is a number .* without parentheses"):
-        value()
-
-
 @pytest.mark.parametrize(
     ("x", "message"),
     [
