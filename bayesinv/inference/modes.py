@@ -41,6 +41,8 @@ POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
 # Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
 # Interpolated images leave kinks, which shorter steps take for curvature: at half of these the widths swung by 4.
 STEP, SHORTEST, LONGEST = 1.0, 0.02, 0.6
+# A step of more than so many standard deviations, or one that finds no curvature, has left the mode.
+LEFT_MODE, SHORTER_STEPS = 4.0, 2
 LEAST_CURVATURE = 0.1  # nats per squared unit of θ: a posterior is not three times as wide as its prior
 # Within so many standard deviations of a mode and this close to its quadratic, another start is on its way to the same.
 SAME_MODE, SAME_VALUE = 1.0, 0.5
@@ -317,22 +319,36 @@ def _times(A: Tensor, y: Tensor) -> Tensor:
 
 
 def _curvature(many: ManyPoints, at: Tensor, gradient: Tensor, widths: np.ndarray, d: int) -> Float[Tensor, "d d"]:
-    """Minus the second derivatives by forward differences of the gradient, towards the inside, made positive."""
+    """Minus the second derivatives by forward differences of the gradient, towards the inside, made positive.
+
+    A step that leaves the mode, as the curvature that it finds gives away, is taken again and shorter.
+    """
+    inside = np.where(at[:d].numpy() > 0, -1.0, 1.0)
     steps = np.clip(STEP * widths, SHORTEST, LONGEST)
-    steps = np.where(at[:d].numpy() > 0, -steps, steps)
-    points = []
-    for k, h in enumerate(steps):
-        points.append(at.clone())
-        points[k][k] += h
-    rows = []
-    for k, (h, found) in enumerate(zip(steps, many.gradients(points), strict=True)):
-        if found is None:
-            row = torch.zeros(d, dtype=torch.float64)
-            row[k] = 1.0 / max(widths[k], SHORTEST) ** 2
-        else:
-            row = (gradient[:d] - found[:d]) / h
-        rows.append(row)
-    H = torch.stack(rows)
+    H = torch.zeros(d, d, dtype=torch.float64)
+    doubtful = list(range(d))
+    for _ in range(1 + SHORTER_STEPS):
+        points = []
+        for k in doubtful:
+            point = at.clone()
+            point[k] += inside[k] * steps[k]
+            points.append(point)
+        shorter = []
+        for k, found in zip(doubtful, many.gradients(points), strict=True):
+            if found is None:
+                H[k], H[k, k] = 0.0, 1.0 / max(widths[k], SHORTEST) ** 2
+                continue
+            row = (gradient[:d] - found[:d]) / (inside[k] * steps[k])
+            own = float(row[k])
+            if own >= LEAST_CURVATURE or not H[k].any():  # where every step finds none, the longest has the last word
+                H[k] = row
+            sd = own**-0.5 if own >= LEAST_CURVATURE else 0.0
+            if sd < steps[k] / LEFT_MODE and steps[k] > SHORTEST:
+                steps[k] = max(sd, steps[k] / LEFT_MODE, SHORTEST)
+                shorter.append(k)
+        doubtful = shorter
+        if not doubtful:
+            break
     values, vectors = torch.linalg.eigh(0.5 * (H + H.T))
     return (vectors * values.clamp_min(LEAST_CURVATURE)) @ vectors.T
 
