@@ -9,7 +9,8 @@ import torch
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError
-from bayesinv.inference.modes import LEAST_CURVATURE, Mode, _Straightened, find_modes, of_more_data
+from bayesinv.inference.many_points import ManyPoints
+from bayesinv.inference.modes import LEAST_CURVATURE, LONGEST, Mode, _curvature, _Straightened, find_modes, of_more_data
 from bayesinv.inference.target import Target
 from bayesinv.inference.vi import climb
 from bayesinv.testing.transforms import smooth_images
@@ -153,6 +154,21 @@ def test_kinks_do_not_use_up_the_evaluations():
     assert float(slope[0].abs()) > 0.1  # it is one
     assert len(mode.trace) < 70
     assert not mode.ended
+
+
+def test_a_step_that_leaves_the_mode_is_taken_again_and_shorter():
+    """Modes at ±0.35 with a standard deviation of 0.1: the longest step ends under the other one."""
+    apart, sd = 0.35, 0.1
+
+    def two(theta):
+        sides = [-0.5 * ((theta[0] + side) / sd).square() for side in (-apart, apart)]
+        return torch.logaddexp(*sides) - 0.5 * theta[1:].square().sum()
+
+    target = Toy(two)
+    mode = torch.tensor([apart, 0.0, 0.0], dtype=torch.float64)
+    gradient = target.with_gradient(mode)[1]
+    found = _curvature(ManyPoints(target), mode, gradient, torch.full((3,), LONGEST).numpy(), 3)
+    torch.testing.assert_close(found.diagonal().rsqrt(), mode.new_tensor([sd, 1.0, 1.0]), rtol=0.1, atol=0)
 
 
 def test_flat_directions_have_the_least_curvature():
