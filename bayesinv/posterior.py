@@ -469,6 +469,7 @@ class InvariancePosterior:
 
         Half of the points are even from 0 to the largest sensible extent (or the largest draw, if
         that is further), the others around the posterior, whose peak an even grid can step over.
+        Where a fit to large data kept some of its examples, these stand for all n of them.
 
         Args:
             symmetry: its name.
@@ -492,10 +493,12 @@ class InvariancePosterior:
         grid = np.union1d(np.linspace(0, end, num_points - num_points // 2), near)
         eta = self.quantile(0.5).repeat(len(grid), 1)  # (points, K)
         eta[:, k] = torch.from_numpy(grid)
+        num_train = int(self.result.settings.get("num_train", len(self.data)))
+        num_total = None if num_train == len(self.data) else num_train  # of large data a fit keeps some examples
         values = []
         for row in eta:
             with torch.no_grad(), seeded(0):  # an evidence that draws outputs at random draws the same ones everywhere
-                values.append(float(self.model.log_evidence(row, self.data)))
+                values.append(float(self.model.log_evidence(row, self.data, num_total)))
         people = coordinate.to_people(grid)
         return ConsoleTable({"extent": grid, "extent_people": people, "log_evidence": values})
 

@@ -314,11 +314,24 @@ class NeuralNetwork(nn.Module):
         order = {key: k for k, key in enumerate(dict.fromkeys(keys.values()))}
         return {name: order[keys[name]] for name in names}, len(order)
 
-    def _fan_in(self, name: str) -> int:
-        """Numbers that one output of the layer sums over; a bias or a gain takes that of its layer's weight."""
-        layer = name.rpartition(".")[0]
-        weight = getattr(self.net.get_submodule(layer), "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim > 1:
-            return max(1, weight[0].numel())
-        own = self.net.get_parameter(name)
-        return max(1, own[0].numel()) if own.ndim > 1 else 1
+    def _fan_in(self, name: str) -> float:
+        """Numbers that one output of the layer sums over; a bias or a gain takes that of its layer's weight.
+
+        An attention's ``in_proj_bias`` belongs to ``in_proj_weight``, a recurrent ``bias_ih_l0`` to ``weight_ih_l0``.
+        """
+        layer, _, own = name.rpartition(".")
+        module = self.net.get_submodule(layer)
+        partners = list(dict(module.named_parameters(recurse=False))) if "bias" in own else []
+        for candidate in ("weight", own.replace("bias", "weight"), own, *partners):
+            weight = getattr(module, candidate, None)
+            if isinstance(weight, Tensor) and weight.ndim > 1:
+                return _fan_in(module, weight)
+        return 1.0
+
+
+def _fan_in(module: nn.Module, weight: Tensor) -> float:
+    if not isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return float(max(1, weight[0].numel()))
+    # (in, out / groups, *kernel): an output meets one in `stride` of the kernel's places along each axis.
+    places = [max(1.0, k / s) for k, s in zip(module.kernel_size, module.stride, strict=True)]
+    return math.prod(places) * module.in_channels / module.groups

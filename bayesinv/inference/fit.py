@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -93,11 +94,12 @@ def fit(
         training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
         hyperparameters: of a collapsed evidence: "latent", drawn along with the extents under weak priors (see
             :mod:`bayesinv.hyperparameters`), or "optimised", held at the best mode.
-        learning_rate: of Adam, for the guides that it trains.
+        learning_rate: of Adam, for the guides that it trains on a collapsed evidence.
         num_draws: posterior draws, per chain for NUTS, at least 5. After VI on a collapsed evidence each is weighed
             by one evaluation of the evidence, and None draws until the weighted draws are worth 100 independent ones,
             at most 480; elsewhere None stands for 160.
-        num_chains, num_warmup: of NUTS.
+        num_chains, num_warmup: of NUTS. A fit over minibatches refuses these two, ``hyperparameters`` and
+            ``learning_rate``, and a point method ``guide``, at any value but the default.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
 
@@ -106,7 +108,8 @@ def fit(
 
     Raises:
         DataError: unusable data. NonFiniteError: the objective could not be computed; its ``posterior``
-            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
+            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit. ValueError: an
+            argument out of range, or one that this fit does not use.
 
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
@@ -147,6 +150,15 @@ def fit(
         data = _with_groups(model, data)
     if model.evidence.minibatch or isinstance(method, PointMethod):
         _check_minibatch(model, method, guide)
+        _refuse_unused(
+            model,
+            method,
+            guide=guide,
+            hyperparameters=hyperparameters,
+            learning_rate=learning_rate,
+            num_chains=num_chains,
+            num_warmup=num_warmup,
+        )
         return fit_minibatches(
             model,
             data,
@@ -426,6 +438,21 @@ def _callbacks(callbacks: Any) -> list[Callback]:
     if not all(callable(function) for function in functions):
         raise TypeError(f"callbacks: expected a list of functions of a Step, got {callbacks!r}: callbacks=[function]")
     return functions
+
+
+def _refuse_unused(model: InvarianceModel, method: str | PointMethod, guide: str | GuideFactory, **given: Any) -> None:
+    """Refuse arguments that a fit over minibatches would ignore; those at their defaults may have been left out."""
+    if isinstance(method, PointMethod):
+        given["guide"] = guide
+    defaults = inspect.signature(fit).parameters
+    unused = {name: value for name, value in given.items() if value != defaults[name].default}
+    if unused:
+        what = f"inference={method.name!r}" if isinstance(method, PointMethod) else f"the {model.evidence_name} evidence"
+        raise ValueError(
+            f"{', '.join(unused)}: expected nothing, since {what} trains over minibatches and does not use "
+            f"{'it' if len(unused) == 1 else 'them'}, got {', '.join(f'{k}={v!r}' for k, v in unused.items())}; rates "
+            "and steps of such a fit are in training=bayesinv.Training(...)"
+        )
 
 
 def _point_mass(model: InvarianceModel, data: Data) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class _Run:
             if not phase.is_due(step):
                 continue
             batch = self.stream.batch(self.seed, phase.name, (step - phase.start) // phase.every, phase.batch_size)
-            batch = _to_device(batch, self.device)
+            batch = batch.to(self.device, non_blocking=True)
             set_seed(derive_seed(self.seed, phase.name, step), self.device)
             if phase.on_start is not None and step == phase.start:
                 phase.on_start()
@@ -232,15 +232,6 @@ def _optimiser(phase: Phase) -> torch.optim.Optimizer:
 
 def _parameters(modules: Sequence[nn.Module], phases: Sequence[Phase]) -> list[Tensor]:
     return [p for module in modules for p in module.parameters()] + [p for phase in phases for p in phase.params]
-
-
-def _to_device(data: Data, device: torch.device) -> Data:
-    if data.x.device == device:
-        return data
-    x, y = data.x, data.y
-    if device.type == "cuda" and x.device.type == "cpu":
-        x, y = x.pin_memory(), y.pin_memory()  # a copy out of other memory makes the host wait
-    return Data(x.to(device, non_blocking=True), y.to(device, non_blocking=True), data.num_classes)
 
 
 def _read(values: list[Tensor]) -> list[float]:

@@ -31,6 +31,37 @@ def test_prior_scales_follow_fan_in_and_one_gain_per_layer():
     assert {float(s.detach()) for s in NeuralNetwork(conv_net(), prior="isotropic").prior_scales().values()} == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("layer", "names", "fan_in"),
+    [
+        (nn.ConvTranspose2d(64, 2, 2, stride=2), ["weight", "bias"], 64),  # each output meets one place of the kernel
+        (nn.ConvTranspose2d(8, 4, 3, stride=1, groups=2), ["weight", "bias"], 8 / 2 * 9),
+        (nn.ConvTranspose1d(6, 5, 3, stride=2), ["weight"], 6 * 1.5),
+        (nn.ConvTranspose1d(6, 5, 1, stride=2), ["weight"], 6),
+        (nn.MultiheadAttention(12, 3), ["in_proj_weight", "in_proj_bias", "out_proj.bias"], 12),
+        (nn.MultiheadAttention(12, 3, kdim=5, vdim=7), ["q_proj_weight", "in_proj_bias"], 12),
+        (nn.MultiheadAttention(12, 3, kdim=5, vdim=7), ["k_proj_weight"], 5),
+        (nn.LSTM(7, 3), ["weight_ih_l0", "bias_ih_l0"], 7),
+        (nn.LSTM(7, 3), ["weight_hh_l0", "bias_hh_l0"], 3),
+        (nn.LayerNorm(5), ["weight", "bias"], 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_biases_and_transposed_layers_take_the_fan_in_of_what_they_sum_over(layer, names, fan_in):
+    network = NeuralNetwork(layer, start_gain=4.0)
+    scales = network.prior_scales()
+    for name in names:
+        assert float(scales[name].detach()) == pytest.approx(4.0 / math.sqrt(fan_in)), name
+
+
+def test_outputs_of_a_transposed_layer_at_its_prior_have_the_variance_of_the_gain():
+    network = NeuralNetwork(nn.ConvTranspose2d(64, 200, 3, stride=2, bias=False), start_gain=2.0)
+    network.sample_weights(seed=0)
+    with torch.no_grad():
+        outputs = network(torch.ones(1, 64, 9, 9))[..., 2:-2, 2:-2]  # where the border is not felt
+    assert float(outputs.square().mean()) == pytest.approx(4.0, rel=0.1)
+
+
 def test_the_log_prior_is_the_exponent_of_the_normal_density():
     network = NeuralNetwork(conv_net())
     weights = network.weights()
