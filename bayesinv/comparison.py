@@ -340,6 +340,11 @@ def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[s
         for name, other in fixed_at_medians(posteriors).items()
     ]
     notes += [
+        f"{name!r} has no log evidence to compare: {p.result.why_no_log_evidence}."
+        for name, p in posteriors.items()
+        if p.result.why_no_log_evidence
+    ]
+    notes += [
         f"The log evidence of {name!r} has no standard error: {p.result.why_no_standard_error}."
         for name, p in posteriors.items()
         if p.result.why_no_standard_error

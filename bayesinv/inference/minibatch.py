@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from bayesinv.data import Data
-from bayesinv.evidence import NetworkEvidence
+from bayesinv.evidence import LaplaceEvidence, NetworkEvidence
 from bayesinv.inference.guides import GuideFactory, make_guide
 from bayesinv.inference.importance import extents_of_trace
 from bayesinv.inference.modes import STARTS
@@ -48,6 +49,10 @@ class VariationalObjective(Objective):
         self.guide: Any = None
         self.guide_name: str | None = None
         self.modules = [model]
+        if isinstance(model.evidence, LaplaceEvidence):
+            # The weights before the last stretch; among the modules, so that a checkpoint holds them.
+            self._before_finish = copy.deepcopy(model)
+            self.modules.append(self._before_finish)
         if model.active:
             eta = start_extents(model, STARTS[0])
             start = {site: eta[where] for site, where in model.extents.sites.items()}
@@ -66,6 +71,7 @@ class VariationalObjective(Objective):
         if not evidence.trains_weights:
             groups = [*_in_their_units(self.model, training.hyper_rate), *([slow] if guide else [])]
             return [Phase("joint", groups, self.extent_loss, training.batch_size, schedule="cooldown", traced=True)]
+        self._finishes = training.finish > 0
         start = round(training.burn_in * num_steps)
         stop = num_steps - round(training.finish * num_steps) if evidence.name != "plugin" else num_steps
         weights = list(self.model.network.weights().values())
@@ -90,7 +96,16 @@ class VariationalObjective(Objective):
                     clip=True,
                     on_start=self.model.network.start_scales,
                 ),
-                Phase("finish", with_noise, self.plain_loss, size, start=stop, schedule=schedule, clip=True),
+                Phase(
+                    "finish",
+                    with_noise,
+                    self.plain_loss,
+                    size,
+                    start=stop,
+                    schedule=schedule,
+                    clip=True,
+                    on_start=self._keep,
+                ),
             ]
             hyper = [{"params": [self.model.network.log_scales, *own], "lr": training.hyper_rate}]
         groups = [*hyper, *([slow] if guide else [])]
@@ -119,6 +134,14 @@ class VariationalObjective(Objective):
         else:
             phases[0].traced = True
         return [phase for phase in phases if phase.stop is None or phase.stop > phase.start]
+
+    @property
+    def mode(self) -> InvarianceModel:
+        """The model with the weights where the stretch under their prior left them."""
+        return self._before_finish if self._finishes else self.model
+
+    def _keep(self) -> None:
+        self._before_finish.load_state_dict(self.model.state_dict())
 
     def weight_loss(self, data: Data, num_total: int) -> Tensor:
         """The weights' own loss at a detached draw of the extents."""

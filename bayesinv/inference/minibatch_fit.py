@@ -15,8 +15,10 @@ from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.errors import DataError, NonFiniteError, NotConvergedWarning
+from bayesinv.evidence import LaplaceEvidence
 from bayesinv.extents import Outward
 from bayesinv.inference.cost import estimate_cost, warn_of_cost
+from bayesinv.inference.evidence_at_mode import evidence_at_mode
 from bayesinv.inference.first_look import check_examples_apart, check_gradients, differentiated
 from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
@@ -30,7 +32,7 @@ from bayesinv.inference.vi import local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
-from bayesinv.streams import Stream
+from bayesinv.streams import Stream, derive_seed
 from bayesinv.streams.indexed import MemoryStream
 from bayesinv.torch_modes import ordinary
 
@@ -133,7 +135,7 @@ def fit_minibatches(
             facts = _point_facts(point, name, settings)
             fitted = point.fitted_model()
         else:
-            facts = _variational_facts(variational, kept, stream, training, num_draws, seed, settings)
+            facts = _variational_facts(variational, kept, stream, training, num_steps, num_draws, seed, settings)
     if fitted.is_network:
         fitted.network.mixed_precision = False
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
@@ -194,6 +196,7 @@ def _variational_facts(
     kept: Data,
     stream: Stream,
     training: Training,
+    num_steps: int,
     num_draws: int,
     seed: int,
     settings: dict[str, Any],
@@ -202,8 +205,16 @@ def _variational_facts(
     copies = 1 if not model.active and not any(model.extents.fixed.values()) else model.network_orbit.num_copies
     settings["training_copies"] = settings["prediction_copies"] = copies
     place = next(model.parameters()).device
-    elbo, error = estimate_elbo(objective, stream, training, seed, place)
     is_evidence = model.evidence.name != "plugin"
+    if isinstance(model.evidence, LaplaceEvidence):
+        with seeded(derive_seed(seed, "evidence")):
+            found = evidence_at_mode(
+                objective, kept, stream.num_total, num_steps, training.batch_size, training.weight_rate
+            )
+        elbo, error, is_evidence = found.value, found.se, not found.why_not
+        settings["why_no_log_evidence"] = found.why_not
+    else:
+        elbo, error = estimate_elbo(objective, stream, training, seed, place)
     settings["elbo"], settings["elbo_se"] = elbo, error
     if objective.guide is None:
         extents = objective.fixed()[None, None]
@@ -213,7 +224,7 @@ def _variational_facts(
     # With groups the population's prior, which theirs follow.
     own = model.active if model.pooling is None else model.pooling.inner.names
     flat = [name for name in own if name in model.active and not isinstance(model.extents.priors[name], Outward)]
-    if not is_evidence and flat:
+    if model.evidence.name == "plugin" and flat:
         notes = (
             f"the plug-in likelihood never rewards an extent: under the prior of {', '.join(flat)} only "
             "upper_limit() says something; for a trade-off give an Outward(strength) prior",

@@ -150,6 +150,11 @@ class InferenceResult:
         return why_no_standard_error(self.pareto_k, self.num_draws)
 
     @property
+    def why_no_log_evidence(self) -> str:
+        """Why a fit of a network reports no log evidence, as a clause; empty where it reports one."""
+        return "" if self.log_evidence is not None else str(self.settings.get("why_no_log_evidence", ""))
+
+    @property
     def draws(self) -> Float64[Tensor, "total K"]:
         """All draws, chain after chain, (chains * draws, K), internal units."""
         return self.extents.flatten(0, 1)  # (chains, draws, K) -> (chains * draws, K)

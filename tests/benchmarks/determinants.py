@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import print_table, provenance, run_jobs
+from common import print_table, provenance, side_by_side
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    rows = run_jobs(functools.partial(of_seed, options), options.seeds, options.jobs)
+    rows = side_by_side(functools.partial(of_seed, options), options.seeds, options.jobs)
     print(provenance())
     print("Ratio of the log determinant to the exact one (standard deviation of one batch).")
     print_table(["seed", "extent", "exact, nat", *CHOICES, "s"], [row for part in rows for row in part])
