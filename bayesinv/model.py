@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -418,6 +419,7 @@ class InvarianceModel(nn.Module):
         groups: Any = None,
         hyperparameters: Float[Tensor, "J P"] | None = None,
         known: MutableMapping[int, Any] | None = None,
+        y: Float[Tensor, "n outputs"] | None = None,
     ) -> Prediction:
         """Predictions averaged over draws of the extents, the orbit and the function.
 
@@ -432,7 +434,13 @@ class InvarianceModel(nn.Module):
             hyperparameters: of each draw, in latent coordinates; None for the model's own.
             known: posteriors of the function by row of ``extents`` that earlier calls with the same draws computed; new
                 ones are added, which it need not keep.
+            y: targets of a regression at x; the prediction then has their log density.
+
+        Raises:
+            ValueError: targets for a classification, whose probabilities are in the prediction.
         """
+        if y is not None and self.likelihood != "gaussian":
+            raise ValueError("y: expected none for class labels, whose probabilities are in .probs")
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
         average = self.evidence.average(num_function_samples, seed)
@@ -441,6 +449,7 @@ class InvarianceModel(nn.Module):
         hyper = self.hyperparameters if hyperparameters is not None else []
         by_group = groups is not None or self.groups is not None
         functions: Any = [None] * J
+        log_densities = []
         if known is not None and not by_group and isinstance(self.evidence, CollapsedEvidence):
             functions = conditioned_draws(self, data, extents, hyperparameters, known)
         with seeded(seed):
@@ -451,7 +460,14 @@ class InvarianceModel(nn.Module):
                     else:
                         mean, variance = function.moments(x)
                     average.add(mean, variance, share)
-        return average.result()
+                    if y is not None and share > 0:
+                        log_densities.append(average.log_density(mean, variance, y) + math.log(share))
+        prediction = average.result()
+        return (
+            prediction
+            if y is None
+            else dataclasses.replace(prediction, log_density=torch.stack(log_densities).logsumexp(0))
+        )
 
     @ordinary()
     @torch.no_grad()

@@ -294,7 +294,13 @@ class InvariancePosterior:
         return ConsoleTable(rows).set_index("symmetry")
 
     def predict(
-        self, x: Any, num_samples: int = 32, reweighted: bool | None = None, seed: int = 0, groups: Any = None
+        self,
+        x: Any,
+        num_samples: int = 32,
+        reweighted: bool | None = None,
+        seed: int = 0,
+        groups: Any = None,
+        y: Float[Tensor, "n outputs"] | None = None,
     ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
@@ -307,10 +313,11 @@ class InvariancePosterior:
             seed: of the extents and of the function samples.
             groups: of x, (n,), for a model with groups: numbers or names. -1, a name that training has not seen, or
                 None (all of x) stand for a new group, whose extents are drawn from the population's.
+            y: targets of a regression at x, (n, outputs), whose log density the prediction then has.
 
         Returns:
-            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression; on the
-            device of x.
+            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression, and with y
+            `.log_density` (n,); on the device of x.
 
         Raises:
             DataError: x of the wrong shape or type, empty, or not finite; groups that do not fit.
@@ -328,6 +335,7 @@ class InvariancePosterior:
             groups=groups,
             hyperparameters=None if hyper is None else hyper[rows],
             known=self._known.of_rows(rows.tolist()),
+            y=None if y is None else y.to(inputs.device),
         )
         return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
 

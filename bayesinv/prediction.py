@@ -21,11 +21,14 @@ class Prediction:
             compared with: the difference of (n, 1) and (n,) would be all pairs.
         variance: of the targets for regression, noise included, (n, outputs); for classification of the
             class probabilities over extents and function, (n, classes): what more data could remove.
+        log_density: log p(y_i | x_i, D) of the targets that were given, nats, summed over outputs, (n,); for
+            regression.
     """
 
     variance: Float[Tensor, "n *cells outputs"]
     probs: Float[Tensor, "n *cells classes"] | None = None
     mean: Float[Tensor, "n outputs"] | None = None
+    log_density: Float[Tensor, " n"] | None = None
 
     @property
     def labels(self) -> Int[Tensor, n * cells]:
@@ -43,8 +46,8 @@ class Prediction:
 
     def to(self, device: torch.device | str) -> Prediction:
         """The same on another device."""
-        probs, mean = (None if field is None else field.to(device) for field in (self.probs, self.mean))
-        return Prediction(self.variance.to(device), probs, mean)
+        fields = (self.probs, self.mean, self.log_density)
+        return Prediction(self.variance.to(device), *(None if field is None else field.to(device) for field in fields))
 
 
 class Average(ABC):
@@ -57,6 +60,12 @@ class Average(ABC):
     @abstractmethod
     def result(self) -> Prediction:
         """The averaged prediction."""
+
+    def log_density(
+        self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], y: Float[Tensor, "n C"]
+    ) -> Float[Tensor, " n"]:
+        """log E p(y_i | f_i) over the function's posterior at one draw of the extents, summed over outputs."""
+        raise NotImplementedError(f"{type(self).__name__} is of classes, whose probabilities are in the prediction")
 
 
 class ClassAverage(Average):
@@ -110,6 +119,12 @@ class GaussianAverage(Average):
         second = weight * (variance + self._noise() + mean.square())
         self._mean = weight * mean if self._mean is None else self._mean + weight * mean
         self._second = second if self._second is None else self._second + second
+
+    def log_density(
+        self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], y: Float[Tensor, "n C"]
+    ) -> Float[Tensor, " n"]:
+        """Σ_c log N(y_c | mean_c, variance_c + σ²)."""
+        return torch.distributions.Normal(mean, (variance + self._noise()).sqrt()).log_prob(y.to(mean)).sum(-1)
 
     def result(self) -> Prediction:
         """The averaged prediction."""

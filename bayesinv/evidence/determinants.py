@@ -18,9 +18,7 @@ LARGEST_SCALE = 1e3
 NEWTON_STEPS, BISECTIONS = 40, 40
 
 
-def from_above(
-    K: Float[Tensor, "*batch M M"], num_total: int, num_anchors: int = 0
-) -> Float[Tensor, "*batch"]:
+def from_above(K: Float[Tensor, "*batch M M"], num_total: int, num_anchors: int = 0) -> Float[Tensor, "*batch"]:
     """U, the anchors once and what the others add to them as often as there are such others.
 
         U = log det(I + K_aa) + (N - a)/(M - a) (log det(I + K) - log det(I + K_aa))

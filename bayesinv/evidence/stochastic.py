@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -281,11 +282,21 @@ class _MomentAverage(Average):
 
     def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
         """Take in the function's posterior at one draw of the extents."""
-        noise = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
-        f = mean + variance.sqrt() * noise.reshape(-1, *mean.shape).to(mean.device)
-        y = self._conditional(f)
+        y = self._conditional(self._functions(mean, variance))
         spread = y.variance.mean(0) + y.mean.var(0, correction=0)
         self._together.add(y.mean.mean(0), spread, weight)
+
+    def log_density(
+        self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], y: Float[Tensor, "n C"]
+    ) -> Float[Tensor, " n"]:
+        """log mean_s p(y | f_s), of the likelihood itself."""
+        log_p = self._conditional(self._functions(mean, variance)).log_prob(y.to(mean))
+        log_p = log_p.sum(-1) if log_p.ndim > mean.ndim else log_p  # per output, or of all outputs jointly
+        return log_p.logsumexp(0) - math.log(len(log_p))
+
+    def _functions(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"]) -> Float[Tensor, "draws n C"]:
+        noise = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
+        return mean + variance.sqrt() * noise.reshape(-1, *mean.shape).to(mean.device)
 
     def result(self) -> Any:
         """The averaged prediction."""

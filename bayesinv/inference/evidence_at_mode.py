@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Nats. Two such evidences differ by ±2.8, and 3 count as strong (Kass and Raftery, 1995).
 LARGEST_ERROR = 2.0
 SHARE = 0.15  # of the steps of a fit, for the weights to come to rest at a rate that falls to zero
-LATE = 0.75  # of these steps: from then on the log joint density may rise by no more than the largest error
+LATE = 0.5  # of these steps: from then on the log joint density may rise by no more than the largest error
 NUM_DRAWS = 24  # of the extents
 EXAMPLES = 256  # whose rows the determinant of one draw sees
 

@@ -447,7 +447,9 @@ def _refuse_unused(model: InvarianceModel, method: str | PointMethod, guide: str
     defaults = inspect.signature(fit).parameters
     unused = {name: value for name, value in given.items() if value != defaults[name].default}
     if unused:
-        what = f"inference={method.name!r}" if isinstance(method, PointMethod) else f"the {model.evidence_name} evidence"
+        what = (
+            f"inference={method.name!r}" if isinstance(method, PointMethod) else f"the {model.evidence_name} evidence"
+        )
         raise ValueError(
             f"{', '.join(unused)}: expected nothing, since {what} trains over minibatches and does not use "
             f"{'it' if len(unused) == 1 else 'them'}, got {', '.join(f'{k}={v!r}' for k, v in unused.items())}; rates "

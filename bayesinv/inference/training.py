@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesinv.data import Data
 from bayesinv.errors import DataError, NonFiniteError, NumericalError
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.inference.loop import Callback, Step, Trace, ended_by

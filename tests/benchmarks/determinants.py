@@ -5,8 +5,8 @@
 
 LeNet on digits of MNIST moved by ±8 pixels (0.571), at the weights of a short fit before they are trained on the
 likelihood alone. At each extent of both translations the exact log det(I + K) is that of all rows (single precision,
-its factor in double), and each choice sees the rows of ``--batch`` examples, ``--repeats`` times. What pushes extents is
-no constant error and no constant factor but a ratio to the exact value that changes with the extent. "power law" is
+its factor in double), and each choice sees the rows of ``--batch`` examples, ``--repeats`` times. What pushes extents
+is no constant error and no constant factor but a ratio to the exact value that changes with the extent. "power law" is
 D (N/m)^log2(D/H), with D the log det of m rows and H the mean of its halves'. The exact determinant of 10,000 rows
 (1,000 digits) takes some minutes for each extent and 5 GB.
 """

@@ -53,9 +53,7 @@ def test_its_gradient_is_that_of_finite_differences(N):
     step = torch.zeros((), dtype=torch.float64, requires_grad=True)
     value = deterministic_equivalent((X + step * direction) @ (X + step * direction).T, N)
     value.backward()
-    ends = [
-        float(deterministic_equivalent((X + h * direction) @ (X + h * direction).T, N)) for h in (1e-5, -1e-5)
-    ]
+    ends = [float(deterministic_equivalent((X + h * direction) @ (X + h * direction).T, N)) for h in (1e-5, -1e-5)]
     assert float(step.grad) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4)
 
 
