@@ -63,8 +63,8 @@ class LaplaceEvidence(NetworkEvidence):
     anew at every step, u_i = Σ_c q_ic R_ic, with random orthonormal q_i (orthogonal to sqrt(p_i), which R_i maps to
     zero: n(C - 1) such rows have the determinant of all). The determinant of all follows from the eigenvalues of the
     rows seen (:func:`~bayesinv.evidence.determinants.deterministic_equivalent`). On LeNet with 250 digits, 128 rows of
-    2,250 gave 0.97 to 0.99 of the exact determinant at every extent from 0 to 1, with a noise of 1 to 2 %; U gave 1.6 to
-    1.8 of it, with 8 to 30 % (``tests/benchmarks/determinants.py``). An error that is a factor counts most where the
+    2,250 gave 0.97 to 0.99 of the exact determinant at every extent from 0 to 1, with a noise of 1 to 2 %; U gave 1.6
+    to 1.8 of it, with 8 to 30 % (``tests/benchmarks/determinants.py``). An error that is a factor counts most where the
     determinant is large, at small extents, and so pushes extents outwards.
 
     Args:
