@@ -31,8 +31,9 @@ def linear() -> tuple[VariationalObjective, Data, float]:
         model.evidence.log_noise.fill_(math.log(0.7))
         sigma = float(model.backbone.prior_scales()["1.weight"])
     X = x.flatten(1)
-    K = sigma**2 * X @ X.T + 0.7 * torch.eye(20, dtype=torch.float64)
-    normal = torch.distributions.MultivariateNormal(torch.zeros(20, dtype=torch.float64), K)
+    mean, unit = model.backbone.output_mean, float(model.backbone.output_unit)  # y = m + s Xw + e
+    K = (unit * sigma) ** 2 * X @ X.T + 0.7 * torch.eye(20, dtype=torch.float64)
+    normal = torch.distributions.MultivariateNormal(mean.expand(20), K)
     objective = VariationalObjective(model, "full_rank", data, 20)
     objective.phases(bayesinv.Training(finish=0.0), 10)
     return objective, data, float(normal.log_prob(data.y[:, 0]))
