@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bayesinv.comparison import Comparison, compare
     from bayesinv.data import Data
     from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
-    from bayesinv.inference import InferenceResult, Step, Training
+    from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
     from bayesinv.model import InvarianceModel
     from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
@@ -50,9 +50,11 @@ __all__ = [
     "Orbit",
     "Outward",
     "Prediction",
+    "SecondStage",
     "Selection",
     "SpikeAndSlab",
     "Step",
+    "TrainedNetwork",
     "Training",
     "Transform",
     "Truncated",
@@ -71,6 +73,7 @@ __all__ = [
     "paired_bayes_factors",
     "sample_extents",
     "select",
+    "train",
     "transforms",
 ]
 
@@ -88,8 +91,11 @@ _HOMES = {
     "UniformExtent": "bayesinv.extents",
     "sample_extents": "bayesinv.extents",
     "InferenceResult": "bayesinv.inference",
+    "SecondStage": "bayesinv.inference",
     "Step": "bayesinv.inference",
+    "TrainedNetwork": "bayesinv.inference",
     "Training": "bayesinv.inference",
+    "train": "bayesinv.inference",
     "fit": "bayesinv.inference.fit",
     "InvarianceModel": "bayesinv.model",
     "Orbit": "bayesinv.orbits",

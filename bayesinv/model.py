@@ -29,7 +29,7 @@ from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
-from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
+from bayesinv.evidence import Evidence, NetworkEvidence, PlugInEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, as_priors, sample_extents
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
@@ -158,6 +158,8 @@ class InvarianceModel(nn.Module):
         self.memory_budget = as_integer("memory_budget", memory_budget)
         check_average(self, average)
         self.average = average
+        # A model of the same symmetries whose network was trained to predict, where it is another one.
+        self.predictive: InvarianceModel | None = None
         self._held = False
         self.hyper_centre: Tensor
         self.register_buffer("hyper_centre", torch.zeros(0, dtype=torch.float64))
@@ -301,6 +303,21 @@ class InvarianceModel(nn.Module):
         held.backbone.inducing.requires_grad_(self.backbone.learn_inducing)
         return held
 
+    def plug_in(self) -> InvarianceModel:
+        """A copy with the plug-in likelihood, whose noise is where this one's is: to train the weights that predict.
+
+        Raises:
+            TypeError: the backbone is no network.
+        """
+        copied = copy.deepcopy(self)
+        copied.predictive = None
+        if not isinstance(self.evidence, PlugInEvidence):
+            copied.evidence = PlugInEvidence(self.likelihood).to(self.network.log_scales.device)
+            if isinstance(self.evidence, NetworkEvidence):  # its noise may be at the data's scale already
+                copied.evidence.to(self.evidence.log_noise)
+                copied.evidence.log_noise.data.copy_(self.evidence.log_noise.detach())
+        return copied
+
     def _untransformed(self, backbone: GaussianProcess) -> InvariantPrior:
         """The prior over h itself."""
         zero = torch.zeros(len(self.symmetries), dtype=torch.float64)
@@ -398,6 +415,10 @@ class InvarianceModel(nn.Module):
             groups: of x, for a model with groups: numbers, names, or None for a group that training has not seen. All
                 inputs of unseen groups share the extents of one, drawn from torch's global generator.
         """
+        return (self.predictive or self)._function_posterior(x, data, eta, groups)
+
+    def _function_posterior(self, x: Tensor, data: Data, eta: Tensor, groups: Any) -> tuple[Tensor, Tensor]:
+        """The same of the network that the extents were learned with."""
         if self.groups is None or not isinstance(self.evidence, CollapsedEvidence | NetworkEvidence):
             if groups is not None:
                 raise ValueError("groups: this model has the same extents for everyone; leave groups out")
@@ -443,7 +464,7 @@ class InvarianceModel(nn.Module):
             raise ValueError("y: expected none for class labels, whose probabilities are in .probs")
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
-        average = self.evidence.average(num_function_samples, seed)
+        average = (self.predictive or self).evidence.average(num_function_samples, seed)
         if self.groups is not None:  # once, not for every draw: names that are not known are warned of
             groups = as_groups(groups, self.groups, len(x))
         hyper = self.hyperparameters if hyperparameters is not None else []
@@ -480,6 +501,8 @@ class InvarianceModel(nn.Module):
         hyperparameters: Float[Tensor, "J P"] | None = None,
     ) -> Float[Tensor, "J n"]:
         """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents (and hyperparameters)."""
+        if self.predictive is not None:
+            return self.predictive.log_likelihood(data, train, extents, seed)
         rows = []
         hyper = self.hyperparameters if hyperparameters is not None else []
         for j, eta in enumerate(extents):
@@ -536,6 +559,10 @@ class InvarianceModel(nn.Module):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """``load_state_dict`` for a model that has not seen the data: sizes its arrays first."""
         state = dict(state)
+        own = {k.removeprefix("predictive."): v for k, v in state.items() if k.startswith("predictive.")}
+        self.predictive = self.plug_in() if own else None
+        if self.predictive is not None:
+            self.predictive.load_state(own)
         for name, part in (("backbone.", self.backbone), ("evidence.", self.evidence)):
             part.prepare_state({key.removeprefix(name): v for key, v in state.items() if key.startswith(name)})
         # Version 0.1 had no weak priors, and learned the means of the outputs in place of integrating them out.

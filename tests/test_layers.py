@@ -23,7 +23,7 @@ LAYERS = [
     ["data", "probit", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
     ["mixture", "hyperparameters", "unconstrained"],
     ["symmetry_errors"],
-    ["metrics"],
+    ["metrics", "temperature"],
     ["streams", "threads"],
     ["datasets", "prediction", "function_cache"],
     ["backbones"],

@@ -3,7 +3,9 @@
 from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
 from bayesinv.inference.point import Augerino, AugNet, Fixed, NoInvariance, PointMethod, Policy
+from bayesinv.inference.predictive import TrainedNetwork, train
 from bayesinv.inference.result import InferenceResult
+from bayesinv.inference.second_stage import SecondStage
 from bayesinv.inference.training import Training
 
 __all__ = [
@@ -14,7 +16,10 @@ __all__ = [
     "NoInvariance",
     "PointMethod",
     "Policy",
+    "SecondStage",
     "Step",
+    "TrainedNetwork",
     "Training",
     "fit",
+    "train",
 ]

@@ -19,6 +19,7 @@ from bayesinv.arguments import as_integer, as_number, counted
 from bayesinv.data import Data, as_data
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
+from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
 from bayesinv.inference.inducing_gap import exact_for_weights, inducing_gap
@@ -511,22 +512,3 @@ def _chain_draws(chains: Chains, num_warmup: int) -> dict[str, Any]:
         "warnings": notes,
         "settings": {"divergences": chains.divergences, "saturated": chains.saturated},
     }
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is CUDA if there is one.
-
-    Raises:
-        ValueError: unknown, or not on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(
-            f'device: expected "auto", "cpu", or an accelerator that is there, got {device!r}; '
-            f"CUDA devices on this machine: {torch.cuda.device_count()}"
-        ) from error
-    return place

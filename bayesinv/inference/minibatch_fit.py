@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
+from bayesinv.inference.predictive import second_stage
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
@@ -75,9 +77,13 @@ def fit_minibatches(
         raise DataError("the data set is empty; expected at least 1 example")
     batch_size = min(training.batch_size, stream.num_total)
     per_epoch = max(1, stream.num_total // batch_size)
-    num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
+    total_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
+    second_steps = _second_steps(model, method, training, total_steps)
+    num_steps = total_steps - second_steps
+    whole, training = training, training.first_stage()
     with ordinary():
         fitted = plug_in_copy(model, method.name) if isinstance(method, PointMethod) else copy.deepcopy(model)
+        fitted.predictive = None
         fitted = fitted.to(device)
     failure: NonFiniteError | None = None
     with ordinary(grad=True), seeded(seed), local_parameters():
@@ -86,9 +92,9 @@ def fit_minibatches(
             method.check(kept)
         fitted.initialise(kept, seed, stream.num_total)
         warn_of_usual_mistakes(fitted, kept, stream.num_classes is not None)
-        whole = _whole(stream, kept)
-        if fitted.groups is not None and whole is not None and not isinstance(data, Data):  # which fit has looked at
-            warn_of_empty_groups(fitted, whole)
+        everything = _whole(stream, kept)
+        if fitted.groups is not None and everything is not None and not isinstance(data, Data):  # fit has looked at it
+            warn_of_empty_groups(fitted, everything)
         if fitted.is_network:
             fitted.network.mixed_precision = training.mixed_precision
             if stream.num_classes is None and fitted.likelihood == "categorical":
@@ -109,16 +115,10 @@ def fit_minibatches(
         if fitted.is_network:
             phases = objective.phases(training, num_steps)
             warn_of_cost(estimate_cost(fitted, phases, training, few, stream.num_total, num_steps), fitted)
+        fingerprint = _fingerprint(name, method, model, training, num_steps, seed, stream.num_total, guide)
         try:
             trace = train(
-                objective,
-                stream,
-                training,
-                num_steps,
-                seed,
-                _fingerprint(name, method, model, training, num_steps, seed, stream.num_total, guide),
-                progress,
-                callbacks,
+                objective, stream, training, num_steps, seed, fingerprint, progress, callbacks, not second_steps
             )
         except NonFiniteError as error:
             if error.step <= 1:
@@ -127,9 +127,9 @@ def fit_minibatches(
         settings: dict[str, Any] = {
             "device": str(device),
             "batch_size": batch_size,
-            "epochs": num_steps / per_epoch,
+            "epochs": total_steps / per_epoch,
             "num_train": stream.num_total,
-            "training": _described(training),
+            "training": _described(whole),
         }
         if point is not None:
             facts = _point_facts(point, name, settings)
@@ -169,7 +169,36 @@ def fit_minibatches(
     if failure is not None:
         failure.posterior = posterior
         raise failure
-    return posterior
+    if not second_steps:
+        return posterior
+    if whole.checkpoint is not None:  # a file of its own: the first one holds a finished run
+        path = Path(whole.checkpoint)
+        whole = dataclasses.replace(whole, checkpoint=path.with_name(f"{path.name}.second"))
+    fingerprint = {"first": fingerprint, "second": _described(whole)["second_stage"]}
+    return second_stage(posterior, model, stream, whole, second_steps, fingerprint, progress, callbacks)
+
+
+def _second_steps(model: InvarianceModel, method: str | PointMethod, training: Training, num_steps: int) -> int:
+    """Steps of the second stage out of all; 0 without one.
+
+    Raises:
+        ValueError: there are no weights to train apart, or no step is left for one of the two.
+    """
+    second = training.second_stage
+    if second is None:
+        return 0
+    if isinstance(method, PointMethod) or not model.is_network:
+        what = f"inference={method.name!r}" if isinstance(method, PointMethod) else "this model"
+        raise ValueError(
+            f"Training: second_stage: {what} has no posterior of extents with a network to train under it; leave "
+            "second_stage out, or call bayesinv.train(net, data, posterior) afterwards"
+        )
+    steps = round(second.share * num_steps)
+    if not 0 < steps < num_steps:
+        raise ValueError(
+            f"SecondStage: share: expected a step or more for each stage, got {steps} of {num_steps} for the second"
+        )
+    return steps
 
 
 def _times(num_steps: int) -> str:
@@ -284,5 +313,8 @@ def _fingerprint(
 
 def _described(training: Training) -> dict[str, Any]:
     """The settings that shape the result; where checkpoints go does not."""
-    apart = ("checkpoint", "checkpoint_every", "resume", "num_workers")
-    return {key: value for key, value in dataclasses.asdict(training).items() if key not in apart}
+    apart = ("checkpoint", "checkpoint_every", "resume", "num_workers", "second_stage")
+    fields = [field.name for field in dataclasses.fields(training) if field.name not in apart]
+    described = {name: getattr(training, name) for name in fields}
+    second = training.second_stage
+    return described if second is None else described | {"second_stage": second.described()}

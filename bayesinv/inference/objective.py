@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.inference.loop import COOLDOWN_SHARE, FINAL_RATE
+from bayesinv.inference.rates import OptimiserFactory, ScheduleFactory
+from bayesinv.inference.second_stage import SecondStage
 
 __all__ = ["Objective", "Phase", "Training", "checked_phases"]
 
@@ -43,6 +45,8 @@ class Training:
         checkpoint: a file to keep the state of the run in.
         checkpoint_every: steps between two writes of it.
         resume: go on from the checkpoint where there is one; False starts anew and replaces it.
+        second_stage: trains weights for predictions apart from those that the extents are learned with, in a share of
+            the same passes; `finish` has no use then. None: one set of weights for both.
 
     Raises:
         TypeError, ValueError: a setting of the wrong kind or out of range.
@@ -71,6 +75,7 @@ class Training:
     checkpoint: str | Path | None = None
     checkpoint_every: int = 100
     resume: bool = True
+    second_stage: SecondStage | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "extent_every", "extent_batch_size", "checkpoint_every", "num_workers"):
@@ -102,6 +107,17 @@ class Training:
                 raise TypeError(f"Training: {name}: expected True or False, got {getattr(self, name)!r}")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | Path):
             raise TypeError(f"Training: checkpoint: expected a path or None, got a {type(self.checkpoint).__name__}")
+        if self.second_stage is not None and not isinstance(self.second_stage, SecondStage):
+            raise TypeError(
+                f"Training: second_stage: expected a bayesinv.SecondStage or None, got {self.second_stage!r}; "
+                "second_stage=bayesinv.SecondStage()"
+            )
+
+    def first_stage(self) -> Training:
+        """The settings of the first of two stages, as a fit of one stage would have them; itself where there is one."""
+        if self.second_stage is None:
+            return self
+        return replace(self, epochs=(1.0 - self.second_stage.share) * self.epochs, finish=0.0, second_stage=None)
 
 
 @dataclass
@@ -116,10 +132,12 @@ class Phase:
         every: it runs at every so many global steps,
         start: from this one on (counted from 0),
         stop: and before this one; None: to the end.
-        schedule: "cosine", "constant" or "cooldown", over the steps from `start` to `stop`.
+        schedule: "cosine", "constant" or "cooldown", over the steps from `start` to `stop`; or a factory, see `plan`.
         traced: its negative loss is the objective that trace and callbacks see (nats); of one phase alone.
         clip: whether ``Training.clip_norm`` limits its gradient.
         on_start: called once, before its first step.
+        optimiser: makes the optimiser of its parameters, with rates and weight decay of its own; None is Adam or AdamW
+            over `groups`.
     """
 
     name: str
@@ -129,10 +147,11 @@ class Phase:
     every: int = 1
     start: int = 0
     stop: int | None = None
-    schedule: str = "cosine"
+    schedule: str | ScheduleFactory = "cosine"
     traced: bool = False
     clip: bool = False
     on_start: Callable[[], object] | None = None
+    optimiser: OptimiserFactory | None = None
 
     @property
     def params(self) -> list[Tensor]:
@@ -144,15 +163,19 @@ class Phase:
         ended = self.stop is not None and step >= self.stop
         return step >= self.start and not ended and (step - self.start) % self.every == 0
 
+    def length(self, num_steps: int) -> int:
+        """Global steps from its first to its last."""
+        return max(1, (num_steps if self.stop is None else min(self.stop, num_steps)) - self.start)
+
     def rate(self, step: int, num_steps: int) -> float:
-        """Share of the full learning rate at a global step.
+        """Share of the full learning rate at a global step; of one with a schedule of its own, which sets it, 1.
 
         "cosine" falls to zero as (1 + cos πu)/2, with u the share of its steps that have passed; "cooldown" is one,
         then linear down to 5 % over the last 30 %.
         """
-        if self.schedule == "constant":
+        if self.schedule == "constant" or callable(self.schedule):
             return 1.0
-        length = max(1, (num_steps if self.stop is None else min(self.stop, num_steps)) - self.start)
+        length = self.length(num_steps)
         passed = step - self.start
         if self.schedule == "cosine":
             return 0.5 * (1.0 + math.cos(math.pi * passed / length))
@@ -193,7 +216,7 @@ def checked_phases(phases: list[Phase], num_steps: int) -> list[Phase]:
     if len(traced) != 1:
         raise ValueError(f"phases: expected exactly one that is traced, got {traced} of {names}")
     for phase in phases:
-        if phase.schedule not in SCHEDULES:
+        if not callable(phase.schedule) and phase.schedule not in SCHEDULES:
             raise ValueError(
                 f"phase {phase.name!r}: schedule: expected one of {list(SCHEDULES)}, got {phase.schedule!r}"
             )

@@ -1,6 +1,5 @@
 """What a point method is: one joint minimisation over weights and, where it learns them, extents."""
 
-import copy
 import dataclasses
 import re
 from abc import ABC, abstractmethod
@@ -16,7 +15,7 @@ from bayesinv.backbones import NeuralNetwork
 from bayesinv.backbones.invariant_network import moved_back
 from bayesinv.data import Data
 from bayesinv.errors import ExtentError
-from bayesinv.evidence import NetworkEvidence, PlugInEvidence
+from bayesinv.evidence import PlugInEvidence
 from bayesinv.extents import Extents
 from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.vi import describe_extents
@@ -204,14 +203,7 @@ def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None
             f'inference="{method}" averages over copies that all {blocks.kind}s share, and this model has extents for '
             f'every {blocks.kind}; use one of {list(METHODS_OF_BLOCKS)} or "vi", or a model without {blocks.kind}s=...'
         )
-    copied = copy.deepcopy(model)
-    if not isinstance(model.evidence, PlugInEvidence):
-        evidence = PlugInEvidence(model.likelihood)
-        if isinstance(model.evidence, NetworkEvidence):  # its noise may have been initialised at the data's scale
-            evidence.to(model.evidence.log_noise)
-            with torch.no_grad():
-                evidence.log_noise.copy_(model.evidence.log_noise)
-        copied.evidence = evidence
+    copied = model.plug_in()
     if average is not None:
         copied.average = average
     return copied
