@@ -32,7 +32,6 @@ PRIORS = ("layer", "tensor", "isotropic")
 START_GAIN = 4.0
 
 _BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_DROPOUT = (nn.modules.dropout._DropoutNd,)
 START_RATIO = 10.0
 
 
@@ -198,34 +197,34 @@ class NeuralNetwork(nn.Module):
         """The network seen through its orbit at one value of the extents."""
         return InvariantNetwork(self, orbit, eta, average, memory_budget, identity, base, action)
 
+    def evaluated(self) -> NeuralNetwork:
+        """The same network in evaluation mode, for an evidence: all tensors are shared, and layers neither draw nor
+        update statistics.
+
+        A network of its own and not a mode for a while, since parts of it run again when gradients are asked for.
+        """
+        shared = [*self.parameters(), *self.buffers(), self._bytes]
+        return copy.deepcopy(self, {id(value): value for value in shared}).eval()
+
     def check_layers(self, evidence: str) -> None:
-        """Refuse layers under which the evidence has no meaning.
+        """Refuse layers under which the evidence has no meaning, also in evaluation mode.
 
         Raises:
             ValueError: naming the layers, and what to use instead.
         """
         for name, module in self.net.named_modules():
             where = f"layer {name or '(the network itself)'!r} ({type(module).__name__})"
-            if isinstance(module, _BATCH_STATISTICS) and not self._is_frozen(module):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
                 raise ValueError(
-                    f"{where} makes one example's output depend on the others in its batch, so that the {evidence} "
-                    "evidence does not split over examples; use GroupNorm or LayerNorm, call .eval() on the layer "
-                    'to freeze pretrained statistics, or fit with evidence="plugin"'
-                )
-            if isinstance(module, _DROPOUT) and getattr(module, "p", 0) > 0 and module.training:
-                raise ValueError(
-                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate "
-                    'over; set p=0 (the evidence already regularises), or fit with evidence="plugin"'
-                )
-            if isinstance(module, nn.RReLU) and module.training:
-                raise ValueError(
-                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate "
-                    'over; use LeakyReLU, call .eval() on the layer, or fit with evidence="plugin"'
+                    f"{where} keeps no running statistics, so that one example's output always depends on the others in "
+                    f"its batch, and the {evidence} evidence does not split over examples; use "
+                    "track_running_stats=True, GroupNorm or LayerNorm, or fit with evidence=\"plugin\""
                 )
             if isinstance(module, nn.Hardsigmoid):
                 raise ValueError(
                     f"{where} has no second derivative in PyTorch, which the gradient of the {evidence} evidence "
-                    'takes; use Sigmoid, or fit with evidence="plugin"'
+                    'takes; use Sigmoid, fit with evidence="plugin", or fit a Gaussian process on the network\'s '
+                    "frozen features: GaussianProcess(features=net)"
                 )
 
     @staticmethod
@@ -271,7 +270,7 @@ class NeuralNetwork(nn.Module):
         Raises:
             DataError: the network cannot take these inputs.
         """
-        with torch.no_grad(), seeded(seed):
+        with unchanged(self.net), torch.no_grad(), seeded(seed):
             try:
                 out = self.functional({}, x[:2])
             except DataError:

@@ -182,6 +182,7 @@ def _evidence_of_scales(
 
     The kernel is Σ_g σ_g² K_g over the groups of weights that share a scale, so that the K_g are computed once.
     """
+    prior = prior.evaluated()
     network = prior.backbone
     theta = {name: w.detach() for name, w in network.weights().items()}
     everything = copy.copy(evidence)

@@ -67,6 +67,9 @@ class LaplaceEvidence(NetworkEvidence):
     to 1.8 of it, with 8 to 30 % (``tests/benchmarks/determinants.py``). An error that is a factor counts most where the
     determinant is large, at small extents, and so pushes extents outwards.
 
+    The network is in evaluation mode: BatchNorm is the affine map of its running statistics, which the steps of the
+    weights alone update, and dropout and other layers that draw are their means.
+
     Args:
         likelihood: "categorical", "bernoulli" or "gaussian".
         num_outputs: random outputs of each example a step; None for all outputs of a batch jointly, (mC)²:
@@ -115,6 +118,7 @@ class LaplaceEvidence(NetworkEvidence):
     def log_evidence(self, prior: InvariantNetwork, data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
         """The estimate above, at the determinant chosen; its random outputs come from torch's global generator."""
         num_total = len(data) if num_total is None else num_total
+        prior = prior.evaluated()  # running statistics are held, and dropout is off
         network = prior.backbone
         weights = {name: w.detach() for name, w in network.weights().items()}
         size = len(data) if self.num_outputs is None else self.block_size

@@ -97,7 +97,7 @@ def warn_of_cost(cost: Cost, model: InvarianceModel, stacklevel: int = 4) -> Non
         f"this fit takes {cost}, estimated before its first step for {weights:,} weights and "
         f"{model.network_orbit.num_copies} copies of an input: learn the extents with a smaller network and pass them "
         'to the large one (inference="fixed"), fit a Gaussian process on frozen features '
-        "(DeepKernel(net, frozen=True)), or take fewer outputs, num_orbit_samples, extent_batch_size or epochs; "
+        "(GaussianProcess(features=net)), or take fewer outputs, num_orbit_samples, extent_batch_size or epochs; "
         "a smaller memory_budget takes less memory, and a larger one less time",
         UserWarning,
         stacklevel=stacklevel,

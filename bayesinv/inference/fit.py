@@ -421,7 +421,7 @@ def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: s
         raise ValueError(
             f'inference="nuts" needs an evidence that is a deterministic function of the extents, and the '
             f'{model.evidence_name} evidence is an estimate from minibatches; use inference="vi", or a GaussianProcess '
-            "(also on frozen features of a network: DeepKernel(net, frozen=True))"
+            "(also on frozen features of a network: GaussianProcess(features=net))"
         )
     if guide == "flow" and method == "vi":
         raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')

@@ -96,10 +96,7 @@ def test_the_callers_network_is_not_touched():
 @pytest.mark.parametrize(
     ("layer", "cure"),
     [
-        (nn.BatchNorm2d(2), "GroupNorm"),
-        (nn.Dropout(0.5), "p=0"),
-        (nn.InstanceNorm2d(2), "GroupNorm"),
-        (nn.RReLU(), "LeakyReLU"),
+        (nn.BatchNorm2d(2, track_running_stats=False), "track_running_stats=True"),
         (nn.Hardsigmoid(), "use Sigmoid"),
     ],
 )
@@ -110,11 +107,38 @@ def test_layers_under_which_the_evidence_has_no_meaning_are_refused_with_a_cure(
     InvarianceModel(net, "rotation", evidence="plugin").initialise(data())
 
 
-def test_frozen_batch_statistics_and_dropout_of_zero_are_accepted():
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.RReLU().eval(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(32, 3)
-    )
-    InvarianceModel(net, "rotation").initialise(data())
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval(), nn.RReLU(), nn.Dropout(0.5), nn.InstanceNorm2d(2)]
+)
+def test_the_evidence_sees_layers_in_evaluation_mode_and_changes_nothing_in_them(layer):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), layer, nn.Flatten(), nn.Linear(32, 3))
+    with torch.no_grad():  # statistics that are not those of any batch
+        for name, buffer in layer.named_buffers():
+            buffer.fill_(0.3 if name == "running_mean" else 2)
+    model, frozen = (InvarianceModel(part, "rotation", num_orbit_samples=3) for part in (net, net))
+    modes = [module.training for module in model.network.net.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch, values, slopes = data(), [], []
+    model.initialise(batch)
+    frozen.network.net.eval()
+    for which in (model, frozen):
+        eta = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+        torch.manual_seed(0)  # of the random outputs
+        value = which.log_evidence(eta, batch)
+        values.append(float(value.detach()))
+        slopes.append(float(torch.autograd.grad(value, eta)[0]))
+    assert values[0] == values[1] and slopes[0] == slopes[1] != 0
+    assert [module.training for module in model.network.net.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_evaluated_network_shares_every_tensor_with_the_trained_one():
+    network = NeuralNetwork(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+    seen = network.evaluated()
+    assert all(a is b for a, b in zip(network.parameters(), seen.parameters(), strict=True))
+    network(torch.rand(5, 4))  # a step in training mode
+    assert torch.equal(seen.net[1].running_mean, network.net[1].running_mean)
+    assert network.training and not seen.net.training
 
 
 class InPlace(nn.Module):
