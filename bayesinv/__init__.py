@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
     from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
+    from bayesinv.linearised import Linearised
     from bayesinv.model import InvarianceModel
     from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
     from bayesinv.posterior import InvariancePosterior
@@ -46,6 +47,7 @@ __all__ = [
     "InferenceResult",
     "InvarianceModel",
     "InvariancePosterior",
+    "Linearised",
     "NeuralNetwork",
     "Orbit",
     "Outward",
@@ -97,6 +99,7 @@ _HOMES = {
     "Training": "bayesinv.inference",
     "train": "bayesinv.inference",
     "fit": "bayesinv.inference.fit",
+    "Linearised": "bayesinv.linearised",
     "InvarianceModel": "bayesinv.model",
     "Orbit": "bayesinv.orbits",
     "average_function": "bayesinv.orbits",

@@ -460,8 +460,6 @@ class InvarianceModel(nn.Module):
         Raises:
             ValueError: targets for a classification, whose probabilities are in the prediction.
         """
-        if y is not None and self.likelihood != "gaussian":
-            raise ValueError("y: expected none for class labels, whose probabilities are in .probs")
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
         average = (self.predictive or self).evidence.average(num_function_samples, seed)
@@ -470,7 +468,6 @@ class InvarianceModel(nn.Module):
         hyper = self.hyperparameters if hyperparameters is not None else []
         by_group = groups is not None or self.groups is not None
         functions: Any = [None] * J
-        log_densities = []
         if known is not None and not by_group and isinstance(self.evidence, CollapsedEvidence):
             functions = conditioned_draws(self, data, extents, hyperparameters, known)
         with seeded(seed):
@@ -480,15 +477,8 @@ class InvarianceModel(nn.Module):
                         mean, variance = self.function_posterior(x, data, extents[j], groups)
                     else:
                         mean, variance = function.moments(x)
-                    average.add(mean, variance, share)
-                    if y is not None and share > 0:
-                        log_densities.append(average.log_density(mean, variance, y) + math.log(share))
-        prediction = average.result()
-        return (
-            prediction
-            if y is None
-            else dataclasses.replace(prediction, log_density=torch.stack(log_densities).logsumexp(0))
-        )
+                    average.add(mean, variance, share, y)
+        return average.result()
 
     @ordinary()
     @torch.no_grad()

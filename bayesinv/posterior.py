@@ -24,6 +24,7 @@ from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
 from bayesinv.function_cache import FunctionCache
 from bayesinv.groups import as_groups
+from bayesinv.linearised import Linearised, predict_linearised
 from bayesinv.model import InvarianceModel
 from bayesinv.prediction import Prediction
 from bayesinv.psis import weights_are_good
@@ -300,6 +301,7 @@ class InvariancePosterior:
         reweighted: bool | None = None,
         seed: int = 0,
         groups: Any = None,
+        prediction: str | Linearised = "plugin",
         y: Float[Tensor, "n outputs"] | None = None,
     ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
@@ -313,6 +315,8 @@ class InvariancePosterior:
             seed: of the extents and of the function samples.
             groups: of x, (n,), for a model with groups: numbers or names. -1, a name that training has not seen, or
                 None (all of x) stand for a new group, whose extents are drawn from the population's.
+            prediction: of a network: "plugin", with its trained weights; or "linearised", averaged over their
+                posterior too, or a :class:`Linearised` with options. A Gaussian process averages over functions.
             y: targets of a regression at x, (n, outputs), whose log density the prediction then has.
 
         Returns:
@@ -321,12 +325,26 @@ class InvariancePosterior:
 
         Raises:
             DataError: x of the wrong shape or type, empty, or not finite; groups that do not fit.
-            ValueError: `num_samples` below 1, no weights to use, or groups for a model without.
+            ValueError: `num_samples` below 1, no weights to use, groups for a model without, or a prediction that the
+                fit has no posterior of weights for.
         """
         inputs, num_samples = self.check_inputs(x), as_integer("num_samples", num_samples)
+        device = x.device if isinstance(x, Tensor) else "cpu"
+        y = None if y is None else y.to(inputs.device)
         rows, weights = self.distinct_draws(num_samples, seed, reweighted)
+        if prediction != "plugin":
+            options = Linearised() if prediction == "linearised" else prediction
+            if not isinstance(options, Linearised):
+                raise ValueError(
+                    f'prediction: expected "plugin", "linearised" or a bayesinv.Linearised, got {prediction!r}'
+                )
+            num_total = int(self.result.settings.get("num_train", len(self.data)))
+            draws = self.result.draws[rows]
+            return predict_linearised(
+                self.model, options, inputs, self.data, num_total, draws, weights, seed, groups, y
+            ).to(device)
         hyper = self.result.hyperparameters
-        prediction = self.model.predict(
+        found = self.model.predict(
             inputs,
             self.data,
             self.result.draws[rows],
@@ -335,9 +353,9 @@ class InvariancePosterior:
             groups=groups,
             hyperparameters=None if hyper is None else hyper[rows],
             known=self._known.of_rows(rows.tolist()),
-            y=None if y is None else y.to(inputs.device),
+            y=y,
         )
-        return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
+        return found.to(device)
 
     def distinct_draws(
         self, num_samples: int, seed: int = 0, reweighted: bool | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,18 +55,18 @@ class Average(ABC):
     """Moments of the predictions, built up over weighted posterior draws of the extents."""
 
     @abstractmethod
-    def add(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
+    def add(
+        self,
+        mean: Float[Tensor, "n *cells C"],
+        variance: Float[Tensor, "n *cells C"],
+        weight: float,
+        y: Float[Tensor, "n C"] | None = None,
+    ) -> None:
+        """Take in the function's posterior at one draw of the extents, and its density at the targets of a regression."""
 
     @abstractmethod
     def result(self) -> Prediction:
         """The averaged prediction."""
-
-    def log_density(
-        self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], y: Float[Tensor, "n C"]
-    ) -> Float[Tensor, " n"]:
-        """log E p(y_i | f_i) over the function's posterior at one draw of the extents, summed over outputs."""
-        raise NotImplementedError(f"{type(self).__name__} is of classes, whose probabilities are in the prediction")
 
 
 class ClassAverage(Average):
@@ -84,8 +85,20 @@ class ClassAverage(Average):
         self._first: Tensor | None = None
         self._second: Tensor | None = None
 
-    def add(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
+    def add(
+        self,
+        mean: Float[Tensor, "n *cells C"],
+        variance: Float[Tensor, "n *cells C"],
+        weight: float,
+        y: Float[Tensor, "n C"] | None = None,
+    ) -> None:
+        """Take in the function's posterior at one draw of the extents; the density of labels is in the result.
+
+        Raises:
+            ValueError: targets, which class labels have none of.
+        """
+        if y is not None:
+            raise ValueError("y: expected none for class labels, whose probabilities are in .probs")
         if self._noise is None:
             flat = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
             self._noise = flat.reshape(self._num_samples, *mean.shape).to(mean.device)
@@ -113,9 +126,18 @@ class GaussianAverage(Average):
         self._noise = noise
         self._mean: Tensor | None = None
         self._second: Tensor | None = None
+        self._log_densities: list[Tensor] = []  # of the targets, each with its weight
 
-    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
+    def add(
+        self,
+        mean: Float[Tensor, "n C"],
+        variance: Float[Tensor, "n C"],
+        weight: float,
+        y: Float[Tensor, "n C"] | None = None,
+    ) -> None:
+        """Take in the function's posterior at one draw of the extents, and its density at the targets."""
+        if y is not None and weight > 0:
+            self._log_densities.append(self.log_density(mean, variance, y) + math.log(weight))
         second = weight * (variance + self._noise() + mean.square())
         self._mean = weight * mean if self._mean is None else self._mean + weight * mean
         self._second = second if self._second is None else self._second + second
@@ -130,7 +152,11 @@ class GaussianAverage(Average):
         """The averaged prediction."""
         if self._mean is None or self._second is None:
             raise ValueError("no posterior draws were averaged: expected at least one draw of the extents")
-        return Prediction(variance=(self._second - self._mean.square()).clamp_min(0.0), mean=self._mean)
+        return Prediction(
+            variance=(self._second - self._mean.square()).clamp_min(0.0),
+            mean=self._mean,
+            log_density=torch.stack(self._log_densities).logsumexp(0) if self._log_densities else None,
+        )
 
 
 def standard_normal_draws(num_samples: int, num_columns: int, seed: int) -> Float[Tensor, "samples columns"]:

@@ -218,7 +218,7 @@ class NeuralNetwork(nn.Module):
                 raise ValueError(
                     f"{where} keeps no running statistics, so that one example's output always depends on the others in "
                     f"its batch, and the {evidence} evidence does not split over examples; use "
-                    "track_running_stats=True, GroupNorm or LayerNorm, or fit with evidence=\"plugin\""
+                    'track_running_stats=True, GroupNorm or LayerNorm, or fit with evidence="plugin"'
                 )
             if isinstance(module, nn.Hardsigmoid):
                 raise ValueError(

@@ -129,7 +129,17 @@ def second_stage(
         model = (posterior.model if second.start == "continued" else given).plug_in().to(posterior.data.x.device)
         model.network.mixed_precision = training.mixed_precision
         trace = _train(
-            model, posterior, posterior.data, stream, training, second, num_steps, seed, fingerprint, progress, callbacks
+            model,
+            posterior,
+            posterior.data,
+            stream,
+            training,
+            second,
+            num_steps,
+            seed,
+            fingerprint,
+            progress,
+            callbacks,
         )
         model.network.mixed_precision = False
     facts = {
@@ -301,7 +311,9 @@ def train(
     Example:
         >>> from bayesinv.datasets import digits
         >>> split = digits(rotation=0.8, size=8, num_train=60, num_test=20, seed=0)
-        >>> turned = InvarianceModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "rotation", priors={"rotation": 0.8})
+        >>> turned = InvarianceModel(
+        ...     nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "rotation", priors={"rotation": 0.8}
+        ... )
         >>> mine = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
         >>> sgd = lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4)
         >>> trained = train(mine, split.train, turned, optimiser=sgd, epochs=2, batch_size=20)
