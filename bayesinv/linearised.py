@@ -2,9 +2,9 @@
 
     q(θ) = N(θ*, (S⁻¹ + Σ_i J_iᵀ Λ_i J_i)⁻¹),    f(x) = f(x; θ*) + J(x)(θ - θ*)  ~  N(f(x; θ*), J(x) Σ_q J(x)ᵀ)
 
-J the Jacobian of the orbit average in the weights, Λ the likelihood's Hessian, S the prior variances: the curvature of the
-Laplace evidence. All outputs of an input vary together: under a softmax what they have in common does not matter, and
-draws of each class by itself would be far too unsure.
+J the Jacobian of the orbit average in the weights, Λ the likelihood's Hessian, S the prior variances: the curvature of
+the Laplace evidence. All outputs of an input vary together: under a softmax what they have in common does not matter,
+and draws of each class by itself would be far too unsure.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Linearised:
 
     Args:
         weights: "last", those of the last layer alone, the others held where they are; or "all".
-        num_examples: training examples that the curvature is computed of, scaled up to all of them. None: as many as are
+        num_examples: training examples that the curvature is computed of, scaled up to all of them. None: all that are
             kept, or with "all" as many as fit into half of the model's ``memory_budget``. Fewer give larger variances.
         num_function_samples: draws of f for every draw of the extents (classification).
 
@@ -142,11 +142,11 @@ class _WeightPosterior:
         extents: Float[Tensor, "J K"],
         shares: Float[Tensor, " J"],
     ):
-        predicting = model.predictive or model
+        predicting: Any = model.predictive or model
         evidence: Any = copy.copy(model.evidence)
         evidence.num_outputs = None  # rows of all outputs
         self.likelihood, self.budget = model.likelihood, model.memory_budget
-        self.noise = predicting.evidence.noise if self.likelihood == "gaussian" else None  # type: ignore[attr-defined]
+        self.noise: Tensor | None = predicting.evidence.noise if self.likelihood == "gaussian" else None
         network = predicting.network
         named = network.weights()
         last = list(named)[-1].rpartition(".")[0]

@@ -216,8 +216,8 @@ class NeuralNetwork(nn.Module):
             where = f"layer {name or '(the network itself)'!r} ({type(module).__name__})"
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
                 raise ValueError(
-                    f"{where} keeps no running statistics, so that one example's output always depends on the others in "
-                    f"its batch, and the {evidence} evidence does not split over examples; use "
+                    f"{where} keeps no running statistics, so that one example's output always depends on the others "
+                    f"in its batch, and the {evidence} evidence does not split over examples; use "
                     'track_running_stats=True, GroupNorm or LayerNorm, or fit with evidence="plugin"'
                 )
             if isinstance(module, nn.Hardsigmoid):

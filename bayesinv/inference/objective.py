@@ -46,7 +46,7 @@ class Training:
         checkpoint_every: steps between two writes of it.
         resume: go on from the checkpoint where there is one; False starts anew and replaces it.
         second_stage: trains weights for predictions apart from those that the extents are learned with, in a share of
-            the same passes; `finish` has no use then. None: one set of weights for both.
+            the steps that takes the place of `finish`. None: one set of weights for both.
 
     Raises:
         TypeError, ValueError: a setting of the wrong kind or out of range.
@@ -112,12 +112,19 @@ class Training:
                 f"Training: second_stage: expected a bayesinv.SecondStage or None, got {self.second_stage!r}; "
                 "second_stage=bayesinv.SecondStage()"
             )
+        if self.second_stage is not None and self.burn_in + self.settle + self.second_stage.share >= 1:
+            raise ValueError(
+                "Training: second_stage: expected burn_in + settle + share less than 1, which leaves steps for the "
+                f"extents, got {self.burn_in!r} + {self.settle!r} + {self.second_stage.share!r}"
+            )
 
     def first_stage(self) -> Training:
         """The settings of the first of two stages, as a fit of one stage would have them; itself where there is one."""
         if self.second_stage is None:
             return self
-        return replace(self, epochs=(1.0 - self.second_stage.share) * self.epochs, finish=0.0, second_stage=None)
+        left = 1.0 - self.second_stage.share
+        shares = {"burn_in": self.burn_in / left, "settle": self.settle / left, "finish": 0.0}
+        return replace(self, epochs=left * self.epochs, second_stage=None, **shares)
 
 
 @dataclass

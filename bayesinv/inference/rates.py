@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules: the library's own, and those of the user's choice.
 
-A scheduler is run ahead of the training, on an optimiser that takes no steps, and what it sets at each step is kept: rates
-are then a function of the step alone, and a run that was interrupted goes on to the bit.
+A scheduler is run ahead of the training, on an optimiser that takes no steps, and what it sets at each step is kept:
+rates are then a function of the step alone, and a run that was interrupted goes on to the bit.
 """
 
 from __future__ import annotations

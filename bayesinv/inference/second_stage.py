@@ -18,13 +18,13 @@ class SecondStage:
     """Train the weights that predict on the likelihood alone, with extents drawn from the posterior of the first stage.
 
     Of N = epochs · n / batch_size steps the first stage takes N - round(share · N) and the second one round(share · N),
-    each on batches of the same size with the same number of copies: as many passes as with fixed extents. The first
-    stage has no `finish` then, and its other shares are of its own steps.
+    each on batches of the same size with the same number of copies: as many passes as with fixed extents. The share
+    takes the place of `Training.finish`; `burn_in` and `settle` stay shares of all N steps.
 
         L = -(1/n) Σ_i log p(y_i | f_η(x_i)),    η ~ p(η | D), one draw and fresh copies for each batch
 
     Args:
-        share: of the steps, between 0 and 1.
+        share: of all steps, between 0 and 1.
         start: "given", the weights that the network came with, which are those of its constructor or pretrained ones;
             or "continued", those that the first stage has trained.
         optimiser: from a list of parameters to an optimiser, with rates and weight decay of its own; None is Adam at
