@@ -123,8 +123,8 @@ class Training:
         if self.second_stage is None:
             return self
         left = 1.0 - self.second_stage.share
-        shares = {"burn_in": self.burn_in / left, "settle": self.settle / left, "finish": 0.0}
-        return replace(self, epochs=left * self.epochs, second_stage=None, **shares)
+        burn_in, settle = self.burn_in / left, self.settle / left
+        return replace(self, epochs=left * self.epochs, burn_in=burn_in, settle=settle, finish=0.0, second_stage=None)
 
 
 @dataclass
