@@ -25,8 +25,8 @@ class SecondStage:
 
     Args:
         share: of all steps, between 0 and 1.
-        start: "given", the weights that the network came with, which are those of its constructor or pretrained ones;
-            or "continued", those that the first stage has trained.
+        start: "continued", the weights that the first stage has trained; or "given", those that the network came with,
+            of its constructor or pretrained, which takes about as many passes as a training from scratch.
         optimiser: from a list of parameters to an optimiser, with rates and weight decay of its own; None is Adam at
             `Training.weight_rate`, AdamW with `Training.weight_decay`.
         schedule: from an optimiser and its number of steps to a scheduler, which takes one step a batch; None is
@@ -37,11 +37,11 @@ class SecondStage:
 
     Example:
         >>> SecondStage(share=0.6).start
-        'given'
+        'continued'
     """
 
     share: float = 0.5
-    start: Literal["given", "continued"] = "given"
+    start: Literal["given", "continued"] = "continued"
     optimiser: OptimiserFactory | None = None
     schedule: ScheduleFactory | None = None
 

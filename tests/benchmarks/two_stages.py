@@ -2,7 +2,7 @@
 
     BAYESINV_DATA=... python tests/benchmarks/two_stages.py                         # 3 sets, 4 methods, seeds 20-24
     BAYESINV_DATA=... python tests/benchmarks/two_stages.py --sets "±8 px" --seeds 10 --methods two
-        --second share=0.6 --second share=0.6,start=continued                       # settings of the second stage
+        --second share=0.6 --second share=0.6,start=given                       # settings of the second stage
 
 LeNet with tanh, MNIST, n = 1,000, S = 8 copies, 60 epochs of batches of 100, 2,000 test images, as in
 ``mnist_networks.py``: accuracy, log loss, calibration error and mean confidence, for plug-in weights and, with
