@@ -25,6 +25,7 @@ def tempered(probs: Float[Tensor, "n *cells C"], temperature: float) -> Float[Te
         temperature: T > 0.
 
     Example:
+        >>> import torch
         >>> tempered(torch.tensor([[0.8, 0.2]]), 0.5)
         tensor([[0.9412, 0.0588]])
     """
@@ -47,6 +48,7 @@ def fitted_temperature(probs: Float[Tensor, "n *cells C"], y: Int[Tensor, "*targ
         C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger (2017). On calibration of modern neural networks. arXiv:1706.04599.
 
     Example:
+        >>> import torch
         >>> sure = torch.tensor([[0.99, 0.01]]).expand(4, 2)
         >>> round(fitted_temperature(sure, torch.tensor([0, 0, 0, 1])), 2)  # 0.75 of them are right
         4.18
