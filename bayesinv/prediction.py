@@ -62,7 +62,7 @@ class Average(ABC):
         weight: float,
         y: Float[Tensor, "n C"] | None = None,
     ) -> None:
-        """Take in the function's posterior at one draw of the extents, and its density at the targets of a regression."""
+        """Take in the function's posterior at one draw of the extents; y are targets of a regression to score."""
 
     @abstractmethod
     def result(self) -> Prediction:

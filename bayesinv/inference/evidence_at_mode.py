@@ -62,6 +62,7 @@ def evidence_at_mode(
     """
     seen = copy.copy(objective)
     seen.model = model = copy.deepcopy(objective.mode)
+    model.network.eval()  # as the evidence sees it
     evidence = LaplaceEvidence(model.likelihood, determinant="equivalent").to(data.x.device)
     evidence.load_state_dict(model.evidence.state_dict())
     model.evidence = evidence

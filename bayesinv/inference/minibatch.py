@@ -50,9 +50,8 @@ class VariationalObjective(Objective):
         self.guide_name: str | None = None
         self.modules = [model]
         if isinstance(model.evidence, LaplaceEvidence):
-            # The weights before the last stretch; among the modules, so that a checkpoint holds them.
-            self._before_finish = copy.deepcopy(model)
-            self.modules.append(self._before_finish)
+            self._kept = _Kept(model)
+            self.modules.append(self._kept)  # so that a checkpoint holds it
         if model.active:
             eta = start_extents(model, STARTS[0])
             start = {site: eta[where] for site, where in model.extents.sites.items()}
@@ -71,7 +70,6 @@ class VariationalObjective(Objective):
         if not evidence.trains_weights:
             groups = [*_in_their_units(self.model, training.hyper_rate), *([slow] if guide else [])]
             return [Phase("joint", groups, self.extent_loss, training.batch_size, schedule="cooldown", traced=True)]
-        self._finishes = training.finish > 0
         start = round(training.burn_in * num_steps)
         stop = num_steps - round(training.finish * num_steps) if evidence.name != "plugin" else num_steps
         weights = list(self.model.network.weights().values())
@@ -137,11 +135,11 @@ class VariationalObjective(Objective):
 
     @property
     def mode(self) -> InvarianceModel:
-        """The model with the weights where the stretch under their prior left them."""
-        return self._before_finish if self._finishes else self.model
+        """The model with the weights where the stretch under their prior left them, before those of the finish."""
+        return self._kept.model if bool(self._kept.is_full) else self.model
 
     def _keep(self) -> None:
-        self._before_finish.load_state_dict(self.model.state_dict())
+        self._kept.take(self.model)
 
     def weight_loss(self, data: Data, num_total: int) -> Tensor:
         """The weights' own loss at a detached draw of the extents."""
@@ -189,6 +187,21 @@ class VariationalObjective(Objective):
     def describe(self, extents: Mapping[str, float]) -> str:
         """The three largest extents in words."""
         return describe_extents(self.model, extents) if self.model.active else "extents fixed"
+
+
+class _Kept(nn.Module):
+    """A model as it was at one step of its training, once there was that step."""
+
+    def __init__(self, model: InvarianceModel) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.is_full: Tensor
+        self.register_buffer("is_full", torch.zeros((), dtype=torch.bool))
+
+    def take(self, model: InvarianceModel) -> None:
+        """Keep it as it is now."""
+        self.model.load_state_dict(model.state_dict())
+        self.is_full.fill_(True)
 
 
 def _in_their_units(model: InvarianceModel, rate: float) -> list[dict[str, Any]]:

@@ -114,7 +114,8 @@ def fit_minibatches(
         name = method.name if isinstance(method, PointMethod) else method
         if fitted.is_network:
             phases = objective.phases(training, num_steps)
-            warn_of_cost(estimate_cost(fitted, phases, training, few, stream.num_total, num_steps), fitted)
+            # To the last step of both stages: those of the second are of the finish, which has no steps in the first.
+            warn_of_cost(estimate_cost(fitted, phases, training, few, stream.num_total, total_steps), fitted)
         fingerprint = _fingerprint(name, method, model, training, num_steps, seed, stream.num_total, guide)
         try:
             trace = train(

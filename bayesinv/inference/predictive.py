@@ -127,6 +127,8 @@ def second_stage(
     seed = derive_seed(result.seed, "second stage")
     with ordinary(grad=True), seeded(seed):
         model = (posterior.model if second.start == "continued" else given).plug_in().to(posterior.data.x.device)
+        if second.start == "given":
+            model.initialise(posterior.data, seed, stream.num_total)
         model.network.mixed_precision = training.mixed_precision
         trace = _train(
             model,
@@ -172,7 +174,6 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> Trace:
     """Train a plug-in model on extents of a posterior, in place."""
-    model.initialise(kept, seed, stream.num_total)
     if stream.num_classes is None and model.likelihood == "categorical":
         stream.num_classes = model.network.initialise(kept.x, 1.0, seed)
     check_gradients(model, kept.subset(slice(0, 2)), learns_extents=False)
@@ -341,6 +342,7 @@ def train(
             data = numbered(data, model.groups)
         stream = Stream.of(data, model.likelihood, model.orbit.transform, num_workers, model.groups)
         kept = stream.subset(min(KEPT_EXAMPLES, stream.num_total), seed).to(place)
+        model.initialise(kept, seed, stream.num_total)
         size = min(batch_size, stream.num_total)
         num_steps = max(1, round(epochs * max(1, stream.num_total // size)))
         model.network.mixed_precision = mixed_precision
