@@ -60,7 +60,7 @@ class Average(ABC):
         mean: Float[Tensor, "n *cells C"],
         variance: Float[Tensor, "n *cells C"],
         weight: float,
-        y: Float[Tensor, "n C"] | None = None,
+        y: Tensor | None = None,
     ) -> None:
         """Take in the function's posterior at one draw of the extents; y are targets of a regression to score."""
 
@@ -90,7 +90,7 @@ class ClassAverage(Average):
         mean: Float[Tensor, "n *cells C"],
         variance: Float[Tensor, "n *cells C"],
         weight: float,
-        y: Float[Tensor, "n C"] | None = None,
+        y: Tensor | None = None,
     ) -> None:
         """Take in the function's posterior at one draw of the extents; the density of labels is in the result.
 
@@ -133,7 +133,7 @@ class GaussianAverage(Average):
         mean: Float[Tensor, "n C"],
         variance: Float[Tensor, "n C"],
         weight: float,
-        y: Float[Tensor, "n C"] | None = None,
+        y: Tensor | None = None,
     ) -> None:
         """Take in the function's posterior at one draw of the extents, and its density at the targets."""
         if y is not None and weight > 0:

@@ -39,7 +39,8 @@ def by_hand(posterior, eta, x, names):
         points = predicting.at(eta).points(inputs)  # (S, n, ...)
 
         def mean(some):
-            return functional_call(net, some, (points.flatten(0, 1),)).unflatten(0, points.shape[:2]).mean(0)
+            outputs = functional_call(net, some, (points.flatten(0, 1),)).unflatten(0, points.shape[:2])
+            return predicting.network.in_unit(outputs).mean(0)  # of a regression, those of the targets
 
         J = jacrev(mean)({n: theta[n].detach() for n in names})
         f = mean({}).detach().double()
