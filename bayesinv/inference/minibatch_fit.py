@@ -25,6 +25,7 @@ from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
+from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
 from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
 from bayesinv.inference.predictive import second_stage
 from bayesinv.inference.result import InferenceResult
@@ -105,11 +106,14 @@ def fit_minibatches(
                 check_examples_apart(fitted, kept)
         elif stream.num_classes is None:
             stream.num_classes = kept.num_classes  # what the process was sized for: later labels beyond are refused
+        if training.own_weights and not isinstance(method, PointMethod):
+            check_own_weights(fitted, stream)
         point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
         few = kept.subset(slice(0, 8))
         if point is None:
             with differentiated():
                 variational = VariationalObjective(fitted, guide, few, stream.num_total)
+        refits = point is None and training.own_weights is not False and not why_not(fitted, stream)
         objective: Objective = variational if point is None else point
         name = method.name if isinstance(method, PointMethod) else method
         if fitted.is_network:
@@ -137,6 +141,8 @@ def fit_minibatches(
             fitted = point.fitted_model()
         else:
             facts = _variational_facts(variational, kept, stream, training, num_steps, num_draws, seed, settings)
+            if refits and failure is None:
+                facts |= _own_weights(variational.mode, facts["extents"], stream, training, seed, num_draws, settings)
     if fitted.is_network:
         fitted.network.mixed_precision = False
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
@@ -268,6 +274,25 @@ def _variational_facts(
         "log_evidence": elbo if is_evidence else None,
         "log_evidence_se": error if is_evidence else None,
     }
+
+
+def _own_weights(
+    model: InvarianceModel,
+    guide_extents: Tensor,
+    stream: Stream,
+    training: Training,
+    seed: int,
+    num_draws: int,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Draws with weights of their own at every extent, those of the guide beside them."""
+    if not model.active:
+        return {}
+    found = own_weights(model, guide_extents[0], stream, training, seed, num_draws)
+    if found is None:
+        return {}
+    settings["own_weights"] = found.facts
+    return {"extents": found.extents[None], "guide_extents": guide_extents, "surrogate": found.surrogate}
 
 
 @torch.no_grad()

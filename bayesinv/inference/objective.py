@@ -38,6 +38,9 @@ class Training:
         settle: share of the steps after that in which the prior scales alone follow the evidence, and extents wait.
         finish: share of the steps at the end in which variational inference trains the weights on the likelihood alone.
         extent_batch_size: examples in a step of the extents.
+        own_weights: whether a network with the Laplace evidence refits its weights at several extents once it is trained,
+            so that posterior draws come from a regression of these evidences (see
+            :mod:`bayesinv.inference.own_weights`); None where that is possible.
         schedule: of the weight rate, "cosine" or "constant"; extent rates fall linearly over the last 30 %.
         clip_norm: the largest gradient norm of a step of the weights; None for no limit.
         mixed_precision: the network runs under autocast to bfloat16.
@@ -68,6 +71,7 @@ class Training:
     settle: int | float = 0.1
     finish: int | float = 0.25
     extent_batch_size: int = 128
+    own_weights: bool | None = False
     schedule: str = "cosine"
     clip_norm: int | float | None = 10.0
     mixed_precision: bool = False
@@ -105,6 +109,8 @@ class Training:
         for name in ("mixed_precision", "resume"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"Training: {name}: expected True or False, got {getattr(self, name)!r}")
+        if self.own_weights is not None and not isinstance(self.own_weights, bool):
+            raise TypeError(f"Training: own_weights: expected True, False or None, got {self.own_weights!r}")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | Path):
             raise TypeError(f"Training: checkpoint: expected a path or None, got a {type(self.checkpoint).__name__}")
         if self.second_stage is not None and not isinstance(self.second_stage, SecondStage):
