@@ -169,7 +169,7 @@ class PooledExtents(Extents):
                 values[_site_of_groups(c)] = pyro.sample(_site_of_groups(c), prior)
         return values
 
-    def log_prior(self, eta: Float[Tensor, "columns *draws"]) -> Float[Tensor, "*draws"]:
+    def log_prior(self, eta: Float[Tensor, columns * draws]) -> Float[Tensor, "*draws"]:
         """log p(η), populations, spreads and groups; -inf outside the support."""
         values = {SITE_PREFIX + name: eta[k] for k, name in enumerate(self.symmetries)}
         total = torch.zeros((), dtype=torch.float64)

@@ -38,9 +38,9 @@ class Training:
         settle: share of the steps after that in which the prior scales alone follow the evidence, and extents wait.
         finish: share of the steps at the end in which variational inference trains the weights on the likelihood alone.
         extent_batch_size: examples in a step of the extents.
-        own_weights: whether a network with the Laplace evidence refits its weights at several extents once it is trained,
-            so that posterior draws come from a regression of these evidences (see
-            :mod:`bayesinv.inference.own_weights`); None where that is possible.
+        own_weights: whether a network with the Laplace evidence refits its weights at several extents in the end, and
+            draws from a regression of the evidence on them (see :mod:`bayesinv.inference.own_weights`); None does where
+            that is possible, True raises where it is not.
         schedule: of the weight rate, "cosine" or "constant"; extent rates fall linearly over the last 30 %.
         clip_norm: the largest gradient norm of a step of the weights; None for no limit.
         mixed_precision: the network runs under autocast to bfloat16.

@@ -64,7 +64,7 @@ class Examples:
         num_weights = sum(w.numel() for w in model.network.weights().values())
         exact = num_rows**2 * (num_rows + num_weights) <= EXACT_WORK
         if exact:
-            rows = (stream.subset(n, seed).to(place),)
+            rows: tuple[Data, ...] = (stream.subset(n, seed).to(place),)
         else:
             few = min(n, training.extent_batch_size)
             rows = tuple(
@@ -135,10 +135,10 @@ class Refit:
             wanted = [gains, noise] if noise.requires_grad else [gains]
             gamma, *rest = torch.autograd.grad(self._half_log_det(), wanted)
         with torch.no_grad():
-            gains += 0.5 * _log_ratio(penalty, gamma)
+            gains.add_(0.5 * _log_ratio(penalty, gamma))
             if rest:
                 count, squares = self._residuals()
-                noise += _log_ratio(squares / noise.exp(), count + 2.0 * rest[0])
+                noise.add_(_log_ratio(squares / noise.exp(), count + 2.0 * rest[0]))
 
     def _residuals(self) -> tuple[float, Tensor]:
         """nC, and the sum of squared residuals over all data, from the slope of the likelihood in the noise."""

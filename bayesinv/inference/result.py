@@ -34,8 +34,8 @@ class InferenceResult:
             `bayesinv.hyperparameters`, where they were inferred along with the extents; else None.
         density: q over the unconstrained coordinates of the latent extents, for a fit by a mixture or a normal; after
             NUTS that of the variational fit that its chains started from.
-        guide_extents: draws of the guide, as `extents`, of a fit of a network whose own draws come from weights refitted
-            at several extents (``Training.own_weights``); else None.
+        guide_extents: draws of the guide, as `extents`, where those come from weights of a network refitted at several
+            extents (``Training.own_weights``); else None.
         surrogate: the regression of the log evidence on those extents; else None.
         log_weights: (draws,) log importance weights, Pareto-smoothed and normalised so that
             logsumexp(log_weights) = 0; only with a single chain. None where the draws need none.
