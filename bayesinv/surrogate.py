@@ -5,7 +5,8 @@
 x the points z standardised. The trend has wide normal priors, so that few points leave it near flat and many make it a
 quadratic, which is what the log evidence of much data is. a, ℓ and the noise s are those of the largest marginal
 likelihood under weak priors. Points far below the highest count less, s_i² = s² + (0.05 (max v - v_i))²: nobody asks
-how low the density is there. Outside of the box of the points f is that of the nearest place on it.
+how low the density is there. Outside of the box of the points f may go on falling, but does not rise above the nearest
+place on the box.
 """
 
 from __future__ import annotations
@@ -77,16 +78,18 @@ class Surrogate:
         return cls(points, values, *grid[int(log_p.argmax())].tolist())
 
     def __call__(self, z: Float[Tensor, "*draws A"]) -> tuple[Float[Tensor, "*draws"], Float[Tensor, "*draws"]]:
-        """Mean and standard deviation of f, nats."""
-        inside = z.clamp(self.points.amin(0), self.points.amax(0)).reshape(-1, z.shape[-1])
-        k = self._covariance(inside, self.points)  # (N, M)
+        """Mean and standard deviation of f, nats; the latter grows outside of the box."""
+        flat = z.reshape(-1, z.shape[-1])
         factor = torch.linalg.cholesky(self._matrix)
-        mean = self._middle + k @ torch.cholesky_solve(self._centred[:, None], factor)[:, 0]
+        weights = torch.cholesky_solve(self._centred[:, None], factor)[:, 0]
+        inside = flat.clamp(self.points.amin(0), self.points.amax(0))
+        k = self._covariance(flat, self.points)  # (N, M)
+        mean = torch.minimum(k @ weights, self._covariance(inside, self.points) @ weights)
         explained = torch.linalg.solve_triangular(factor, k.T, upper=False).square().sum(0)
-        x = self._standardised(inside)
-        own = self.amplitude**2 + self._trend_scale**2 * (1.0 + x.square().sum(1) + x.square().sum(1).square())
+        squares = self._standardised(flat).square().sum(1)
+        own = self.amplitude**2 + self._trend_scale**2 * (1.0 + squares + squares.square())
         sd = (own - explained).clamp_min(0.0).sqrt()
-        return mean.reshape(z.shape[:-1]), sd.reshape(z.shape[:-1])
+        return (self._middle + mean).reshape(z.shape[:-1]), sd.reshape(z.shape[:-1])
 
     def left_out(self) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
         """Mean and standard deviation of each value as the others predict it, nats: 1 / K⁻¹_ii is its variance."""

@@ -38,7 +38,7 @@ def test_leaving_out_is_that_of_fits_without_the_point():
         torch.testing.assert_close(sd[i], (whole[i, i] - solved @ whole[rest, i]).sqrt())
 
 
-def test_a_quadratic_is_found_from_a_central_composite_design_and_is_flat_outside_of_it():
+def test_a_quadratic_is_found_from_a_central_composite_design_and_never_rises_outside_of_it():
     axis = torch.eye(2, dtype=torch.float64)
     corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
     z = torch.cat([torch.zeros(1, 2, dtype=torch.float64), 1.5 * axis, -1.5 * axis, corners])
@@ -50,8 +50,11 @@ def test_a_quadratic_is_found_from_a_central_composite_design_and_is_flat_outsid
     f = Surrogate.of(z, true(z))
     new = torch.tensor([[0.4, 0.3], [-0.8, 0.1], [0.0, -1.2]], dtype=torch.float64)
     torch.testing.assert_close(f(new)[0], true(new), atol=0.15, rtol=0)
-    end = torch.tensor([[1.5, 0.0], [9.0, 0.0]], dtype=torch.float64)
-    assert f(end)[0][0] == f(end)[0][1]
+    assert f(torch.tensor([[9.0, 0.0]], dtype=torch.float64))[0] < -100.0
+    rising = Surrogate.of(z, -true(z))
+    far = torch.tensor([[1.5, 0.0], [9.0, 0.0], [1.5, 1.5], [9.0, 9.0]], dtype=torch.float64)
+    mean, sd = rising(far)
+    assert mean[0] == mean[1] and mean[2] == mean[3] and sd[1] > 10 * sd[0]
 
 
 def test_the_error_is_that_where_the_mass_is():

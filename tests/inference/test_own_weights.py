@@ -89,6 +89,12 @@ def two_extents():
     return model, Stream.of(data, "categorical")
 
 
+def seven_extents():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    model = bayesinv.InvarianceModel(bayesinv.NeuralNetwork(net), "rotation", groups=list("abcde"))
+    return model, two_extents()[1]
+
+
 @pytest.fixture
 def known(monkeypatch):
     monkeypatch.setattr(module, "Refit", Known)
@@ -181,7 +187,7 @@ def test_what_is_refused():
         fitted(True, **outward)
     assert fitted(None, **outward).result.surrogate is None
     with pytest.raises(EvidenceError, match="at most 6 latent extents, got 7"):
-        fitted(True, groups=list("abcde"))
+        module.check_own_weights(*seven_extents())
     with pytest.raises(TypeError, match="own_weights"):
         Training(own_weights="yes")
 
