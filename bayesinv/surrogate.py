@@ -20,7 +20,7 @@ from torch import Tensor
 # Grid of hyperparameters. In z a flat prior has standard deviation one.
 LENGTHS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 AMPLITUDES = (0.3, 1.0, 3.0, 10.0, 30.0)  # nats
-NOISES = (0.03, 0.1, 0.3, 1.0, 3.0)  # nats
+NOISES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # nats
 # Centres and spreads of their log-normal priors.
 LENGTH_PRIOR, AMPLITUDE_PRIOR, NOISE_PRIOR = (1.0, 0.5), (2.0, 1.0), (0.2, 1.0)
 TREND = 3.0  # prior standard deviation of slopes and curvatures, in spreads of the values

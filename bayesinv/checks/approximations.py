@@ -17,7 +17,7 @@ NOTED_GAP, SERIOUS_GAP = 1.0, 5.0
 # The same as a share of the prior variance, where the exact evidence is too large to compute.
 NOTED_SHARE, SERIOUS_SHARE = 0.01, 0.1
 # The same of a regression's errors on points that were left out: these are larger than those of all points together.
-NOTED_ERROR, SERIOUS_ERROR = 1.0, 3.0
+NOTED_ERROR = 1.0
 MODES_APART = 0.05  # of an extent's range, from which on two modes count as different in it
 
 
@@ -77,13 +77,13 @@ def own_weights_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     if facts is None:
         return []
     error, num = facts["error"], facts["points"]
-    message = (
-        f"The draws follow a regression of the log evidence on {num} refits of the weights; leaving out each where the "
-        f"mass is, it is off by {error:.2g} nats"
-    )
+    off = f"leaving out each where the mass is, a regression of the log evidence on them is off by {error:.2g} nats"
+    message = f"The weights were refitted at {num} extents; {off}"
+    if not facts["used"]:
+        message += ": no posterior follows from that, and the draws are those of the guide, too narrow."
+        advice = "Raise epochs or batch_size, or lower weight_rate; checks.refitted_extents(...) refits one on a grid."
+        return [Verdict("own weights", "serious", message, advice)]
     if error < NOTED_ERROR:
         return [Verdict("own weights", "ok", f"{message}.")]
-    level = "note" if error < SERIOUS_ERROR else "serious"
-    message += ": the ends of the intervals are rough."
-    advice = "More epochs or a lower weight_rate make refits agree; checks.refitted_extents(...) refits one on a grid."
-    return [Verdict("own weights", level, message, advice)]
+    advice = "Raise epochs or batch_size, or lower weight_rate, so that refits agree."
+    return [Verdict("own weights", "note", f"{message}: the ends of the intervals are rough.", advice)]

@@ -142,7 +142,9 @@ def fit_minibatches(
         else:
             facts = _variational_facts(variational, kept, stream, training, num_steps, num_draws, seed, settings)
             if refits and failure is None:
-                facts |= _own_weights(variational.mode, facts["extents"], stream, training, seed, num_draws, settings)
+                facts |= _own_weights(
+                    variational.mode, facts, stream, training, total_steps, seed, num_draws, settings
+                )
     if fitted.is_network:
         fitted.network.mixed_precision = False
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
@@ -278,9 +280,10 @@ def _variational_facts(
 
 def _own_weights(
     model: InvarianceModel,
-    guide_extents: Tensor,
+    facts: Mapping[str, Any],
     stream: Stream,
     training: Training,
+    num_steps: int,
     seed: int,
     num_draws: int,
     settings: dict[str, Any],
@@ -288,11 +291,14 @@ def _own_weights(
     """Draws with weights of their own at every extent, those of the guide beside them."""
     if not model.active:
         return {}
-    found = own_weights(model, guide_extents[0], stream, training, seed, num_draws)
+    found = own_weights(model, facts["extents"][0], stream, training, num_steps, seed, num_draws)
     if found is None:
         return {}
     settings["own_weights"] = found.facts
-    return {"extents": found.extents[None], "guide_extents": guide_extents, "surrogate": found.surrogate}
+    if found.problem:
+        warnings.warn(found.problem, NotConvergedWarning, stacklevel=4)  # the line that called fit
+        return {"warnings": (*facts["warnings"], found.problem)}
+    return {"extents": found.extents[None], "guide_extents": facts["extents"], "surrogate": found.surrogate}
 
 
 @torch.no_grad()

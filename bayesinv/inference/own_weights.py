@@ -8,6 +8,8 @@ extents, a regression f of their log evidences stands for all others, and
 
 is drawn from by importance sampling. The points are a central composite design at twice the guide's spread (for a
 single extent five points that also reach the bulk of its prior), and a few more where f is uncertain and the mass is.
+Where f misses points that it was not given by several nats, refits have not converged or differ by chance: no posterior
+follows from that, and the guide's draws stay.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ from bayesinv.surrogate import Surrogate
 from bayesinv.unconstrained import Unconstrained
 
 MOST_EXTENTS = 6
-STEPS = 50  # of the weights at each point, and at the centre before
+STEPS = 50  # of the weights at each point, and at the centre before, at the most
+# Of the fit's steps, those that eight refits take over minibatches of data whose determinant is estimated: with seven
+# points and the centre, LeNet on 1,000 digits then takes half as long again.
+SHARE, OF_REFITS, FEWEST_STEPS = 0.45, 8, 10
+LARGEST_ERROR = 3.0  # nats, by which points that are left out may be missed
 ROUNDS = 2  # of weights and scales by turns
 MORE_POINTS = {1: 2}  # where the regression is uncertain, by number of extents
 MANY_MORE_POINTS = 4  # for several extents
@@ -57,12 +63,23 @@ class OwnWeights:
         extents: posterior draws, (J, K), internal units.
         surrogate: the regression, which holds the points.
         facts: for the settings of a result, as JSON holds it: ``points``, ``error`` (nats, left out one by one),
-            ``log_evidence`` (nats), ``pareto_k`` of the draws, ``exact`` (the determinant), ``steps``.
+            ``log_evidence`` (nats), ``pareto_k`` of the draws, ``exact`` (the determinant), ``steps``, and ``used``.
     """
 
     extents: Float[Tensor, "J K"]
     surrogate: Surrogate
     facts: dict[str, Any]
+
+    @property
+    def problem(self) -> str:
+        """Why the draws are of no use, and what to do; empty where they are good."""
+        if self.facts["used"]:
+            return ""
+        return (
+            f"own_weights: the regression misses refits that it was not given by {self.facts['error']:.1f} nats, so "
+            "that the draws are those of the guide, whose intervals are too narrow: raise epochs or batch_size, or "
+            "lower weight_rate"
+        )
 
 
 def why_not(model: InvarianceModel, stream: Stream) -> str:
@@ -98,6 +115,7 @@ def own_weights(
     guide_draws: Float[Tensor, "J K"],
     stream: Stream,
     training: Training,
+    num_steps: int,
     seed: int,
     num_draws: int,
 ) -> OwnWeights | None:
@@ -108,6 +126,7 @@ def own_weights(
         guide_draws: of its variational posterior.
         stream: the training data.
         training: batch sizes and the rate of the weights.
+        num_steps: of the fit.
         seed: of batches, rows and draws.
         num_draws: J of the result.
 
@@ -122,11 +141,12 @@ def own_weights(
     low, high, *bulk = (space.to_z(model.extents.prior_quantile(p)) for p in (CUT, 1.0 - CUT, BULK, 1.0 - BULK))
     points = design(z, low, high, bulk)
     examples = Examples.of(model, stream, training, seed)
-    base = Refit(model, space.extents(points[0]), examples).fit(STEPS, training.weight_rate, ROUNDS).model
+    steps = STEPS if examples.exact else min(STEPS, max(FEWEST_STEPS, round(SHARE * num_steps / OF_REFITS)))
+    base = Refit(model, space.extents(points[0]), examples).fit(steps, training.weight_rate, ROUNDS).model
 
     def value_at(point: Tensor) -> float | None:
         try:
-            refit = Refit(base, space.extents(point), examples).fit(STEPS, training.weight_rate, ROUNDS)
+            refit = Refit(base, space.extents(point), examples).fit(steps, training.weight_rate, ROUNDS)
             value = torch.tensor(refit.log_evidence())
         except (NumericalError, torch.linalg.LinAlgError):
             return None
@@ -160,13 +180,15 @@ def own_weights(
     found = _posterior(surrogate, log_prior, start, derive_seed(seed, "own weights"))
     log_mean = float(found.log_weights.logsumexp(0) - torch.tensor(len(found.theta)).double().log())
     rows = systematic_resample(num_draws, len(found.theta), found.log_weights.numpy(), seed)
+    error = surrogate.error(log_prior(known.points))
     facts = {
         "points": len(known.values),
-        "error": surrogate.error(log_prior(known.points)),
+        "error": error,
+        "used": error <= LARGEST_ERROR,
         "log_evidence": log_mean,
         "pareto_k": pareto_smooth(found.log_weights)[1],
         "exact": examples.exact,
-        "steps": STEPS,
+        "steps": steps,
     }
     return OwnWeights(space.extents(found.theta[torch.from_numpy(rows)]), surrogate, facts)
 

@@ -106,7 +106,7 @@ def test_draws_follow_evidence_and_prior_and_not_the_guide(known):
     model, stream = two_extents()
     space = Unconstrained(model.extents)
     guide = space.extents(draws_of([0.9, 0.1], [[0.01, 0.0], [0.0, 0.01]]))
-    found = own_weights(model, guide, stream, Training(), 0, 2000)
+    found = own_weights(model, guide, stream, Training(), 100, 0, 2000)
     z = space.to_z(found.extents)
     # Flat priors are N(0, 1) in z.
     covariance = torch.linalg.inv(known.precision + torch.eye(2, dtype=torch.float64))
@@ -119,14 +119,14 @@ def test_draws_follow_evidence_and_prior_and_not_the_guide(known):
     log_evidence -= 0.5 * float(known.centre @ torch.linalg.solve(S, known.centre))
     assert found.facts["log_evidence"] == pytest.approx(log_evidence, abs=0.1)
     assert found.facts["points"] == 13 == len(known.asked) and found.facts["error"] < 0.5
-    assert torch.equal(found.extents, own_weights(model, guide, stream, Training(), 0, 2000).extents)
+    assert torch.equal(found.extents, own_weights(model, guide, stream, Training(), 100, 0, 2000).extents)
 
 
 def test_points_are_added_where_the_mass_is(known):
     model, stream = two_extents()
     space = Unconstrained(model.extents)
     guide = space.extents(draws_of([-1.5, 1.5], [[0.01, 0.0], [0.0, 0.01]]))
-    own_weights(model, guide, stream, Training(), 0, 50)
+    own_weights(model, guide, stream, Training(), 100, 0, 50)
     added = torch.stack(known.asked[9:])
     first = torch.stack(known.asked[:9])
     height = [-0.5 * ((z - known.centre) @ known.precision * (z - known.centre)).sum(1) for z in (added, first)]
@@ -137,11 +137,35 @@ def test_points_that_fail_are_left_out_and_too_few_leave_the_guide(known, monkey
     model, stream = two_extents()
     guide = Unconstrained(model.extents).extents(draws_of([0.9, 0.1], [[0.04, 0.0], [0.0, 0.04]]))
     monkeypatch.setattr(known, "fail", staticmethod(lambda z: bool(z[0] > 1.0)))
-    found = own_weights(model, guide, stream, Training(), 0, 50)
+    found = own_weights(model, guide, stream, Training(), 100, 0, 50)
     assert 4 <= found.facts["points"] < 13 and float(found.surrogate.points[:, 0].max()) <= 1.0
     monkeypatch.setattr(known, "fail", staticmethod(lambda z: True))
     with pytest.warns(UserWarning, match="at 0 of 9 extents alone"):
-        assert own_weights(model, guide, stream, Training(), 0, 50) is None
+        assert own_weights(model, guide, stream, Training(), 100, 0, 50) is None
+
+
+def test_refits_that_differ_by_chance_leave_the_draws_of_the_guide(known, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    noisy = lambda self: float(40 * torch.rand((), generator=generator))  # noqa: E731
+    monkeypatch.setattr(known, "log_evidence", noisy)
+    with pytest.warns(bayesinv.errors.NotConvergedWarning, match="misses refits that it was not given by"):
+        posterior = fitted(True)
+    result = posterior.result
+    assert result.surrogate is None and result.guide_extents is None
+    assert torch.equal(result.extents, fitted(False).result.extents)
+    assert result.settings["own_weights"]["error"] > 3 and "own_weights: the regression" in result.warnings[0]
+    assert {v.name: v.level for v in posterior.check()}["own weights"] == "serious"
+
+
+def test_estimated_determinants_take_a_share_of_the_steps_of_the_fit(known, monkeypatch):
+    from bayesinv.inference import refits
+
+    model, stream = two_extents()
+    guide = Unconstrained(model.extents).extents(draws_of([0.5, 0.1], [[0.04, 0.0], [0.0, 0.04]]))
+    assert own_weights(model, guide, stream, Training(), 100, 0, 50).facts["steps"] == 50
+    monkeypatch.setattr(refits, "EXACT_WORK", 0)
+    steps = [own_weights(model, guide, stream, Training(), n, 0, 50).facts["steps"] for n in (10, 400, 10_000)]
+    assert steps == [10, 22, 50]
 
 
 def fitted(own, n=24, **options):
@@ -163,7 +187,7 @@ def test_a_fit_keeps_the_draws_of_its_guide_and_its_weights(tmp_path):
     assert all(torch.equal(state[name], value) for name, value in own.model.state_dict().items())
     assert "weights of their own at 7 extents" in repr(own)
     verdicts = {v.name: v for v in own.check()}
-    assert "importance" not in verdicts and "7 refits" in verdicts["own weights"].message
+    assert "importance" not in verdicts and "refitted at 7 extents" in verdicts["own weights"].message
     assert "own weights" not in {v.name for v in shared.check()}
     own.save(tmp_path / "own.npz")
     loaded = bayesinv.InvariancePosterior.load(tmp_path / "own.npz", model=own.model)
@@ -177,7 +201,8 @@ def test_the_verdict_goes_by_the_error(error, level):
     from bayesinv.checks.approximations import own_weights_verdicts
     from tests.fakes import make_posterior
 
-    posterior = make_posterior(settings={"own_weights": {"error": error, "points": 7}})
+    facts = {"error": error, "points": 7, "used": error <= module.LARGEST_ERROR}
+    posterior = make_posterior(settings={"own_weights": facts})
     assert [v.level for v in own_weights_verdicts(posterior)] == [level]
 
 
