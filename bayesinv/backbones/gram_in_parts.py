@@ -153,7 +153,7 @@ class GramInParts:
                 groups[-1].append((name, begin, end))
                 left -= end - begin
                 begin = end
-        return [*groups]
+        return groups
 
     def blocks(self, points: Tensor) -> Iterator[slice]:
         """Examples whose activations fit into the other half of the budget."""

@@ -148,7 +148,7 @@ def _refit(
     """log p(D | η) at weights and scales fitted to this η."""
     model = copy.deepcopy(start)
     evidence, network = cast(LaplaceEvidence, model.evidence), model.network
-    view = model.at(eta)
+    view = model.at(eta).evaluated()
     with torch.no_grad():
         seen = Still(view, data.x, view.points(data.x))
     weights = list(network.weights().values())
@@ -172,7 +172,6 @@ def _evidence_of_scales(
 
     The kernel is Σ_g σ_g² K_g over the groups of weights that share a scale, so that the K_g are computed once.
     """
-    prior = prior.evaluated()
     network = prior.backbone
     theta = {name: w.detach() for name, w in network.weights().items()}
     everything = copy.copy(evidence)

@@ -142,9 +142,7 @@ def fit_minibatches(
         else:
             facts = _variational_facts(variational, kept, stream, training, num_steps, num_draws, seed, settings)
             if refits and failure is None:
-                facts |= _own_weights(
-                    variational.mode, facts, stream, training, total_steps, seed, num_draws, settings
-                )
+                facts |= _own_weights(variational.mode, facts, stream, training, total_steps, seed, num_draws, settings)
     if fitted.is_network:
         fitted.network.mixed_precision = False
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())

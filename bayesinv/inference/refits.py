@@ -90,7 +90,7 @@ class Refit:
         if examples.exact:
             self.evidence.num_outputs = None
         self.network, self.examples = self.model.network, examples
-        self._view = self.model.at(eta)
+        self._view = self.model.at(eta).evaluated()  # what the weights are at the mode of, too
         self._kept: dict[int, Still] = {}  # views of batches that come again, with the copies of their inputs
         self._bytes = 0
 
