@@ -302,20 +302,27 @@ class InvarianceModel(nn.Module):
         held.backbone.inducing.requires_grad_(self.backbone.learn_inducing)
         return held
 
-    def plug_in(self) -> InvarianceModel:
-        """A copy with the plug-in likelihood, whose noise is where this one's is: to train the weights that predict.
+    def with_evidence(self, evidence: NetworkEvidence) -> InvarianceModel:
+        """A copy with another evidence of the same network, whose noise is where this one's is.
 
         Raises:
             TypeError: the backbone is no network.
         """
         copied = copy.deepcopy(self)
         copied.predictive = None
-        if not isinstance(self.evidence, PlugInEvidence):
-            copied.evidence = PlugInEvidence(self.likelihood).to(self.network.log_scales.device)
-            if isinstance(self.evidence, NetworkEvidence):  # its noise may be at the data's scale already
-                copied.evidence.to(self.evidence.log_noise)
-                copied.evidence.log_noise.data.copy_(self.evidence.log_noise.detach())
+        copied.evidence = evidence.to(self.network.log_scales.device)
+        if isinstance(self.evidence, NetworkEvidence):  # it may be at the data's scale already
+            evidence.to(self.evidence.log_noise)
+            evidence.log_noise.data.copy_(self.evidence.log_noise.detach())
         return copied
+
+    def plug_in(self) -> InvarianceModel:
+        """A copy with the plug-in likelihood, to train the weights that predict.
+
+        Raises:
+            TypeError: the backbone is no network.
+        """
+        return self.with_evidence(PlugInEvidence(self.likelihood))
 
     def _untransformed(self, backbone: GaussianProcess) -> InvariantPrior:
         """The prior over h itself."""

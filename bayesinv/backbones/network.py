@@ -104,6 +104,10 @@ class NeuralNetwork(nn.Module):
         gains = self.log_scales.exp()
         return {name: gains[group] * self._base[name] for name, group in self._group.items()}
 
+    def fan_in_scales(self) -> dict[str, float]:
+        """1/√fan-in of each weight tensor, which its gain multiplies; 1 with an isotropic prior."""
+        return dict(self._base)
+
     @torch.no_grad()
     def start_scales(self) -> None:
         """Set each gain to where the prior allows for the weights as they are, ten times their root mean square.

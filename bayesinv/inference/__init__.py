@@ -2,7 +2,7 @@
 
 from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
-from bayesinv.inference.point import Augerino, AugNet, Fixed, NoInvariance, PointMethod, Policy
+from bayesinv.inference.point import Augerino, AugNet, Fixed, Lila, NoInvariance, Optima, PointMethod, Policy
 from bayesinv.inference.predictive import TrainedNetwork, train
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.second_stage import SecondStage
@@ -13,7 +13,9 @@ __all__ = [
     "Augerino",
     "Fixed",
     "InferenceResult",
+    "Lila",
     "NoInvariance",
+    "Optima",
     "PointMethod",
     "Policy",
     "SecondStage",

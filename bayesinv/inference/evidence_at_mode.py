@@ -61,11 +61,9 @@ def evidence_at_mode(
         rate: of the weights.
     """
     seen = copy.copy(objective)
-    seen.model = model = copy.deepcopy(objective.mode)
-    model.network.eval()  # as the evidence sees it
-    evidence = LaplaceEvidence(model.likelihood, determinant="equivalent").to(data.x.device)
-    evidence.load_state_dict(model.evidence.state_dict())
-    model.evidence = evidence
+    evidence = LaplaceEvidence(objective.model.likelihood, determinant="equivalent")
+    seen.model = objective.mode.with_evidence(evidence)
+    seen.model.network.eval()  # as the evidence sees it
     rise = _settle(seen, data, num_total, max(8, round(SHARE * num_steps)), batch_size, rate)
     values = torch.stack([_one_draw(seen, evidence, data, num_total) for _ in range(NUM_DRAWS)])
     se = float(values.std()) / math.sqrt(NUM_DRAWS)

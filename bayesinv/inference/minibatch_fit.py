@@ -26,7 +26,7 @@ from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
-from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
+from bayesinv.inference.point import MethodObjective, PointMethod
 from bayesinv.inference.predictive import second_stage
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
@@ -83,7 +83,7 @@ def fit_minibatches(
     num_steps = total_steps - second_steps
     whole, training = training, training.first_stage()
     with ordinary():
-        fitted = plug_in_copy(model, method.name) if isinstance(method, PointMethod) else copy.deepcopy(model)
+        fitted = method.copied(model) if isinstance(method, PointMethod) else copy.deepcopy(model)
         fitted.predictive = None
         fitted = fitted.to(device)
     failure: NonFiniteError | None = None
@@ -137,7 +137,7 @@ def fit_minibatches(
             "training": _described(whole),
         }
         if point is not None:
-            facts = _point_facts(point, name, settings)
+            facts = _point_facts(point, name, settings, num_draws, seed)
             fitted = point.fitted_model()
         else:
             facts = _variational_facts(variational, kept, stream, training, num_steps, num_draws, seed, settings)
@@ -220,11 +220,14 @@ def _whole(stream: Stream, kept: Data) -> Data | None:
     return kept if stream.exact_resume and len(kept) == stream.num_total else None
 
 
-def _point_facts(objective: PointObjective, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _point_facts(
+    objective: MethodObjective, name: str, settings: dict[str, Any], num_draws: int, seed: int
+) -> dict[str, Any]:
     settings["training_copies"] = objective.training_copies
     settings["prediction_copies"] = objective.prediction_copies
     settings["method"] = objective.facts()
-    return {"inference": name, "guide": None, "extents": objective.extents()[None, None]}
+    extents = objective.draws(num_draws, seed)[None]
+    return {"inference": name, "guide": None, "extents": extents, "density": objective.density()}
 
 
 def _variational_facts(

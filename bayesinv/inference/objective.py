@@ -146,6 +146,7 @@ class Phase:
         start: from this one on (counted from 0),
         stop: and before this one; None: to the end.
         schedule: "cosine", "constant" or "cooldown", over the steps from `start` to `stop`; or a factory, see `plan`.
+        final: share of the rate that "cosine" falls to.
         traced: its negative loss is the objective that trace and callbacks see (nats); of one phase alone.
         clip: whether ``Training.clip_norm`` limits its gradient.
         on_start: called once, before its first step.
@@ -161,6 +162,7 @@ class Phase:
     start: int = 0
     stop: int | None = None
     schedule: str | ScheduleFactory = "cosine"
+    final: float = 0.0
     traced: bool = False
     clip: bool = False
     on_start: Callable[[], object] | None = None
@@ -183,15 +185,15 @@ class Phase:
     def rate(self, step: int, num_steps: int) -> float:
         """Share of the full learning rate at a global step; of one with a schedule of its own, which sets it, 1.
 
-        "cosine" falls to zero as (1 + cos πu)/2, with u the share of its steps that have passed; "cooldown" is one,
-        then linear down to 5 % over the last 30 %.
+        "cosine" falls as f + (1 - f)(1 + cos πu)/2 to f = `final`, with u the share of its steps that have passed;
+        "cooldown" is one, then linear down to 5 % over the last 30 %.
         """
         if self.schedule == "constant" or callable(self.schedule):
             return 1.0
         length = self.length(num_steps)
         passed = step - self.start
         if self.schedule == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * passed / length))
+            return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * passed / length))
         left = (length - 1 - passed) / max(1, round(COOLDOWN_SHARE * length))
         return min(1.0, FINAL_RATE + (1.0 - FINAL_RATE) * left)
 
