@@ -28,6 +28,14 @@ SIZES = {
         + 33 * 10,
         9 * (96 + 2 * 32 * 32 + 32 * 64 + 2 * 64 * 64 + 64 * 128) + 128 * 64 + 64 * 32 + 3 * 32 + 3 * 64 + 224 + 33 * 4,
     ),
+    # three vectors a convolution: bias, and the normalisation's gain and shift; 15 w channels in all
+    **{
+        name: (
+            9 * w * (1 + 42 * w) + 3 * 15 * w + (8 * w + 1) * 10,
+            9 * w * (3 + 42 * w) + 3 * 15 * w + (8 * w + 1) * 4,
+        )
+        for name, w in (("simple_conv", 32), ("small_simple_conv", 8))
+    },
 }
 
 
