@@ -1,4 +1,4 @@
-"""The networks of the experiments: no batch statistics, no dropout, so that every evidence takes them, but for SimpleConv.
+"""The networks of the experiments: no batch statistics, no dropout, so that every evidence takes them; and SimpleConv.
 
 Each is a module with logits as outputs and a ``seed`` that alone decides the initial weights; the global generators are
 left as they were. Any of them takes images of any number of channels, size and classes.
@@ -6,6 +6,7 @@ left as they were. Any of them takes images of any number of channels, size and 
 
 import math
 from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -245,7 +246,7 @@ class SimpleConv(nn.Sequential):
         layers: list[nn.Module] = []
         widths = [channels, *(width * 2**i for i in range(4))]
         with seeded(seed):
-            for i, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+            for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
                 layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.BatchNorm2d(fan_out), nn.ReLU()]
                 if i > 0:
                     layers.append(nn.MaxPool2d(2))

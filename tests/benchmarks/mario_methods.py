@@ -4,9 +4,9 @@
     BAYESINV_DATA=... python tests/benchmarks/mario_methods.py --rows augerino augnet --seed 20
     python tests/benchmarks/mario_methods.py --num-train 2000           # other pictures, a quick look
 
-10,000 images, six latent extents, seed 0. Permitted: 20 epochs; needed: 8; Augerino and AugNet at the published settings
-of models/mario_iggy.py, 20 epochs, with the published network (--published-network small_simple_conv has a sixteenth of
-its products). Labels break at 45°. Without BAYESINV_DATA the pictures are two digits of scikit-learn.
+10,000 images, six latent extents, seed 0. Permitted: 20 epochs; needed: 8; Augerino and AugNet at the published
+settings of models/mario_iggy.py, 20 epochs, with the published network (--published-network small_simple_conv has a
+sixteenth of its products). Labels break at 45°. Without BAYESINV_DATA the pictures are two digits of scikit-learn.
 """
 
 from __future__ import annotations

@@ -179,9 +179,7 @@ class AugerinoOrbit(Orbit):
         self._is_drawn = (True,) * self.base.shape[1]
         self.widths = Widths(A, initial_width)
         single = [next(iter(moves)) if len(moves) == 1 else None for moves in generators.values()]
-        self._drawn_from = [
-            "uniform" if name is None else self.distributions[names.index(name)] for name in single
-        ]
+        self._drawn_from = ["uniform" if name is None else self.distributions[names.index(name)] for name in single]
         basis = torch.zeros(A, len(names), dtype=torch.float64)
         for a, moves in enumerate(generators.values()):
             for name, value in moves.items():

@@ -28,8 +28,8 @@ from bayesinv.orbits import Orbit, base_draws
 
 __all__ = ["AugNet", "AugNetOrbit"]
 
-# Published scales of image warps, in the units of Affine2d; others are the largest sensible extents. (Translations by up
-# to 45 % of the width.)
+# Published scales of image warps, in the units of Affine2d (translations by up to 45 % of the width); others are the
+# largest sensible extents.
 SCALES = {"translate_x": 0.9, "translate_y": 0.9, "shear": 0.3}
 # A symmetry that no layer selects with this share of an even chance is reported as absent.
 LEAST_SHARE = 0.5

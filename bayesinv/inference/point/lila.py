@@ -143,10 +143,10 @@ class LilaObjective(MethodObjective):
     """
 
     def __init__(self, method: Lila, model: InvarianceModel, per_epoch: int):
-        self.options, self.per_epoch = method, per_epoch
-        self.evidence = model.evidence
-        if not isinstance(self.evidence, LaplaceEvidence):
-            raise TypeError(f"expected a model that Lila.prepare has made, and its evidence is {self.evidence.name}")
+        evidence = model.evidence
+        if not isinstance(evidence, LaplaceEvidence):
+            raise TypeError(f"expected a model that Lila.prepare has made, and its evidence is {evidence.name}")
+        self.options, self.per_epoch, self.evidence = method, per_epoch, evidence
         self.half_widths = HalfWidths(len(model.active), method.initial_extent)
         self._fixed = fixed_extents(model)
         self._places = torch.tensor([model.symmetries.index(name) for name in model.active])

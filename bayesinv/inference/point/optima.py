@@ -168,13 +168,11 @@ class OptimaObjective(PointObjective):
             total = total + (0.5 * ((2.0 * log_ratio).exp() - 1.0) - log_ratio).sum()
         return total
 
-    def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
+    def training_points(self, x: Float[Tensor, n * event]) -> Float[Tensor, "copies n *event"]:
         """Copies at one draw of η, each under a t of its own."""
         return self._copies(x, self.space.extents(self.normals()))
 
-    def _copies(
-        self, x: Float[Tensor, "n *event"], eta: Float64[Tensor, " K"]
-    ) -> Float[Tensor, "copies n *event"]:
+    def _copies(self, x: Float[Tensor, n * event], eta: Float64[Tensor, " K"]) -> Float[Tensor, "copies n *event"]:
         t = self.model.orbit.random_coordinates(eta.to(x.device), (self.training_copies, len(x)))
         return self.model.transform.orbit_per_example(x, t)
 
@@ -215,5 +213,7 @@ class OptimaObjective(PointObjective):
 
     def facts(self) -> dict[str, Any]:
         """The options, and q(η) in unconstrained coordinates."""
-        normals = zip(self.model.active, self.normals.mean.tolist(), self.normals.log_spread.exp().tolist(), strict=True)
+        normals = zip(
+            self.model.active, self.normals.mean.tolist(), self.normals.log_spread.exp().tolist(), strict=True
+        )
         return {**super().facts(), "q": {name: {"mean": mean, "spread": spread} for name, mean, spread in normals}}

@@ -161,7 +161,13 @@ def test_bad_options_are_refused():
         AugNet(scales={"bend": 1.0}).prepare(plane_model())
     with pytest.raises(ValueError, match="all of this model are fixed"):
         AugNet().prepare(plane_model(priors={"turn": None, "shift": None}))
-    for options in ({"num_layers": 0}, {"temperature": 0.0}, {"initial_magnitude": 1.5}, {"scales": {"turn": -1.0}}, {"weight_decay": -1}):
+    for options in (
+        {"num_layers": 0},
+        {"temperature": 0.0},
+        {"initial_magnitude": 1.5},
+        {"scales": {"turn": -1.0}},
+        {"weight_decay": -1},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             AugNet(**options)
 

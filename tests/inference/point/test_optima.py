@@ -57,7 +57,9 @@ def test_the_fit_is_the_likelihood_at_one_draw_of_weights_and_extents():
     theta = {name: w.detach() for name, w in objective.draw_weights().items()}
     assert all(not torch.equal(theta[name], w) for name, w in objective.network.weights().items())
     logs = [
-        -nn.functional.cross_entropy(torch.func.functional_call(objective.network.net, theta, Plane()(data.x, row)), data.y)
+        -nn.functional.cross_entropy(
+            torch.func.functional_call(objective.network.net, theta, Plane()(data.x, row)), data.y
+        )
         for row in t
     ]
     assert loss == pytest.approx(-float(torch.stack(logs).mean()), rel=1e-6)
