@@ -84,8 +84,9 @@ def fit(
         data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
             labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
             it in minibatches, whatever its size.
-        inference: "vi" or "nuts"; for networks also the point estimates "augerino", "augnet", "fixed", "policy" and
-            "none", by name or as an object with options, such as ``bayesinv.inference.Augerino(regularisation=0.1)``.
+        inference: "vi" or "nuts"; for networks also the baselines "augerino", "augnet", "lila", "optima", "fixed",
+            "policy" and "none", by name or as an object with options, such as
+            ``bayesinv.inference.Augerino(regularisation=0.1)``. All but "optima" are point estimates.
         seed: of everything random; the same seed gives the same result on the CPU.
         device: "auto" (CUDA if there is one), "cpu", "cuda", ...
         guide: "full_rank", "mean_field", "flow" (collapsed evidences only), or a callable from the Pyro
