@@ -76,7 +76,7 @@ class AugNet(PointMethod):
         >>> model = InvarianceModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), ["rotation", "shear"])
         >>> objective = AugNet(scales={"rotation": 2.0}).objective(model, Training(), num_total=100, seed=0)
         >>> objective.current_extents()
-        {'rotation': 0.25, 'shear': 0.125}
+        {'rotation': 0.25, 'shear': 0.0375}
     """
 
     regularisation: int | float = 0.5
