@@ -13,6 +13,7 @@ import torch
 from bayesinv.backbones.gram_in_parts import bytes_at_once, num_passes
 from bayesinv.backbones.memory import unchanged
 from bayesinv.data import Data
+from bayesinv.errors import DataError
 from bayesinv.inference.first_look import differentiated
 from bayesinv.inference.objective import Phase, Training
 from bayesinv.model import InvarianceModel
@@ -71,7 +72,8 @@ def estimate_cost(
     """
     seconds, losses = 0.0, {}
     with unchanged(model.network.net):
-        for phase in phases:
+        # Of phases with one loss, that with the most to differentiate: prior scales need no derivative in the extents.
+        for phase in sorted(phases, key=lambda phase: -len(phase.params)):
             if phase.loss not in losses:
                 losses[phase.loss] = _time_of(phase, few, num_total)
             of_call, of_example = losses[phase.loss]
@@ -114,6 +116,8 @@ def _time_of(phase: Phase, few: Data, num_total: int) -> tuple[float, float]:
             with seeded(0), differentiated():  # the seed also puts back what the fit draws next
                 loss = phase.loss(data, num_total)
                 torch.autograd.grad(loss, list(phase.params), allow_unused=True)
+        except DataError:
+            raise
         except (ArithmeticError, ValueError, torch.linalg.LinAlgError):
             return 0.0  # the step itself says what is wrong, with the last good state
         if few.x.device.type == "cuda":

@@ -49,6 +49,7 @@ class VariationalObjective(Objective):
         self.guide: Any = None
         self.guide_name: str | None = None
         self.modules = [model]
+        self._kept: _Kept | None = None
         if isinstance(model.evidence, LaplaceEvidence):
             self._kept = _Kept(model)
             self.modules.append(self._kept)  # so that a checkpoint holds it
@@ -136,10 +137,11 @@ class VariationalObjective(Objective):
     @property
     def mode(self) -> InvarianceModel:
         """The model with the weights where the stretch under their prior left them, before those of the finish."""
-        return self._kept.model if bool(self._kept.is_full) else self.model
+        return self.model if self._kept is None or not self._kept.is_full else self._kept.model
 
     def _keep(self) -> None:
-        self._kept.take(self.model)
+        if self._kept is not None:
+            self._kept.take(self.model)
 
     def weight_loss(self, data: Data, num_total: int) -> Tensor:
         """The weights' own loss at a detached draw of the extents."""
