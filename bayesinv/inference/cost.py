@@ -26,6 +26,8 @@ LARGE_BYTES = 4 * 2**30
 FEW, MORE, LONG_LOOK = 2, 8, 0.5
 # The weights' own gradients, both moments of Adam, and the states that a run can fall back on.
 COPIES_OF_WEIGHTS = 6
+# Under the Laplace evidence: those before the finish, and in both states.
+KEPT_COPIES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +167,8 @@ def _bytes(model: InvarianceModel, phases: Sequence[Phase], few: Data, num_total
             taken = copies * each
             taken = taken if network.mixes_examples else min(taken, max(budget, each))
         largest = max(largest, inputs + taken)
-    return largest + COPIES_OF_WEIGHTS * item * _num_weights(model)
+    copies = COPIES_OF_WEIGHTS + (KEPT_COPIES if model.evidence.name == "laplace" else 0)
+    return largest + copies * item * _num_weights(model)
 
 
 def _is_gram(model: InvarianceModel, phase: Phase) -> bool:

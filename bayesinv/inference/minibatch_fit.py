@@ -27,7 +27,7 @@ from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
 from bayesinv.inference.point import MethodObjective, PointMethod
-from bayesinv.inference.predictive import second_stage
+from bayesinv.inference.predictive import KEPT_EXAMPLES, second_stage
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
@@ -39,8 +39,6 @@ from bayesinv.streams import Stream, derive_seed
 from bayesinv.streams.indexed import MemoryStream
 from bayesinv.torch_modes import ordinary
 
-# What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
-KEPT_EXAMPLES = 1000
 # Adam at the default rate moves an extent by 0.1 a step where its prior is N(0, 1), and from its start to the far end
 # of the prior are three units.
 FEWEST_STEPS = 30

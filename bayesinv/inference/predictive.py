@@ -39,7 +39,7 @@ __all__ = ["PredictiveObjective", "TrainedNetwork", "second_stage", "train"]
 
 # Extents that training draws from, resampled from the posterior's own; predictions take their draws from the posterior.
 NUM_DRAWS = 1000
-# What is kept of the training data, to check new inputs against.
+# What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
 KEPT_EXAMPLES = 1000
 
 
