@@ -104,7 +104,12 @@ def fit_minibatches(
                 check_examples_apart(fitted, kept)
         elif stream.num_classes is None:
             stream.num_classes = kept.num_classes  # what the process was sized for: later labels beyond are refused
-        if training.own_weights and not isinstance(method, PointMethod):
+        if training.own_weights and isinstance(method, PointMethod):
+            raise ValueError(
+                f"Training: own_weights: inference={method.name!r} has no posterior of extents to refit weights for; "
+                "leave own_weights out, or give None, which refits where that is possible"
+            )
+        if training.own_weights:
             check_own_weights(fitted, stream)
         point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
         few = kept.subset(slice(0, 8))

@@ -99,6 +99,13 @@ def test_a_run_that_ends_before_its_finish_is_at_its_mode(monkeypatch):
     assert found == [True, False]
 
 
+@pytest.mark.parametrize("name", ["own_weights", "second_stage"])
+def test_methods_without_a_posterior_refuse_what_follows_one(name):
+    training = Training(**QUICK, **{name: True if name == "own_weights" else SecondStage()})
+    with pytest.raises(ValueError, match=f"Training: {name}: inference='augerino' has no posterior of extents"):
+        bayesinv.fit(model("categorical"), data_of("categorical"), "augerino", training=training)
+
+
 def test_the_plug_in_likelihood_keeps_no_second_copy():
     of = InvarianceModel(net(2), "rotation", evidence="plugin", num_orbit_samples=2)
     of.initialise(data_of("categorical"))
