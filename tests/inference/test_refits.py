@@ -88,7 +88,8 @@ def test_scales_and_noise_reach_the_maximum_of_the_marginal_likelihood():
     own.initialise(bayesinv.Data(x, y))
     zero = torch.zeros(1, dtype=torch.float64)
     refit = Refit(own, zero, examples_of(own, bayesinv.Data(x, y)))
-    phi, y = x.flatten(1).double(), y.double()
+    # Outputs are standardised targets: y = m + s Φw + e.
+    phi, y = float(own.network.output_unit) * x.flatten(1).double(), y.double() - own.network.output_mean
     weight = refit.network.weights()["1.weight"]
     for _ in range(60):
         variance = float(refit.network.prior_scales()["1.weight"].detach()) ** 2
