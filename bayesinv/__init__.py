@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from bayesinv.comparison import Comparison, compare
     from bayesinv.data import Data
     from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
-    from bayesinv.inference import InferenceResult, Step, Training
+    from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
+    from bayesinv.linearised import Linearised
     from bayesinv.model import InvarianceModel
     from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
     from bayesinv.posterior import InvariancePosterior
@@ -46,13 +47,16 @@ __all__ = [
     "InferenceResult",
     "InvarianceModel",
     "InvariancePosterior",
+    "Linearised",
     "NeuralNetwork",
     "Orbit",
     "Outward",
     "Prediction",
+    "SecondStage",
     "Selection",
     "SpikeAndSlab",
     "Step",
+    "TrainedNetwork",
     "Training",
     "Transform",
     "Truncated",
@@ -71,6 +75,7 @@ __all__ = [
     "paired_bayes_factors",
     "sample_extents",
     "select",
+    "train",
     "transforms",
 ]
 
@@ -88,9 +93,13 @@ _HOMES = {
     "UniformExtent": "bayesinv.extents",
     "sample_extents": "bayesinv.extents",
     "InferenceResult": "bayesinv.inference",
+    "SecondStage": "bayesinv.inference",
     "Step": "bayesinv.inference",
+    "TrainedNetwork": "bayesinv.inference",
     "Training": "bayesinv.inference",
+    "train": "bayesinv.inference",
     "fit": "bayesinv.inference.fit",
+    "Linearised": "bayesinv.linearised",
     "InvarianceModel": "bayesinv.model",
     "Orbit": "bayesinv.orbits",
     "average_function": "bayesinv.orbits",
