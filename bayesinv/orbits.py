@@ -211,14 +211,29 @@ class Orbit(torch.nn.Module):
             shape: leading dimensions.
         """
         self._check_extents(extents)
-        eps = (2.0 * torch.rand(*shape, len(self._columns), dtype=torch.float64) - 1.0).to(extents.device)
+        eps = 2.0 * torch.rand(*shape, len(self._columns), dtype=torch.float64) - 1.0
+        return self.coordinates_at(eps.to(extents.device), extents)
+
+    def coordinates_at(
+        self, eps: Float[Tensor, "*draws columns"], extents: Float[Tensor, "*each K"]
+    ) -> Float[Tensor, "*draws columns"]:
+        """t = Q(ε; η) of given numbers, elements of finite groups among them.
+
+        Arguments:
+            eps: uniform on [−1, 1], (*draws, columns).
+            extents: η in internal units, (K,) for all draws or (*draws, K), a row for each.
+
+        Raises:
+            ValueError: if ``extents`` does not end in K.
+        """
+        self._check_extents(extents, each=True)
         t = self._continuous(eps.to(extents), extents)
         if not self._groups:
             return t
         t = t.clone()
         for i, column in enumerate(self._discrete_columns()):
             share = 0.5 * (eps[..., column] + 1.0)  # uniform on [0, 1)
-            probability = extents[self._columns[column]].detach().to(share)
+            probability = extents[..., self._columns[column]].detach().to(share)
             # Below the probability the same number, stretched, says which element.
             which = 1.0 + (share / probability.clamp_min(1e-300) * (self._groups[i] - 1)).floor()
             t[..., column] = torch.where(share < probability, which.clamp_max(self._groups[i] - 1), 0.0).to(t)
@@ -261,7 +276,8 @@ class Orbit(torch.nn.Module):
 
     def _continuous(self, eps: Float[Tensor, "*draws columns"], extents: Tensor) -> Float[Tensor, "*draws columns"]:
         """t, with zeros where the elements of groups go."""
-        if set(self.distributions) == {"uniform"} and self._columns == tuple(range(len(extents))) and not self._groups:
+        plain = self._columns == tuple(range(extents.shape[-1])) and not self._groups
+        if plain and set(self.distributions) == {"uniform"}:
             return extents * eps
         columns = []
         for column, k in enumerate(self._columns):
@@ -271,16 +287,16 @@ class Orbit(torch.nn.Module):
             elif self.transform.coordinates[k].is_discrete:
                 columns.append(torch.zeros_like(values))
             else:
-                columns.append(draw(self.distributions[k], values, extents[k]))
+                columns.append(draw(self.distributions[k], values, extents[..., k]))
         return torch.stack(columns, -1)
 
     def _discrete_columns(self) -> list[int]:
         coordinates = self.transform.coordinates
         return [j for j, k in enumerate(self._columns) if k is not None and coordinates[k].is_discrete]
 
-    def _check_extents(self, extents: Tensor) -> None:
+    def _check_extents(self, extents: Tensor, each: bool = False) -> None:
         names = self.transform.names
-        if tuple(extents.shape) != (len(names),):
+        if tuple(extents.shape[-1:] if each else extents.shape) != (len(names),):
             raise ValueError(
                 f"expected one extent for each of {', '.join(names)}, shape ({len(names)},), and shape "
                 f"{tuple(extents.shape)} came"
