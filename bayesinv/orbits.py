@@ -159,12 +159,12 @@ class Orbit(torch.nn.Module):
         return torch.where(drawn, (self.base + 1.0 + shift) % 2.0 - 1.0, self.base)
 
     def coordinates(
-        self, extents: Float[Tensor, " K"], base: Float[Tensor, "S columns"] | None = None
+        self, extents: Float[Tensor, "*each K"], base: Float[Tensor, "S columns"] | None = None
     ) -> Float[Tensor, "copies columns"]:
         """t of every point, draws within elements of the finite groups.
 
         Arguments:
-            extents: η in internal units, (K,).
+            extents: η in internal units, (K,), or (S, K) with a row for each base draw.
             base: other base draws than the orbit's own, such as `fresh_base()`.
 
         Returns:
@@ -172,9 +172,9 @@ class Orbit(torch.nn.Module):
             without groups and auxiliaries.
 
         Raises:
-            ValueError: if ``extents`` is not of shape (K,).
+            ValueError: if ``extents`` does not end in K.
         """
-        self._check_extents(extents)
+        self._check_extents(extents, each=True)
         t = self._continuous((self.base if base is None else base).to(extents), extents)  # (S, columns)
         if not self._groups:
             return t
@@ -184,22 +184,25 @@ class Orbit(torch.nn.Module):
             t[..., column] = elements[:, i, None]
         return t.flatten(0, 1)
 
-    def weights(self, extents: Float[Tensor, " K"]) -> Float[Tensor, " copies"] | None:
+    def weights(self, extents: Float[Tensor, "*each K"]) -> Float[Tensor, " copies"] | None:
         """The weight of every point, summing to one and differentiable in the extents; None if equal.
 
+        Arguments:
+            extents: as in `coordinates`.
+
         Raises:
-            ValueError: if ``extents`` is not of shape (K,).
+            ValueError: if ``extents`` does not end in K.
         """
-        self._check_extents(extents)
+        self._check_extents(extents, each=True)
         if not self._groups:
             return None
-        weights = extents.new_ones(len(self.elements))
+        weights = extents.new_ones(len(self.elements), self._num_draws)  # (G, S)
         for i, column in enumerate(self._discrete_columns()):
-            probability = extents[self._columns[column]]
-            is_identity = self.elements[:, i].to(extents.device) == 0
+            probability = extents[..., self._columns[column]]
+            is_identity = self.elements[:, i, None].to(extents.device) == 0
             other = probability / (self._groups[i] - 1)
             weights = weights * torch.where(is_identity, 1.0 - probability, other)
-        return (weights / self._num_draws).repeat_interleave(self._num_draws)
+        return (weights / self._num_draws).flatten()
 
     def random_coordinates(self, extents: Float[Tensor, " K"], shape: Sequence[int]) -> Float[Tensor, "*shape columns"]:
         """t ~ p(t | η) from torch's global generator on the CPU, so that devices share their numbers.

@@ -95,7 +95,8 @@ class Elastic(Transform):
         a = t[:, :1] * t[:, 1:] * (math.sqrt(12.0) / F)
         u = torch.einsum("dcjk,jw,kh->dchw", a.reshape(-1, 2, F, F), along_x, along_y)  # in half widths
         pixels = torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
-        per_half = u.new_tensor([1.0, width / height])[:, None, None]  # half widths are that many half heights
+        # Half widths are that many half heights.
+        per_half = torch.tensor([1.0, width / height], dtype=u.dtype, device=u.device)[:, None, None]
         return (pixels - per_half * u).permute(0, 2, 3, 1)
 
     def displacement(
