@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from bayesinv.checks.verdicts import Verdicts
     from bayesinv.export import Augmentation
-    from bayesinv.export.of_posterior import Draws
     from bayesinv.inference.result import InferenceResult
 
 
@@ -454,7 +453,7 @@ class InvariancePosterior:
         return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed, log_likelihood))
 
     def augmentation(
-        self, copies: int = 1, draws: "Draws" = "posterior", seed: int | None = None, of: str | None = None
+        self, copies: int = 1, draws: str = "posterior", seed: int | None = None, of: str | None = None
     ) -> "Augmentation":
         """The learned augmentation for other pipelines; see `export.Augmentation` for what it takes.
 

@@ -30,6 +30,8 @@ __all__ = ["Augmentation"]
 IMAGE_AXES = 3  # channel, height, width
 PIL_MODES = ("L", "RGB", "RGBA")
 _FRAMED = (tv_tensors.Mask, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
+# Images of whole numbers, and in which type these are exact.
+_WHOLE = {torch.uint8: torch.float32, torch.uint16: torch.float32, torch.int16: torch.float32}
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -172,7 +174,7 @@ class Augmentation(v2.Transform):
         return tv_tensors.wrap(moved, like=inpt) if wrapped else moved
 
     def numbers(self) -> dict[str, Any]:
-        """The extents in people's units, and for images in torchvision's and kornia's; see `export.conventions.numbers`."""
+        """In people's units, and for images in torchvision's and kornia's; see `conventions.numbers`."""
         return numbers(self)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -207,8 +209,11 @@ class Augmentation(v2.Transform):
             )
         if x.is_floating_point():
             return self.move(self._copied(x), t)
-        scaled = functional.to_dtype(x, torch.float32, scale=True)
-        return functional.to_dtype(self.move(self._copied(scaled), t).clamp(0.0, 1.0), x.dtype, scale=True)
+        if x.dtype not in _WHOLE:
+            raise DataError(f"expected an image of floating point numbers or of bytes, got {x.dtype}; use x.float()")
+        white = torch.iinfo(x.dtype).max
+        moved = self.move(self._copied(x.to(_WHOLE[x.dtype]) / white), t)
+        return (moved.clamp(0.0, 1.0) * white).round().to(x.dtype)
 
     def _moved_picture(self, picture: PIL.Image.Image, t: Tensor) -> PIL.Image.Image:
         if picture.mode not in PIL_MODES or self.copies > 1:
@@ -230,7 +235,7 @@ class Augmentation(v2.Transform):
         name = type(inpt).__name__
         if t.ndim > 1:
             raise DataError(
-                f"{name} belong to one image and one copy of it, got {tuple(t.shape[:-1])}; augment samples before "
+                f"{name}: expected one image and one copy of it, got {tuple(t.shape[:-1])}; augment samples before "
                 "they are batched, with copies=1"
             )
         frame = self._frame(t[None].to(x.device))
@@ -261,7 +266,9 @@ class Augmentation(v2.Transform):
     def _moved_positions(self, data: Any) -> Any:
         """A copy of a graph, or of a batch of them, with moved ``pos`` (nodes, 3)."""
         if len(self.event_shape) != 2 or self.copies > 1:
-            raise DataError("an object with `pos` is moved by transforms of points, one copy at a time")
+            raise DataError(
+                "an object with `pos`: expected transforms of points and copies=1; for more copies call this as often"
+            )
         pos, graph = data.pos, getattr(data, "batch", None)
         graph = torch.zeros(len(pos), dtype=torch.long, device=pos.device) if graph is None else graph
         # A column of ones where padded rows would have a zero: all nodes are points.

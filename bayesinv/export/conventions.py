@@ -15,10 +15,10 @@ __all__ = ["numbers"]
 LEVELS = (0.05, 0.5, 0.95)
 _AFFINE = ("translate_x", "translate_y", "rotation", "scale_x", "scale_y", "shear")
 _ALIKE = {
-    "scale": "torchvision draws one factor for both axes: the geometric mean of both extents; factors are uniform there "
-    "and log-uniform here",
-    "order": "RandomAffine applies its parts one after the other, and here they are one exponential: equal for one at a "
-    "time, close for small extents together",
+    "scale": "torchvision draws one factor for both axes, here of the mean of both log factors; factors are uniform "
+    "there and log-uniform here",
+    "order": "RandomAffine applies its parts one after the other, and here they are one exponential: equal for one at "
+    "a time, close for small extents together",
     "contrast": "spreads about the image's mean grey there, about middle grey here",
     "saturation": "blends with another grey there (0.299, 0.587, 0.114), with the mean of the channels here",
     "hue": "turns in HSV there, about the grey axis here",
@@ -68,8 +68,8 @@ def numbers(augmentation: Augmentation) -> dict[str, Any]:
         "symmetries": symmetries,
     }
     if augmentation.moves_images:
-        median = dict(zip((c.name for c in coordinates), levels[1].tolist(), strict=True))
-        found |= _elsewhere({name: value for name, value in median.items() if value > 0}, augmentation)
+        medians = dict(zip((c.name for c in coordinates), levels[1].tolist(), strict=True))
+        found |= _elsewhere({name: value for name, value in medians.items() if value > 0}, augmentation)
     return found
 
 
@@ -89,21 +89,21 @@ def _elsewhere(extents: dict[str, float], augmentation: Augmentation) -> dict[st
         if "shear" in affine:  # degrees, of one axis
             angle = math.degrees(math.atan(affine["shear"]))
             common["shear"] = [_rounded(-angle), _rounded(angle)]
-        one, both = dict(common), dict(common)
+        one, each = dict(common), dict(common)
         if {"scale_x", "scale_y"} & set(affine):
-            across, down = affine.get("scale_x", 0.0), affine.get("scale_y", 0.0)
-            one["scale"] = _factors(0.5 * (across + down))
-            both["scale"] = [*_factors(across), *_factors(down)]
+            wide, high = affine.get("scale_x", 0.0), affine.get("scale_y", 0.0)
+            one["scale"] = _factors(0.5 * (wide + high))
+            each["scale"] = [*_factors(wide), *_factors(high)]
             notes.append(f"scale: {_ALIKE['scale']}")
         torchvision["RandomAffine"] = {**one, "interpolation": "bilinear"}
-        kornia["RandomAffine"] = {**both, "p": 1.0}
+        kornia["RandomAffine"] = {**each, "p": 1.0}
         notes += [f"order: {_ALIKE['order']}"] if len(affine) > 1 else []
 
     for name, kind in (("flip_x", "RandomHorizontalFlip"), ("flip_y", "RandomVerticalFlip")):
         if name in extents:
             torchvision[kind] = kornia[kind] = {"p": _rounded(extents[name])}
 
-    colour = {name: _factors(extents[name]) for name in ("contrast", "saturation") if name in extents}
+    colour: dict[str, Any] = {name: _factors(extents[name]) for name in ("contrast", "saturation") if name in extents}
     if "hue" in extents:
         turn = _rounded(min(0.5, extents["hue"] / (2.0 * math.pi)))  # in turns
         colour["hue"] = [-turn, turn]

@@ -110,6 +110,6 @@ def _safetensors() -> Any:
         from safetensors import torch as tensors
     except ImportError as error:
         raise ImportError(
-            'saved augmentations are safetensors files, and safetensors is not installed; pip install "bayesinv[export]"'
+            'saved augmentations need safetensors, which is not installed; pip install "bayesinv[export]"'
         ) from error
     return tensors

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
 from bayesinv.errors import DataError
@@ -43,11 +43,11 @@ class Frame:
         tensor([[4., 0.]])
     """
 
-    def __init__(self, stages: Sequence[Transform], parts: Sequence[Float[Tensor, "draws columns"]]) -> None:
+    def __init__(self, stages: Sequence[Transform], parts: Sequence[Float[Tensor, "draws _"]]) -> None:
         moving = [(s, t.to(torch.float64)) for s, t in zip(stages, parts, strict=True) if not _stays(s)]
         self._maps = [(stage, t, None if isinstance(stage, Elastic) else _matrix(stage, t)) for stage, t in moving]
 
-    def masks(self, masks: Float[Tensor, "draws many height width"] | Tensor) -> Tensor:
+    def masks(self, masks: Shaped[Tensor, "draws many height width"]) -> Shaped[Tensor, "draws many height width"]:
         """Labels (draws, many, height, width) of any type, read at the nearest pixel; 0 outside the image."""
         dtype = torch.float32 if masks.dtype in _EXACT_INTEGERS else torch.float64
         moved = masks.to(dtype)
@@ -60,7 +60,7 @@ class Frame:
                 moved = warp(moved, back, padding, "nearest", getattr(stage, "projective", False))
         return moved.to(masks.dtype)
 
-    def points(self, points: Float[Tensor, "*many 2"], size: tuple[int, int]) -> Float[Tensor, "*many 2"]:
+    def points(self, points: Num[Tensor, "*many 2"], size: tuple[int, int]) -> Num[Tensor, "*many 2"]:
         """Where points go under the first draw, in pixels; those that leave the image lie outside.
 
         Args:
@@ -70,7 +70,7 @@ class Frame:
         flat = _isotropic(points.reshape(-1, 2), size)
         return _pixels(self._forward(flat, size), size).reshape(points.shape).to(points.dtype)
 
-    def boxes(self, boxes: Float[Tensor, "many 4"], size: tuple[int, int]) -> Float[Tensor, "many 4"]:
+    def boxes(self, boxes: Num[Tensor, "many 4"], size: tuple[int, int]) -> Num[Tensor, "many 4"]:
         """The box around what is still seen of each moved box under the first draw; zeros for those not seen.
 
         Args:
@@ -84,7 +84,8 @@ class Frame:
         corners = torch.stack([left, top, right, top, right, bottom, left, bottom], -1).unflatten(-1, (4, 2))
         after = corners.roll(-1, 1)
         corner = corners.new_tensor([width, height])
-        outline = (corners[:, :, None] + share[:, None] * (after - corners)[:, :, None]).flatten(1, 2)  # (n, 4·steps, 2)
+        edges = corners[:, :, None] + share[:, None] * (after - corners)[:, :, None]  # (n, 4, steps, 2)
+        outline = edges.flatten(1, 2)
         moved = _pixels(self._forward(_isotropic(outline.flatten(0, 1), size), size), size).reshape(outline.shape)
         ends, seen = _clipped(moved, moved.roll(-1, 1), corner)
         # Corners of the image inside of a moved box bound it too.
@@ -121,7 +122,8 @@ class Frame:
 
 def _stays(stage: Transform) -> bool:
     """Whether a stage leaves everything where it is."""
-    return stage.fixes_frame or isinstance(stage, SignFlip) or (isinstance(stage, Flip | Permutation) and stage.dim < -2)
+    exchanges_channels = isinstance(stage, Flip | Permutation) and stage.dim < -2
+    return stage.fixes_frame or isinstance(stage, SignFlip) or exchanges_channels
 
 
 def _matrix(stage: Transform, t: Float[Tensor, "draws columns"]) -> Float[Tensor, "draws 3 3"]:
@@ -153,7 +155,7 @@ def _apply(A: Float[Tensor, "3 3"], p: Float[Tensor, "many 2"]) -> Float[Tensor,
     return moved[:, :2] / moved[:, 2:].clamp_min(_NEAR)
 
 
-def _isotropic(points: Float[Tensor, "many 2"], size: tuple[int, int]) -> Float[Tensor, "many 2"]:
+def _isotropic(points: Num[Tensor, "many 2"], size: tuple[int, int]) -> Float[Tensor, "many 2"]:
     height, width = size
     half = points.new_tensor([0.5 * width, 0.5 * height], dtype=torch.float64)
     return (points.to(torch.float64) - half) / (0.5 * width)

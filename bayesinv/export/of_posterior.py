@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,9 +15,8 @@ from bayesinv.structure import Blocks, PerOutput, by_output
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
 
-__all__ = ["Draws", "augmentation_of"]
+__all__ = ["augmentation_of"]
 
-Draws = Literal["posterior", "median", "mean"]
 KINDS = ("posterior", "median", "mean")
 MOST_DRAWS = 1000  # a file of 50 kB for six extents
 
@@ -25,7 +24,7 @@ MOST_DRAWS = 1000  # a file of 50 kB for six extents
 def augmentation_of(
     posterior: InvariancePosterior,
     copies: int = 1,
-    draws: Draws = "posterior",
+    draws: str = "posterior",
     seed: int | None = None,
     of: str | None = None,
 ) -> Augmentation:

@@ -1,8 +1,6 @@
 """InvariantPredictor: any trained network, averaged over copies of its inputs."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -57,9 +55,9 @@ class InvariantPredictor(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        posterior: InvariancePosterior | Augmentation,
+        posterior: "InvariancePosterior | Augmentation",
         num_copies: int = 16,
-        average: Literal["logits", "probabilities"] = "logits",
+        average: str = "logits",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -83,7 +81,7 @@ class InvariantPredictor(nn.Module):
         """How often the network sees an input."""
         return len(self.weights)
 
-    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n outputs"]:
+    def forward(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch outputs"]:
         """Averaged logits or probabilities, (n, outputs)."""
         copies = self.orbit(x)  # (copies, n, *event)
         outputs = self.net(copies.flatten(0, 1)).unflatten(0, (self.num_copies, -1))
@@ -112,7 +110,7 @@ class FixedOrbit(nn.Module):
         self.stages = nn.ModuleList([_FixedStage(stage, part) for stage, part in pairs])
         self.size = len(t)
 
-    def forward(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "S n *event"]:
+    def forward(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "S batch *event"]:
         """The points of all examples."""
         points = x.expand(self.size, *x.shape)
         for stage in self.stages:

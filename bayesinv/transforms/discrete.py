@@ -43,6 +43,7 @@ class FiniteGroup(Transform):
     def transform(self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch K"]) -> Float[Tensor, "batch *event"]:
         self.check_input(x)
         self.check_coordinates(t, batch=x.shape[0])
+        present: Sequence[int]
         if torch.compiler.is_compiling():  # a graph is the same whatever the elements are: all of them are computed
             elements, present = t[..., 0].detach().round().long(), range(1, self.order)
         else:
