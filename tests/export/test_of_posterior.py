@@ -83,7 +83,8 @@ def test_fits_of_every_kind_can_be_taken_away(name, tmp_path):
     priors = {"shear": None} if "network" in name else None
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
     model = InvarianceModel(backbone, transforms, num_orbit_samples=4, likelihood="categorical", priors=priors)
-    options = {"training": bayesinv.Training(epochs=1, batch_size=8)} if "network" in name else {"max_steps": 3}
+    short = {"training": bayesinv.Training(epochs=1, batch_size=8)}
+    options = short if "network" in name else {"max_steps": 3, "num_draws": 20}
     posterior = bayesinv.fit(model, (x, torch.arange(16) % 2), seed=0, **options)
     aug = bayesinv.export.load(posterior.augmentation(seed=1).save(tmp_path / "aug.safetensors"))
     assert aug(x).shape == x.shape and not torch.equal(aug(x), x)
