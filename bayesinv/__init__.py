@@ -16,10 +16,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesinv import checks, datasets, errors, evidence, metrics, transforms
+    from bayesinv import checks, datasets, errors, evidence, export, metrics, transforms
     from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
     from bayesinv.comparison import Comparison, compare
     from bayesinv.data import Data
+    from bayesinv.export import InvariantPredictor
     from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
     from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
@@ -47,6 +48,7 @@ __all__ = [
     "InferenceResult",
     "InvarianceModel",
     "InvariancePosterior",
+    "InvariantPredictor",
     "Linearised",
     "NeuralNetwork",
     "Orbit",
@@ -69,6 +71,7 @@ __all__ = [
     "datasets",
     "errors",
     "evidence",
+    "export",
     "fit",
     "load",
     "metrics",
@@ -87,6 +90,7 @@ _HOMES = {
     "Comparison": "bayesinv.comparison",
     "compare": "bayesinv.comparison",
     "Data": "bayesinv.data",
+    "InvariantPredictor": "bayesinv.export",
     "Extents": "bayesinv.extents",
     "Outward": "bayesinv.extents",
     "Truncated": "bayesinv.extents",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
     from bayesinv.checks.verdicts import Verdicts
+    from bayesinv.export import Augmentation
     from bayesinv.inference.result import InferenceResult
 
 
@@ -476,6 +477,32 @@ class InvariancePosterior:
         The arguments are those of `to_datatree`.
         """
         return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed, log_likelihood))
+
+    def augmentation(
+        self, copies: int = 1, draws: str = "posterior", seed: int | None = None, of: str | None = None
+    ) -> "Augmentation":
+        """The learned augmentation for other pipelines; see `export.Augmentation` for what it takes.
+
+        For images it is a torchvision v2 transform, for signals, points and tables a callable. It does not need Pyro or
+        GPyTorch: `.save("aug.safetensors")`, then `bayesinv.export.load`.
+
+        Args:
+            copies: of each input; more than one give outputs a first axis of that length.
+            draws: extents anew from the posterior for every copy, or fixed at their "median" or "mean".
+            seed: of a generator of its own; None draws from torch's global one, as torchvision does.
+            of: the output or the group whose extents to use; None for a group's population, and for the smallest of
+                all outputs.
+
+        Raises:
+            ValueError: unknown draws, no copies, or an unknown output or group.
+
+        Example:
+            >>> aug = posterior.augmentation()  # doctest: +SKIP
+            >>> pipeline = torchvision.transforms.v2.Compose([ToImage(), aug])  # doctest: +SKIP
+        """
+        from bayesinv.export.of_posterior import augmentation_of  # so that torchvision is imported when it is used
+
+        return augmentation_of(self, copies, draws, seed, of)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write everything to one file; see `storage.save`."""

@@ -21,6 +21,7 @@ LAYERS = [
     ["transforms"],
     ["augmentation"],
     ["data", "probit", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
+    ["export"],
     ["mixture", "hyperparameters", "unconstrained", "surrogate"],
     ["symmetry_errors"],
     ["metrics", "temperature"],
