@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesinv.archives import pack, unpack
+from bayesinv.archives import OURS, pack, unpack
 from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
@@ -78,17 +78,17 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
     Args:
         posterior: what to save.
         path: the file; its folder must exist. The name is used as given.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing file that bayesinv saved may be replaced.
 
     Returns:
         The path written.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False, or it is a device or a pipe.
+        FileExistsError: the file exists and `overwrite` is False; or it is no file of ours, a device or a pipe.
         FileNotFoundError: the folder does not exist.
         TypeError: the model's state holds something that is not a tensor.
     """
-    check_writable(path, overwrite)
+    check_writable(path, overwrite, OURS)
     return write_atomically(path, pack(_arrays(posterior)), overwrite)
 
 

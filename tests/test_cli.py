@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,33 @@ def test_overwrite_replaces_all_of_it(train, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_no_command_replaces_what_it_reads(run, train, tmp_path, capsys):
+    data = tmp_path / "data.npz"
+    data.write_bytes(train.read_bytes())
+    link, twin = tmp_path / "link.csv", tmp_path / "twin.csv"
+    link.symlink_to(data)
+    os.link(data, twin)
+    for out in (data, link, twin):
+        refused(capsys, ["predict", run, data, "--out", out, "--overwrite"], "would replace it", "data.npz")
+    refused(capsys, ["report", run, "--test", data, "--out", link, "--overwrite"], "would replace it")
+    refused(capsys, ["compare", run, data, "--report", data, "--overwrite"], "would replace it")
+    refused(capsys, ["predict", run, data, "--out", run / "posterior.npz", "--overwrite"], "something else")
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    (own / "data.npz").write_bytes(train.read_bytes())
+    refused(capsys, ["fit", own / "data.npz", "--out", own, "--overwrite"], "would replace it")
+    assert data.read_bytes() == (own / "data.npz").read_bytes() == train.read_bytes()
+    (own / "run.json").write_text("{}")  # that of another program
+    refused(capsys, ["fit", train, "--out", own, "--overwrite"], "not written by bayesinv")
+
+
+def test_predictions_and_reports_replace_their_like(run, train, tmp_path, capsys):
+    table, page = tmp_path / "new.csv", tmp_path / "page.html"
+    for more in ([], ["--overwrite"]):
+        assert main(["predict", str(run), str(train), "--out", str(table), *more]) == 0
+        assert main(["report", str(run), "--out", str(page), *more]) == 0
+
+
 def bad_data(tmp_path, kind):
     rng = np.random.default_rng(0)
     x, y = rng.random((12, 1, 8, 8)), np.arange(12) % 3
@@ -350,6 +378,7 @@ def test_bad_predictions(run, train, tmp_path, capsys):
     existing = tmp_path / "new.csv"
     existing.write_text("kept")
     refused(capsys, ["predict", run, train, "--out", existing], "--overwrite")
+    refused(capsys, ["predict", run, train, "--out", existing, "--overwrite"], "something else", "another name")
     assert existing.read_text() == "kept"
     refused(capsys, ["predict", run, train, "--num-samples", "0"], "at least 1")
     refused(capsys, ["show", run, "--level", "90"], "between 0 and 1")

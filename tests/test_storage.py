@@ -175,6 +175,20 @@ def test_nothing_is_overwritten_unasked(saved):
     assert bayesinv.load(saved).result.num_draws == 7
 
 
+def test_only_saved_files_are_overwritten(tmp_path):
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.zeros(3))
+    content = data.read_bytes()
+    with pytest.raises(FileExistsError, match="something else"):
+        posterior_of(build()).save(data, overwrite=True)
+    assert data.read_bytes() == content
+    data.write_bytes(b"")
+    posterior_of(build()).save(data, overwrite=True)
+    data.write_bytes(data.read_bytes()[:200])  # a damaged file of ours
+    posterior_of(build()).save(data, overwrite=True)
+    assert bayesinv.load(data).result.num_draws == posterior_of(build()).result.num_draws
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
     content = saved.read_bytes()
 

@@ -1,6 +1,7 @@
 """What each command does. Nothing is written before everything has been computed."""
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from bayesinv.transforms import Affine2d
 
 READING_OPTIONS = ("x_key", "y_key", "layout", "divide_by", "size", "channels")
 SHOWN_PREDICTIONS = 10
+OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -114,7 +116,7 @@ def predict(options: argparse.Namespace) -> None:
         inside = ", ".join(str(options.folder / name) for name in run["sets"])
         raise ValueError(f"{options.folder} holds several posteriors; choose one of {inside}")
     if options.out is not None:
-        check_writable(options.out, options.overwrite)
+        check_writable(options.out, options.overwrite, OUR_TABLE)
     posterior = load_posterior(options.folder / POSTERIOR_FILE)
     reading = Reading(**run["reading"]).updated({key: getattr(options, key) for key in READING_OPTIONS})
     examples = read_examples(options.data, reading)

@@ -82,9 +82,10 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists; choose another --out, or replace it: --overwrite")
-    if not (path / RUN_FILE).is_file():
+    run = path / RUN_FILE
+    if not run.is_file() or f'"{FORMAT}"' not in run.read_text(encoding="utf-8", errors="replace"):
         raise FileExistsError(
-            f"{path} was not written by bayesinv (it holds no {RUN_FILE}), so --overwrite leaves "
+            f"{path} was not written by bayesinv (it holds no {RUN_FILE} of ours), so --overwrite leaves "
             "it alone; choose another --out"
         )
 
