@@ -29,7 +29,7 @@ from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
-from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
+from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.model_conditioning import is_light
@@ -114,7 +114,8 @@ def fit(
             few steps over minibatches for the extents to cross their range. Each is a serious verdict of
             ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
             network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not
-            scaled, groups in the data that the model does not tell apart, or groups of the model without an example.
+            scaled, a data set that transforms at random, groups in the data that the model does not tell apart, or
+            groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
@@ -143,6 +144,7 @@ def fit(
             "training=bayesinv.Training(epochs=5)"
         )
     place = choose_device(device)
+    warn_of_random_items(data)
     if isinstance(data, Data) and data.groups is not None:
         data = _with_groups(model, data)
     if model.evidence.minibatch or isinstance(method, PointMethod):
