@@ -209,10 +209,10 @@ def changing_item(data: Any) -> int | None:
     dataset: Any = data if loader is None else loader.dataset
     if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset | TensorDataset):
         return None
-    began, first = time.perf_counter(), {}
+    began, first = time.perf_counter(), dict[int, Any]()
     try:
         fetch = Fetch(copy.deepcopy(dataset, _shared(dataset)), None if loader is None else collate_of(loader))
-        for k, i in itertools.product(range(READS), range(min(2, len(dataset)))):
+        for k, i in itertools.product(range(READS), range(min(2, length_of(dataset, dataset)))):
             batch = [as_tensor(part, "item").double().numpy() for part in fetch[derive_seed("again", k), [i]][:2]]
             if not all(map(partial(np.array_equal, equal_nan=True), batch, first.setdefault(i, batch))):
                 return i

@@ -312,6 +312,47 @@ def test_bad_options(train, tmp_path, capsys, arguments, messages):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("typo", [["--symmetries", "rotate"], ["--fix", "rotate=1"], ["--evidence", "laplace"]])
+def test_typos_are_found_before_the_data_are_read(tmp_path, capsys, typo):
+    refused(capsys, ["fit", tmp_path / "missing.npz", "--out", tmp_path / "run", *typo], typo[1])
+
+
+@pytest.mark.filterwarnings("always")
+def test_grey_levels_of_another_type_than_those_of_the_training_data(tmp_path, capsys):
+    images, labels = np.arange(12 * 64, dtype=np.uint16).reshape(12, 1, 8, 8) * 5, np.arange(12) % 2
+    np.savez(tmp_path / "train.npz", x=images, y=labels)
+    refused(capsys, ["fit", tmp_path / "train.npz", "--out", tmp_path / "run"], "uint16", "to 3835", "--divide-by 4095")
+    fit = ["fit", str(tmp_path / "train.npz"), "--out", str(tmp_path / "run"), "--symmetries", "rotation", *QUICK]
+    assert main([*fit, "--divide-by", "4095"]) == 0
+    np.savez(tmp_path / "new.npz", x=(images // 16).astype(np.uint8))
+    predict = ["predict", str(tmp_path / "run"), str(tmp_path / "new.npz")]
+    capsys.readouterr()
+    assert main(predict) == 0
+    said = capsys.readouterr().err
+    assert "uint8 images and the training data were uint16" in said and "--divide-by" in said
+    assert "reach 0.937" in said  # far darker, too
+    assert main([*predict, "--divide-by", "255"]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "train.npz")]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always")
+def test_divide_by_is_for_pictures_too(tmp_path, capsys):
+    for label in range(2):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        for i in range(6):
+            image = np.full((8, 8), 500 * (i + 1 + label), np.uint16)
+            Image.fromarray(image).save(tmp_path / "photos" / str(label) / f"{i}.png")
+    fit = ["fit", str(tmp_path / "photos"), "--symmetries", "rotation", *QUICK]
+    assert main([*fit, "--out", str(tmp_path / "dark")]) == 0
+    assert "is 3500" in (said := capsys.readouterr().err) and "--divide-by 4095" in said
+    assert main([*fit, "--out", str(tmp_path / "run"), "--divide-by", "4095"]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photos" / "0")]) == 0
+    assert "--divide-by" not in capsys.readouterr().err
+    with np.load(tmp_path / "run" / "posterior.npz") as saved:
+        assert saved["x"].max() == pytest.approx(3500 / 4095)
+
+
 def test_bad_folders(run, train, tmp_path, capsys):
     refused(capsys, ["show", tmp_path / "missing"], "there is no folder")
     foreign = tmp_path / "foreign"

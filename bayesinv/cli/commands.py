@@ -32,19 +32,8 @@ OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 def fit(options: argparse.Namespace) -> None:
     """`bayesinv fit`: read, fit, write a folder, print the table."""
     with output_folder(options.out, options.overwrite) as folder:
-        reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
-        examples = read_examples(options.data, reading)
-        if examples.y is None:
-            raise DataError(
-                f"{options.data} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
-            )
+        # before the data, which may take minutes to read
         transform = Affine2d(options.symmetries, padding=options.padding)
-        data = as_data(
-            (examples.x, examples.y),
-            options.likelihood,
-            transform,
-            num_classes=len(examples.classes) or None,
-        )
         model = bayesinv.InvarianceModel(
             bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features),
             transform,
@@ -52,6 +41,18 @@ def fit(options: argparse.Namespace) -> None:
             evidence=options.evidence,
             priors=_fixed(options.fix, transform),
             num_orbit_samples=options.num_orbit_samples,
+        )
+        reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
+        examples = read_examples(options.data, reading)
+        if examples.y is None:
+            raise DataError(
+                f"{options.data} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
+            )
+        data = as_data(
+            (examples.x, examples.y),
+            options.likelihood,
+            transform,
+            num_classes=len(examples.classes) or None,
         )
         posterior = bayesinv.fit(
             model,
@@ -65,7 +66,7 @@ def fit(options: argparse.Namespace) -> None:
             progress=not options.quiet,
         )
         facts = {
-            "reading": reading.to_json(),
+            "reading": {**reading.to_json(), "dtype": examples.dtype},
             "classes": list(examples.classes),
             "shell": shlex.join(["bayesinv", *options.arguments]),
         }

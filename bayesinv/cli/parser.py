@@ -303,7 +303,11 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         choices=LAYOUTS,
         help="axes of the inputs in an .npz file: n examples, c channels, h height, w width (nchw)",
     )
-    group.add_argument("--divide-by", type=float, help="the largest grey level, if images hold integers: 255")
+    group.add_argument(
+        "--divide-by",
+        type=float,
+        help="the grey level that becomes 1: 255 for arrays of bytes; for pictures the largest of 8 or 16 bits",
+    )
     group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
     group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
 
