@@ -25,7 +25,7 @@ from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
 
-LARGEST_VALUE = 1e15  # whose squares single precision holds
+LARGEST_VALUE, SMALLEST_VALUE = 1e15, 1e-18  # whose squares single precision holds
 
 LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
@@ -165,6 +165,7 @@ def as_data(
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
+    _check_not_tiny(x, "x")
     y = as_tensor(raw_y, "y").to(x.device)
     if y.ndim > 0 and len(y) != len(x):
         raise DataError(
@@ -332,6 +333,7 @@ def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:
     y = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
     y = y if y.is_floating_point() else y.double()
     _check_finite(y, "y")
+    _check_not_tiny(y, "y")
     return y[:, None] if y.ndim == 1 else y
 
 
@@ -353,6 +355,16 @@ def _check_finite(values: Tensor, name: str) -> None:
         f"finite ({num_nan} NaN, {count - num_nan} infinite), the first at index {first}; expected "
         "finite numbers. Drop or fill them first."
     )
+
+
+def _check_not_tiny(values: Tensor, name: str) -> None:
+    """Raise where the unit is so large that all numbers vanish in squares."""
+    largest = float(values.abs().max())
+    if 0 < largest < SMALLEST_VALUE:
+        raise DataError(
+            f"{name} reaches {largest:.3g} in this unit; expected numbers above {SMALLEST_VALUE:g}, whose squares do "
+            f"not vanish: scale it, such as {name} / abs({name}).max()"
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -32,6 +32,7 @@ from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
+from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.psis import why_no_standard_error
@@ -105,8 +106,9 @@ def fit(
         The posterior. With every extent fixed, and for point estimates, it is a point mass.
 
     Raises:
-        DataError: unusable data. NonFiniteError: the objective could not be computed; its ``posterior``
-            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
+        DataError: unusable data. NumericalError: a weight of the model that is not finite. NonFiniteError: the
+            objective could not be computed; its ``posterior`` holds the last good state, if there was one.
+            CheckpointError: a checkpoint of another fit.
 
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
@@ -144,6 +146,7 @@ def fit(
             "training=bayesinv.Training(epochs=5)"
         )
     place = choose_device(device)
+    check_weights(model)
     warn_of_random_items(data)
     if isinstance(data, Data) and data.groups is not None:
         data = _with_groups(model, data)

@@ -10,7 +10,7 @@ from torch import nn
 import bayesinv
 from bayesinv import InvarianceModel, Training
 from bayesinv.data import Data
-from bayesinv.errors import DataWarning
+from bayesinv.errors import DataWarning, NumericalError
 from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
 from bayesinv.transforms import AmplitudeScale, FrequencyShift, TimeMask, TimeShift
 
@@ -204,3 +204,18 @@ def test_augmentation_that_was_left_in_is_named_once(backbone):
     (found,) = [each for each in caught if "differs when read twice" in str(each.message)]
     assert issubclass(found.category, DataWarning)
     assert "take the augmentation out" in str(found.message)
+
+
+@pytest.mark.parametrize("inference", ["vi", "augerino"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(inference, value):
+    net = network()
+    with torch.no_grad():
+        net[3].weight[1, 2] = value
+    with pytest.raises(NumericalError, match=r"parameter '3\.weight' of the model holds values .* 1 of 10"):
+        bayesinv.fit(InvarianceModel(net, "rotation"), (X, Y), inference)
+    norm = nn.BatchNorm1d(36)
+    norm.running_var[0] = torch.nan
+    features = bayesinv.GaussianProcess(features=nn.Sequential(nn.Flatten(), norm.eval()))
+    with pytest.raises(NumericalError, match=r"buffer 'features\.1\.running_var'"):
+        bayesinv.fit(InvarianceModel(features, "rotation"), (X, Y))
