@@ -8,6 +8,7 @@ equal lengths. Everything else is refused with a `DataError` that says what was 
 and what to do. Nothing is repaired or dropped silently.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,7 +222,10 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     if isinstance(data, Dataset | DataLoader):
         return read_items(data, with_groups, seed)
     if not isinstance(data, tuple | list):
-        raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
+        raise TypeError(
+            f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a "
+            f"DataLoader{how_to_wrap(data)}"
+        )
     if data and all(_is_example(part) for part in data):
         raise DataError(
             f"data is a {type(data).__name__} of {len(data)} pairs (x, y), one for each example; expected all x and "
@@ -234,6 +238,18 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
     return data[0], data[1], None
+
+
+def how_to_wrap(data: Any) -> str:
+    """How what is nearly data becomes such, in a line."""
+    if isinstance(data, Mapping):
+        return ": " + (f"(data[{next(iter(data))!r}], data[...])" if data else "(x, y)")
+    if isinstance(data, Iterator):
+        return (
+            ". What comes one by one is put together first: DataLoader(list(data), batch_size=32) where it gives "
+            "examples (x, y), tuple(map(torch.cat, zip(*data))) where it gives batches"
+        )
+    return ""
 
 
 def _is_example(part: Any) -> bool:

@@ -15,16 +15,33 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["abandoned", "check_writable", "clear_abandoned", "locked", "locked_folder", "write_atomically"]
+__all__ = ["abandoned", "as_path", "check_writable", "clear_abandoned", "locked", "locked_folder", "write_atomically"]
 
 # Bytes of a name that its temporary file repeats; longer ones would not fit into the 143 (eCryptfs) or 255 bytes of a
 # name with the 39 that are added, and are named by a checksum.
 _LONGEST_NAME = 100
 _FIRST_BYTES = 1024  # in which a file says what it is
+
+
+def as_path(path: Any) -> Path:
+    """The name of a file as a path.
+
+    Raises:
+        TypeError: something else.
+
+    Example:
+        >>> as_path(5)
+        Traceback (most recent call last):
+        TypeError: path: expected the name of a file, as text or a pathlib.Path, got 5
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected the name of a file, as text or a pathlib.Path, got {path!r}")
+    return Path(path)
 
 
 def check_writable(
@@ -47,7 +64,7 @@ def check_writable(
         Traceback (most recent call last):
         FileNotFoundError: the folder no/such/folder does not exist; create it first
     """
-    path = Path(path)
+    path = as_path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'NAME'}")

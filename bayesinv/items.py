@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -111,7 +111,9 @@ def stack(items: Sequence[Any], indices: Sequence[Any] | None = None) -> tuple[A
     for i, item in zip(indices or range(len(items)), items, strict=True):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             came = f" of {len(item)} parts" if isinstance(item, tuple | list) else ""
-            raise DataError(f"example {i} is of type {type(item).__name__}{came}; expected a pair (x, y)")
+            raise DataError(
+                f"example {i} is of type {type(item).__name__}{came}; expected a pair (x, y){_paired(item)}"
+            )
         if parts and len(item) != len(parts[0]):
             raise DataError(f"example {i} has {len(item)} parts and those before it {len(parts[0])}; expected as many")
         try:
@@ -120,6 +122,17 @@ def stack(items: Sequence[Any], indices: Sequence[Any] | None = None) -> tuple[A
             raise DataError(f"example {i}: {error}") from error
     x, y, *groups = zip(*parts, strict=True)
     return _joined(torch.stack, x, "inputs"), _joined(torch.stack, y, "targets"), *map(list, groups)
+
+
+def _paired(item: Any) -> str:
+    """How examples that are dictionaries become pairs, in a line."""
+    if not isinstance(item, Mapping) or len(item) < 2:
+        return ""
+    x, y = list(item)[:2]
+    return (
+        f": DataLoader(dataset, batch_size=32, collate_fn=lambda items: (torch.stack([item[{x!r}] for item in items]), "
+        f"torch.as_tensor([item[{y!r}] for item in items])))"
+    )
 
 
 class Keys:

@@ -100,10 +100,14 @@ def check_data(model: InvarianceModel, data: Data) -> None:
     if model.groups is not None:
         as_groups(data.groups, model.groups, len(data), training=True)
     if model.structure is not None and data.num_outputs != len(model.structure.outputs):
+        missing = ""
+        if model.likelihood == "categorical" and data.num_outputs < len(model.structure.outputs):
+            number = len(model.structure.outputs)
+            missing = f", or, where a class does not occur in the data, say so: Data(x, y, num_classes={number})"
         raise DataError(
             f"the model has extents for {len(model.structure.outputs)} outputs, "
             f"{', '.join(model.structure.outputs)}, and the data have {data.num_outputs}; "
-            "name each of them, in order"
+            f"name each of them, in order{missing}"
         )
 
 

@@ -46,6 +46,15 @@ LARGEST_RATIO = 20.0
 SMALLEST_RATIO, USUAL = 0.25, 0.05
 
 
+def _inputs_of(data: Any) -> str:
+    """How to take the inputs out of what holds more."""
+    if isinstance(data, DataLoader):
+        return "torch.cat([x for x, *_ in loader])"
+    if isinstance(data, tuple):
+        return "x, without y"
+    return "test.x" if isinstance(data, Data) else "torch.stack([x for x, *_ in dataset])"
+
+
 def _missing_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """What to do with inputs that lack axes: the batch, those of length one, or others."""
     if shape == expected:
@@ -388,7 +397,7 @@ class InvariancePosterior:
                 the two is not scaled.
         """
         if isinstance(x, Data | tuple | Dataset | DataLoader):
-            raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: pass test.x")
+            raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: {_inputs_of(x)}")
         expected = self.data.event_shape
         wanted = f"({', '.join(('n', *map(str, expected)))})"
         shape = tuple(getattr(x, "shape", ()))

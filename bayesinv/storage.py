@@ -29,7 +29,7 @@ from bayesinv.archives import OURS, pack, unpack
 from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.files import as_path, check_writable, write_atomically
 from bayesinv.inference.checkpoints import is_checkpoint
 from bayesinv.inference.differences import differences
 from bayesinv.inference.result import InferenceResult
@@ -42,6 +42,7 @@ from bayesinv.torch_modes import ordinary
 from bayesinv.transforms import from_config
 
 FORMAT = "bayesinv.InvariancePosterior"
+POSTERIOR_FILE = "posterior.npz"  # in a folder of the command line
 # Raised when a file of this version can no longer be read by the code before it.
 FORMAT_VERSION = 2
 READABLE = (1, 2)
@@ -97,7 +98,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     """Read a posterior that `save` wrote. No code in the file is run.
 
     Args:
-        path: the file.
+        path: the file, or the folder that `bayesinv fit` wrote.
         model: needed where the model was built around a user's own kernel, which no file describes:
             one built in the same way, a copy of which takes on the saved state. Others are rebuilt.
 
@@ -114,7 +115,14 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             f"model: expected a bayesinv.InvarianceModel, built as the one saved was, got {type(model).__name__}: "
             "load(path, model=InvarianceModel(net, transforms))"
         )
-    path = Path(path)
+    path = as_path(path)
+    if path.is_dir():
+        if not (path / POSTERIOR_FILE).is_file():
+            raise FileNotFoundError(
+                f"{path} is a folder without {POSTERIOR_FILE}; give the file that posterior.save wrote, or a folder of "
+                "`bayesinv fit`"
+            )
+        path = path / POSTERIOR_FILE
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if is_checkpoint(path):

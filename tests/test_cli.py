@@ -79,6 +79,8 @@ def test_show_prints_the_table(run, capsys):
     assert "rotation" in output
     assert "±10.0" in output
     assert "Pareto" in output
+    (modes,) = [line for line in output.splitlines() if line.startswith("modes ")]
+    assert "log joint" in modes and "evaluations from start" in modes and "{" not in output
     assert "log evidence" in output
     assert "60 training examples" in output
 

@@ -140,12 +140,12 @@ def bad_npz(tmp_path: Path, kind: str) -> Path:
         ("missing", "there is no file"),
         ("folder", "there is no file"),
         ("other names", "no array 'x'; it holds images"),
-        ("text", "cannot be read"),
         ("empty", "cannot be read"),
         ("npy", "single array"),
         ("cut short", "cannot be read"),
         ("damaged", "cannot be read"),
         ("objects", "Python objects"),
+        ("text", r"it is none, whatever its name, and begins with b'x,y"),
         ("zip", "cannot be read"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import threading
 
 import numpy as np
@@ -228,3 +229,30 @@ def test_what_stays_or_cannot_be_looked_at_is_no_changing_item(monkeypatch):
         assert changing_item(data) is None
     monkeypatch.setattr(bayesinv.items, "LONGEST_LOOK", 0.0)
     assert changing_item(Numbered(noise=True)) is None
+
+
+def test_examples_that_are_dictionaries_become_pairs_in_a_line():
+    class Named(Numbered):
+        def __getitem__(self, i):
+            return {"image": torch.full((2,), float(i)), "label": i % 2}
+
+    dataset = Named()
+    with pytest.raises(DataError, match="of type dict; expected a pair") as caught:
+        as_data(dataset, "categorical")
+    loader = eval(str(caught.value).split("(x, y): ")[1])  # what the message says, as it says it
+    assert as_data(loader, "categorical").x[:, 0].tolist() == list(range(N))
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_generators_become_data_in_a_line(batches):
+    def data():
+        if batches:
+            return ((torch.ones(3, 2) * k, torch.tensor([0, 1, 0])) for k in range(4))
+        return ((torch.ones(2) * k, k % 2) for k in range(12))
+
+    with pytest.raises(TypeError, match="data is of type generator") as caught:
+        as_data(data(), "categorical")
+    cure = re.search(r"tuple\(.*\)(?= where)" if batches else r"DataLoader\(list.*?32\)", str(caught.value)).group()
+    assert len(as_data(eval(cure, globals(), {"data": data()}), "categorical")) == 12
+    with pytest.raises(TypeError, match=r"\(data\['x'\], data\[\.\.\.\]\)"):
+        as_data({"x": 0, "y": 1}, "categorical")

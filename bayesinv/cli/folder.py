@@ -11,12 +11,11 @@ from bayesinv.cli.inputs import Reading
 from bayesinv.errors import SavedFileError
 from bayesinv.files import abandoned, locked, locked_folder
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.storage import load
+from bayesinv.storage import POSTERIOR_FILE, load
 
 FORMAT = "bayesinv output folder"
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
-POSTERIOR_FILE = "posterior.npz"
 
 
 @contextmanager

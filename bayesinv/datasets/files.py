@@ -59,7 +59,11 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
             )
     # A damaged zip fails in as many ways as it has fields, and a header may ask for more memory than there is.
     except Exception as error:
-        reason = "it holds Python objects" if "pickle" in str(error) else str(error)
+        reason = str(error)
+        if "pickle" in reason:
+            first = path.read_bytes()[:20]
+            known = first.startswith((b"PK", b"\x93NUMPY"))
+            reason = "it holds Python objects" if known else f"it is none, whatever its name, and begins with {first!r}"
         raise DataError(
             f"{path} cannot be read as .npz ({reason}); expected a file of plain arrays written by numpy.savez"
         ) from error

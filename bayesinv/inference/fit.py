@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
+import inspect
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from bayesinv.arguments import as_integer, as_number, counted
-from bayesinv.data import Data, as_data
+from bayesinv.data import Data, as_data, how_to_wrap
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
@@ -31,6 +33,7 @@ from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
+from bayesinv.items import stack
 from bayesinv.model import InvarianceModel
 from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
@@ -68,6 +71,7 @@ def fit(
     num_warmup: int = 150,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
+    **unknown: Any,
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
@@ -82,7 +86,8 @@ def fit(
             classification where y holds integers.
         data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
             labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
-            it in minibatches, whatever its size.
+            it in minibatches, whatever its size. Weights of a sampler count nothing: an example of weight above 0
+            counts once, and one of weight 0 drops out.
         inference: "vi" or "nuts"; for networks also the point estimates "augerino", "augnet", "fixed", "policy" and
             "none", by name or as an object with options, such as ``bayesinv.inference.Augerino(regularisation=0.1)``.
         seed: of everything random; the same seed gives the same result on the CPU.
@@ -101,6 +106,7 @@ def fit(
         num_chains, num_warmup: of NUTS.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
+        unknown: anything else is a TypeError that says where it belongs.
 
     Returns:
         The posterior. With every extent fixed, and for point estimates, it is a point mass.
@@ -128,6 +134,7 @@ def fit(
         >>> posterior.sample(3).shape
         torch.Size([3, 1])
     """
+    _refuse_unknown(unknown)
     model = _as_model(model, data)
     method = _method(inference)
     max_steps = None if max_steps is None else as_integer("max_steps", max_steps)
@@ -382,12 +389,14 @@ def _first(data: Any) -> tuple[Any, Any]:
         return data[0][0], data[1][0]
     try:
         source = data.dataset if isinstance(data, DataLoader) else data
-        x, y = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+        item = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
+    except (TypeError, KeyError, IndexError) as error:
         raise TypeError(
-            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader"
+            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a "
+            f"DataLoader{how_to_wrap(data)}"
         ) from error
-    return x, y
+    x, y, *_ = stack([item])
+    return x[0], y[0]
 
 
 def _method(inference: str | PointMethod) -> str | PointMethod:
@@ -417,6 +426,21 @@ def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: s
         )
     if guide == "flow" and method == "vi":
         raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')
+
+
+def _refuse_unknown(given: dict[str, Any]) -> None:
+    """Raise as Python does for an argument that does not exist, and say where it belongs.
+
+    Raises:
+        TypeError: there are such arguments.
+    """
+    for name, value in given.items():
+        text = f"fit() got an unexpected keyword argument {name!r}"
+        if name in Training.__dataclass_fields__:
+            raise TypeError(f"{text}, an option of Training: fit(..., training=bayesinv.Training({name}={value!r}))")
+        known = [*inspect.signature(fit).parameters][:-1]
+        near = difflib.get_close_matches(name, known, 1)
+        raise TypeError(f"{text}; did you mean {near[0]}?" if near else f"{text}; expected one of {', '.join(known)}")
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

@@ -14,7 +14,7 @@ import torch
 from bayesinv.archives import OURS, pack, unpack
 from bayesinv.console import ConsoleTable
 from bayesinv.errors import SavedFileError
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.files import as_path, check_writable, write_atomically
 from bayesinv.selection.relaxed import RelaxedSelection
 from bayesinv.selection.result import Selection
 from bayesinv.selection.subsets import SetDraws, SubsetSelection
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> Selection:
         FileNotFoundError: no such file.
         SavedFileError: the file is damaged, or written by something else or by a later version.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     arrays = unpack(path, "selection")
