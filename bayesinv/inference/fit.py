@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import inspect
 import time
 import warnings
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from bayesinv.arguments import as_integer, as_number, counted
-from bayesinv.data import Data, as_data
+from bayesinv.data import Data, as_data, how_to_wrap
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.devices import choose_device
@@ -31,9 +32,11 @@ from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
-from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
+from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
+from bayesinv.items import stack
 from bayesinv.model import InvarianceModel
+from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.psis import why_no_standard_error
@@ -69,6 +72,7 @@ def fit(
     num_warmup: int = 150,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
+    **unknown: Any,
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
@@ -83,7 +87,8 @@ def fit(
             classification where y holds integers.
         data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
             labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
-            it in minibatches, whatever its size.
+            it in minibatches, whatever its size. Weights of a sampler count nothing: an example of weight above 0
+            counts once, and one of weight 0 drops out.
         inference: "vi" or "nuts"; for networks also the baselines "augerino", "augnet", "lila", "optima", "fixed",
             "policy" and "none", by name or as an object with options, such as
             ``bayesinv.inference.Augerino(regularisation=0.1)``. All but "optima" are point estimates.
@@ -104,14 +109,16 @@ def fit(
             ``learning_rate``, and a point method ``guide``, at any value but the default.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
+        unknown: anything else is a TypeError that says where it belongs.
 
     Returns:
         The posterior. With every extent fixed, and for point estimates, it is a point mass.
 
     Raises:
-        DataError: unusable data. NonFiniteError: the objective could not be computed; its ``posterior``
-            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit. ValueError: an
-            argument out of range, or one that this fit does not use.
+        DataError: unusable data. NumericalError: a weight of the model that is not finite. NonFiniteError: the
+            objective could not be computed; its ``posterior`` holds the last good state, if there was one.
+            CheckpointError: a checkpoint of another fit. ValueError: an argument out of range, or one that this fit
+            does not use.
 
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
@@ -119,7 +126,8 @@ def fit(
             few steps over minibatches for the extents to cross their range. Each is a serious verdict of
             ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
             network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not
-            scaled, groups in the data that the model does not tell apart, or groups of the model without an example.
+            scaled, a data set that transforms at random, groups in the data that the model does not tell apart, or
+            groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
@@ -130,6 +138,7 @@ def fit(
         >>> posterior.sample(3).shape
         torch.Size([3, 1])
     """
+    _refuse_unknown(unknown)
     model = _as_model(model, data)
     method = _method(inference)
     max_steps = None if max_steps is None else as_integer("max_steps", max_steps)
@@ -148,6 +157,8 @@ def fit(
             "training=bayesinv.Training(epochs=5)"
         )
     place = choose_device(device)
+    check_weights(model)
+    warn_of_random_items(data)
     if isinstance(data, Data) and data.groups is not None:
         data = _with_groups(model, data)
     if model.evidence.minibatch or isinstance(method, PointMethod):
@@ -391,12 +402,14 @@ def _first(data: Any) -> tuple[Any, Any]:
         return data[0][0], data[1][0]
     try:
         source = data.dataset if isinstance(data, DataLoader) else data
-        x, y = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+        item = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
+    except (TypeError, KeyError, IndexError) as error:
         raise TypeError(
-            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader"
+            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a "
+            f"DataLoader{how_to_wrap(data)}"
         ) from error
-    return x, y
+    x, y, *_ = stack([item])
+    return x[0], y[0]
 
 
 def _method(inference: str | PointMethod) -> str | PointMethod:
@@ -426,6 +439,21 @@ def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: s
         )
     if guide == "flow" and method == "vi":
         raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')
+
+
+def _refuse_unknown(given: dict[str, Any]) -> None:
+    """Raise as Python does for an argument that does not exist, and say where it belongs.
+
+    Raises:
+        TypeError: there are such arguments.
+    """
+    for name, value in given.items():
+        text = f"fit() got an unexpected keyword argument {name!r}"
+        if name in Training.__dataclass_fields__:
+            raise TypeError(f"{text}, an option of Training: fit(..., training=bayesinv.Training({name}={value!r}))")
+        known = [*inspect.signature(fit).parameters][:-1]
+        near = difflib.get_close_matches(name, known, 1)
+        raise TypeError(f"{text}; did you mean {near[0]}?" if near else f"{text}; expected one of {', '.join(known)}")
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:
