@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bayesinv.arguments import as_number
 from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
+from bayesinv.backbones.replaced_weights import called_with
 from bayesinv.errors import DataError
 from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit
@@ -139,7 +139,7 @@ class NeuralNetwork(nn.Module):
         """
         x = x.to(self.dtype, copy=True)  # networks may work in place, on what may be the caller's array
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            out = functional_call(self.net, dict(weights), (x,)) if weights else self.net(x)
+            out = called_with(self.net, weights, x) if weights else self.net(x)
         if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4) or len(out) != len(x):
             is_tensor = isinstance(out, Tensor)
             came = f"shape {tuple(out.shape)}" if is_tensor else type(out).__name__

@@ -73,7 +73,7 @@ def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -
             f"{str(error).splitlines()[0]}; keep locks, files and tensors with a graph out of its attributes"
         ) from error
     for parent in list(own.modules()):
-        for child, module in list(parent.named_children()):
+        for child, module in list(parent._modules.items()):  # named_children leaves out a second place
             if _unwrapped(module) is not module:
                 setattr(parent, child, _unwrapped(module))
     half = any(t.dtype in HALF for t in [*own.parameters(), *own.buffers()])

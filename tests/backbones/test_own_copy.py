@@ -51,6 +51,12 @@ def test_tied_weights_stay_tied():
     assert own[3].weight is own[2].weight
 
 
+def test_a_wrapper_is_taken_off_wherever_it_stands():
+    wrapped = nn.DataParallel(nn.Linear(3, 3))
+    own = own_copy(nn.Sequential(wrapped, nn.Tanh(), wrapped))
+    assert type(own[0]) is nn.Linear and own[2] is own[0]
+
+
 def pruned():
     n = net()
     prune.l1_unstructured(n[0], "weight", 0.5)
