@@ -16,7 +16,7 @@ from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
 from bayesinv.backbones.replaced_weights import called_with
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, first_line
 from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
@@ -199,11 +199,18 @@ class NeuralNetwork(nn.Module):
         return InvariantNetwork(self, orbit, eta, average, memory_budget, identity, base, action)
 
     def check_layers(self, evidence: str) -> None:
-        """Refuse layers under which the evidence has no meaning.
+        """Refuse layers and weights under which the evidence has no meaning.
 
         Raises:
-            ValueError: naming the layers, and what to use instead.
+            ValueError: naming them, and what to use instead.
         """
+        for name, weight in self.weights().items():
+            if weight.is_complex():
+                raise ValueError(
+                    f"the weight {name!r} is complex, and the {evidence} evidence takes the curvature in real "
+                    "ones; keep its real and imaginary parts as two parameters, put together with torch.complex in "
+                    'forward, or fit with evidence="plugin"'
+                )
         for name, module in self.net.named_modules():
             where = f"layer {name or '(the network itself)'!r} ({type(module).__name__})"
             if isinstance(module, _BATCH_STATISTICS) and not self._is_frozen(module):
@@ -278,7 +285,7 @@ class NeuralNetwork(nn.Module):
                 raise
             except Exception as error:
                 raise DataError(
-                    f"the network failed on inputs of shape {tuple(x[:2].shape)}: {str(error).splitlines()[0]}"
+                    f"the network failed on inputs of shape {tuple(x[:2].shape)}: {first_line(error)}"
                 ) from error
         return out.shape[1]
 
