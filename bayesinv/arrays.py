@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesinv.errors import DataError
 
-__all__ = ["as_tensor"]
+__all__ = ["as_tensor", "widened"]
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
@@ -77,6 +77,16 @@ def as_tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(
         array.copy() if any(stride % array.itemsize or stride < 0 for stride in array.strides) else array
     )
+
+
+def widened(values: Tensor) -> Tensor:
+    """Floating point of fewer than four bytes as float32, which holds its values; anything else as it is.
+
+    Example:
+        >>> widened(torch.ones(2, dtype=torch.float8_e4m3fn)).dtype, widened(torch.ones(2, dtype=torch.int8)).dtype
+        (torch.float32, torch.int8)
+    """
+    return values.float() if values.is_floating_point() and values.itemsize < 4 else values
 
 
 def _refuse_masked(values: Any, name: str) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.arguments import as_number
+from bayesinv.arrays import widened
 from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
@@ -154,7 +155,7 @@ class NeuralNetwork(nn.Module):
                 "predicted values as they are, without rounding, argmax or a change of type"
             )
         out = out[:, None] if out.ndim == 1 else out
-        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+        return widened(out)
 
     def functional_in_parts(
         self, weights: Mapping[str, Tensor], points: Float[Tensor, N * event], memory_budget: int

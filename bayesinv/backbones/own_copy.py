@@ -6,16 +6,16 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from bayesinv.arrays import widened
 from bayesinv.errors import first_line
 
 OLD_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
-HALF = (torch.float16, torch.bfloat16)
 
 
 def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -> nn.Module:
@@ -85,8 +85,8 @@ def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -
         for child, module in list(parent._modules.items()):  # named_children leaves out a second place
             if _unwrapped(module) is not module:
                 setattr(parent, child, _unwrapped(module))
-    half = any(t.dtype in HALF for t in [*own.parameters(), *own.buffers()])
-    return own._apply(_single) if half else own  # .float() would take double ones too
+    half = any(widened(t) is not t for t in [*own.parameters(), *own.buffers()])
+    return own._apply(widened) if half else own  # .float() would take double ones too
 
 
 def _unwrapped(net: Any) -> nn.Module:
@@ -97,7 +97,3 @@ def _unwrapped(net: Any) -> nn.Module:
             net = net._orig_mod
         else:
             return net
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in HALF else tensor
