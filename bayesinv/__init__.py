@@ -16,13 +16,15 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesinv import checks, datasets, errors, evidence, metrics, transforms
+    from bayesinv import checks, datasets, errors, evidence, export, metrics, transforms
     from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
     from bayesinv.comparison import Comparison, compare
     from bayesinv.data import Data
+    from bayesinv.export import InvariantPredictor
     from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
-    from bayesinv.inference import InferenceResult, Step, Training
+    from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
+    from bayesinv.linearised import Linearised
     from bayesinv.model import InvarianceModel
     from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
     from bayesinv.posterior import InvariancePosterior
@@ -46,13 +48,17 @@ __all__ = [
     "InferenceResult",
     "InvarianceModel",
     "InvariancePosterior",
+    "InvariantPredictor",
+    "Linearised",
     "NeuralNetwork",
     "Orbit",
     "Outward",
     "Prediction",
+    "SecondStage",
     "Selection",
     "SpikeAndSlab",
     "Step",
+    "TrainedNetwork",
     "Training",
     "Transform",
     "Truncated",
@@ -65,12 +71,14 @@ __all__ = [
     "datasets",
     "errors",
     "evidence",
+    "export",
     "fit",
     "load",
     "metrics",
     "paired_bayes_factors",
     "sample_extents",
     "select",
+    "train",
     "transforms",
 ]
 
@@ -82,15 +90,20 @@ _HOMES = {
     "Comparison": "bayesinv.comparison",
     "compare": "bayesinv.comparison",
     "Data": "bayesinv.data",
+    "InvariantPredictor": "bayesinv.export",
     "Extents": "bayesinv.extents",
     "Outward": "bayesinv.extents",
     "Truncated": "bayesinv.extents",
     "UniformExtent": "bayesinv.extents",
     "sample_extents": "bayesinv.extents",
     "InferenceResult": "bayesinv.inference",
+    "SecondStage": "bayesinv.inference",
     "Step": "bayesinv.inference",
+    "TrainedNetwork": "bayesinv.inference",
     "Training": "bayesinv.inference",
+    "train": "bayesinv.inference",
     "fit": "bayesinv.inference.fit",
+    "Linearised": "bayesinv.linearised",
     "InvarianceModel": "bayesinv.model",
     "Orbit": "bayesinv.orbits",
     "average_function": "bayesinv.orbits",

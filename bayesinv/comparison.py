@@ -179,7 +179,8 @@ def compare(
     for name, posterior in posteriors.items():
         weigh = posterior.uses_weights(reweighted if posterior.result.log_weights is not None else None)
         whose = posterior.groups_of(test)
-        prediction = posterior.predict(test.x, num_samples=num_samples, reweighted=weigh, seed=seed, groups=whose)
+        y = test.y if test.num_classes is None else None
+        prediction = posterior.predict(test.x, num_samples, reweighted=weigh, seed=seed, groups=whose, y=y)
         if prediction.probs is not None and prediction.probs.shape[-1] < test.num_outputs:
             raise ValueError(
                 f"posteriors: {name!r} tells {prediction.probs.shape[-1]} classes apart and the data have "
@@ -252,10 +253,10 @@ def _scores(prediction: Prediction, y: Tensor, level: float) -> tuple[dict[str, 
             "calibration_error": metrics.calibration_error(probs, y),
         }
         return scores, loss
-    if prediction.mean is None:
-        raise ValueError("a prediction came with neither class probabilities nor means")
+    if prediction.mean is None or prediction.log_density is None:
+        raise ValueError("a prediction came with neither class probabilities nor means and densities")
     mean, variance = prediction.mean.cpu(), prediction.variance.cpu()
-    loss = metrics.gaussian_log_loss(mean, variance, y)
+    loss = -prediction.log_density.cpu()  # of the likelihood, which need not be normal
     rmse = metrics.rmse(mean, y)
     squares = (mean.double() - y.double()).square().mean(1)
     scores = {
@@ -338,6 +339,11 @@ def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[s
         f"The log evidence of {name!r} is left out: its extents are the posterior medians of {other!r}, so that the "
         "same data would choose them and judge them."
         for name, other in fixed_at_medians(posteriors).items()
+    ]
+    notes += [
+        f"{name!r} has no log evidence to compare: {p.result.why_no_log_evidence}."
+        for name, p in posteriors.items()
+        if p.result.why_no_log_evidence
     ]
     notes += [
         f"The log evidence of {name!r} has no standard error: {p.result.why_no_standard_error}."

@@ -94,11 +94,26 @@ class Data:
         """Classes for labels, target dimensions for real targets."""
         return self.y.shape[1] if self.num_classes is None else self.num_classes
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Data":
-        """The same data on `device`, with the floating-point parts in `dtype`."""
-        y_dtype = dtype if self.y.is_floating_point() else None
-        x = self.x.to(device=device, dtype=dtype)
-        return Data(x, self.y.to(device=device, dtype=y_dtype), self.num_classes, self.groups)
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> "Data":
+        """The same data on `device`, with the floating-point parts in `dtype`; groups stay where they are.
+
+        Args:
+            device: where to; None stays.
+            dtype: of floating-point parts; None keeps it.
+            non_blocking: copy to an accelerator while the host goes on, out of pinned memory.
+        """
+        x, y = self.x, self.y
+        if non_blocking and device is not None and torch.device(device).type == "cuda" and x.device.type == "cpu":
+            x, y = x.pin_memory(), y.pin_memory()  # a copy out of other memory makes the host wait
+        x = x.to(device=device, dtype=dtype, non_blocking=non_blocking)
+        y_dtype = dtype if y.is_floating_point() else None
+        y = y.to(device=device, dtype=y_dtype, non_blocking=non_blocking)
+        return Data(x, y, self.num_classes, self.groups)
 
     def subset(self, index: Any) -> "Data":
         """The examples at `index`: integers, a slice or a boolean mask."""

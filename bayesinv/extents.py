@@ -140,8 +140,8 @@ class Extents(nn.Module):
             if isinstance(prior, Outward):
                 self.priors[name] = prior.scaled(float(prior.high), num_total)
 
-    def log_prior(self, eta: Float[Tensor, " K"]) -> Float[Tensor, ""]:
-        """log p(η) over the latent symmetries; -inf outside the support."""
+    def log_prior(self, eta: Float[Tensor, K * draws]) -> Float[Tensor, "*draws"]:
+        """log p(η) over the latent symmetries, of one η or of many in columns; -inf outside the support."""
         total = torch.zeros((), dtype=torch.float64)
         for k, name in enumerate(self.symmetries):
             if name in self.priors:

@@ -28,7 +28,7 @@ from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data import Data
 from bayesinv.errors import NumericalError
-from bayesinv.evidence import Evidence, NetworkEvidence, as_evidence
+from bayesinv.evidence import Evidence, NetworkEvidence, PlugInEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.extents import Extents, PriorSpec, as_priors, sample_extents
 from bayesinv.groups import NEW_GROUP, Grouped, GroupedOrbit, as_groups, numbered
@@ -157,6 +157,8 @@ class InvarianceModel(nn.Module):
         self.memory_budget = as_integer("memory_budget", memory_budget)
         check_average(self, average)
         self.average = average
+        # A model of the same symmetries whose network was trained to predict, where it is another one.
+        self.predictive: InvarianceModel | None = None
         self._held = False
         self.hyper_centre: Tensor
         self.register_buffer("hyper_centre", torch.zeros(0, dtype=torch.float64))
@@ -300,6 +302,28 @@ class InvarianceModel(nn.Module):
         held.backbone.inducing.requires_grad_(self.backbone.learn_inducing)
         return held
 
+    def with_evidence(self, evidence: NetworkEvidence) -> InvarianceModel:
+        """A copy with another evidence of the same network, whose noise is where this one's is.
+
+        Raises:
+            TypeError: the backbone is no network.
+        """
+        copied = copy.deepcopy(self)
+        copied.predictive = None
+        copied.evidence = evidence.to(self.network.log_scales.device)
+        if isinstance(self.evidence, NetworkEvidence):  # it may be at the data's scale already
+            evidence.to(self.evidence.log_noise)
+            evidence.log_noise.data.copy_(self.evidence.log_noise.detach())
+        return copied
+
+    def plug_in(self) -> InvarianceModel:
+        """A copy with the plug-in likelihood, to train the weights that predict.
+
+        Raises:
+            TypeError: the backbone is no network.
+        """
+        return self.with_evidence(PlugInEvidence(self.likelihood))
+
     def _untransformed(self, backbone: GaussianProcess) -> InvariantPrior:
         """The prior over h itself."""
         zero = torch.zeros(len(self.symmetries), dtype=torch.float64)
@@ -397,6 +421,10 @@ class InvarianceModel(nn.Module):
             groups: of x, for a model with groups: numbers, names, or None for a group that training has not seen. All
                 inputs of unseen groups share the extents of one, drawn from torch's global generator.
         """
+        return (self.predictive or self)._function_posterior(x, data, eta, groups)
+
+    def _function_posterior(self, x: Tensor, data: Data, eta: Tensor, groups: Any) -> tuple[Tensor, Tensor]:
+        """The same of the network that the extents were learned with."""
         if self.groups is None or not isinstance(self.evidence, CollapsedEvidence | NetworkEvidence):
             if groups is not None:
                 raise ValueError("groups: this model has the same extents for everyone; leave groups out")
@@ -418,6 +446,7 @@ class InvarianceModel(nn.Module):
         groups: Any = None,
         hyperparameters: Float[Tensor, "J P"] | None = None,
         known: MutableMapping[int, Any] | None = None,
+        y: Float[Tensor, "n outputs"] | None = None,
     ) -> Prediction:
         """Predictions averaged over draws of the extents, the orbit and the function.
 
@@ -432,10 +461,14 @@ class InvarianceModel(nn.Module):
             hyperparameters: of each draw, in latent coordinates; None for the model's own.
             known: posteriors of the function by row of ``extents`` that earlier calls with the same draws computed; new
                 ones are added, which it need not keep.
+            y: targets of a regression at x; the prediction then has their log density.
+
+        Raises:
+            ValueError: targets for a classification, whose probabilities are in the prediction.
         """
         J = len(extents)
         shares = [1.0 / J] * J if weights is None else weights.tolist()
-        average = self.evidence.average(num_function_samples, seed)
+        average = (self.predictive or self).evidence.average(num_function_samples, seed)
         if self.groups is not None:  # once, not for every draw: names that are not known are warned of
             groups = as_groups(groups, self.groups, len(x))
         hyper = self.hyperparameters if hyperparameters is not None else []
@@ -450,7 +483,7 @@ class InvarianceModel(nn.Module):
                         mean, variance = self.function_posterior(x, data, extents[j], groups)
                     else:
                         mean, variance = function.moments(x)
-                    average.add(mean, variance, share)
+                    average.add(mean, variance, share, y)
         return average.result()
 
     @ordinary()
@@ -464,6 +497,8 @@ class InvarianceModel(nn.Module):
         hyperparameters: Float[Tensor, "J P"] | None = None,
     ) -> Float[Tensor, "J n"]:
         """log p(y_i | f_i), with f_i drawn from its posterior at each draw of the extents (and hyperparameters)."""
+        if self.predictive is not None:
+            return self.predictive.log_likelihood(data, train, extents, seed)
         rows = []
         hyper = self.hyperparameters if hyperparameters is not None else []
         for j, eta in enumerate(extents):
@@ -520,6 +555,10 @@ class InvarianceModel(nn.Module):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """``load_state_dict`` for a model that has not seen the data: sizes its arrays first."""
         state = dict(state)
+        own = {k.removeprefix("predictive."): v for k, v in state.items() if k.startswith("predictive.")}
+        self.predictive = self.plug_in() if own else None
+        if self.predictive is not None:
+            self.predictive.load_state(own)
         for name, part in (("backbone.", self.backbone), ("evidence.", self.evidence)):
             part.prepare_state({key.removeprefix(name): v for key, v in state.items() if key.startswith(name)})
         # Version 0.1 had no weak priors, and learned the means of the outputs in place of integrating them out.

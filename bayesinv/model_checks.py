@@ -134,7 +134,7 @@ def check_network(model: InvarianceModel, num_outputs: int, data: Data) -> None:
 def check_cells(model: InvarianceModel, data: Data) -> None:
     """Raise unless the network's output has the shape of the targets, and moves as the action says."""
     with torch.no_grad(), seeded(0):
-        outputs = model.network(data.x[:2])
+        outputs = model.network.evaluated()(data.x[:2])
     cells, wanted = tuple(outputs.shape[2:]), tuple(data.y.shape[1:]) if model.likelihood != "gaussian" else ()
     if cells and model.structure is not None:
         raise DataError(

@@ -45,7 +45,7 @@ def simulate(
         eta = model.extents.sample_prior(1, own)[0] if extents is None else torch.as_tensor(extents).double()
         if model.groups is not None:
             groups = as_groups(groups, model.groups, len(x), training=True)
-        f = model.function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta, groups)[0]
+        f = model._function_posterior(x, Data(x[:0], x.new_zeros(0, 0)), eta, groups)[0]
         return Simulation(eta, f, model.evidence.sample_targets(f))
 
 

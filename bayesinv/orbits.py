@@ -159,12 +159,12 @@ class Orbit(torch.nn.Module):
         return torch.where(drawn, (self.base + 1.0 + shift) % 2.0 - 1.0, self.base)
 
     def coordinates(
-        self, extents: Float[Tensor, " K"], base: Float[Tensor, "S columns"] | None = None
+        self, extents: Float[Tensor, "*each K"], base: Float[Tensor, "S columns"] | None = None
     ) -> Float[Tensor, "copies columns"]:
         """t of every point, draws within elements of the finite groups.
 
         Arguments:
-            extents: η in internal units, (K,).
+            extents: η in internal units, (K,), or (S, K) with a row for each base draw.
             base: other base draws than the orbit's own, such as `fresh_base()`.
 
         Returns:
@@ -172,9 +172,9 @@ class Orbit(torch.nn.Module):
             without groups and auxiliaries.
 
         Raises:
-            ValueError: if ``extents`` is not of shape (K,).
+            ValueError: if ``extents`` does not end in K.
         """
-        self._check_extents(extents)
+        self._check_extents(extents, each=True)
         t = self._continuous((self.base if base is None else base).to(extents), extents)  # (S, columns)
         if not self._groups:
             return t
@@ -184,22 +184,25 @@ class Orbit(torch.nn.Module):
             t[..., column] = elements[:, i, None]
         return t.flatten(0, 1)
 
-    def weights(self, extents: Float[Tensor, " K"]) -> Float[Tensor, " copies"] | None:
+    def weights(self, extents: Float[Tensor, "*each K"]) -> Float[Tensor, " copies"] | None:
         """The weight of every point, summing to one and differentiable in the extents; None if equal.
 
+        Arguments:
+            extents: as in `coordinates`.
+
         Raises:
-            ValueError: if ``extents`` is not of shape (K,).
+            ValueError: if ``extents`` does not end in K.
         """
-        self._check_extents(extents)
+        self._check_extents(extents, each=True)
         if not self._groups:
             return None
-        weights = extents.new_ones(len(self.elements))
+        weights = extents.new_ones(len(self.elements), self._num_draws)  # (G, S)
         for i, column in enumerate(self._discrete_columns()):
-            probability = extents[self._columns[column]]
-            is_identity = self.elements[:, i].to(extents.device) == 0
+            probability = extents[..., self._columns[column]]
+            is_identity = self.elements[:, i, None].to(extents.device) == 0
             other = probability / (self._groups[i] - 1)
             weights = weights * torch.where(is_identity, 1.0 - probability, other)
-        return (weights / self._num_draws).repeat_interleave(self._num_draws)
+        return (weights / self._num_draws).flatten()
 
     def random_coordinates(self, extents: Float[Tensor, " K"], shape: Sequence[int]) -> Float[Tensor, "*shape columns"]:
         """t ~ p(t | η) from torch's global generator on the CPU, so that devices share their numbers.
@@ -211,14 +214,29 @@ class Orbit(torch.nn.Module):
             shape: leading dimensions.
         """
         self._check_extents(extents)
-        eps = (2.0 * torch.rand(*shape, len(self._columns), dtype=torch.float64) - 1.0).to(extents.device)
+        eps = 2.0 * torch.rand(*shape, len(self._columns), dtype=torch.float64) - 1.0
+        return self.coordinates_at(eps.to(extents.device), extents)
+
+    def coordinates_at(
+        self, eps: Float[Tensor, "*draws columns"], extents: Float[Tensor, "*each K"]
+    ) -> Float[Tensor, "*draws columns"]:
+        """t = Q(ε; η) of given numbers, elements of finite groups among them.
+
+        Arguments:
+            eps: uniform on [−1, 1], (*draws, columns).
+            extents: η in internal units, (K,) for all draws or (*draws, K), a row for each.
+
+        Raises:
+            ValueError: if ``extents`` does not end in K.
+        """
+        self._check_extents(extents, each=True)
         t = self._continuous(eps.to(extents), extents)
         if not self._groups:
             return t
         t = t.clone()
         for i, column in enumerate(self._discrete_columns()):
             share = 0.5 * (eps[..., column] + 1.0)  # uniform on [0, 1)
-            probability = extents[self._columns[column]].detach().to(share)
+            probability = extents[..., self._columns[column]].detach().to(share)
             # Below the probability the same number, stretched, says which element.
             which = 1.0 + (share / probability.clamp_min(1e-300) * (self._groups[i] - 1)).floor()
             t[..., column] = torch.where(share < probability, which.clamp_max(self._groups[i] - 1), 0.0).to(t)
@@ -261,7 +279,8 @@ class Orbit(torch.nn.Module):
 
     def _continuous(self, eps: Float[Tensor, "*draws columns"], extents: Tensor) -> Float[Tensor, "*draws columns"]:
         """t, with zeros where the elements of groups go."""
-        if set(self.distributions) == {"uniform"} and self._columns == tuple(range(len(extents))) and not self._groups:
+        plain = self._columns == tuple(range(extents.shape[-1])) and not self._groups
+        if plain and set(self.distributions) == {"uniform"}:
             return extents * eps
         columns = []
         for column, k in enumerate(self._columns):
@@ -271,16 +290,16 @@ class Orbit(torch.nn.Module):
             elif self.transform.coordinates[k].is_discrete:
                 columns.append(torch.zeros_like(values))
             else:
-                columns.append(draw(self.distributions[k], values, extents[k]))
+                columns.append(draw(self.distributions[k], values, extents[..., k]))
         return torch.stack(columns, -1)
 
     def _discrete_columns(self) -> list[int]:
         coordinates = self.transform.coordinates
         return [j for j, k in enumerate(self._columns) if k is not None and coordinates[k].is_discrete]
 
-    def _check_extents(self, extents: Tensor) -> None:
+    def _check_extents(self, extents: Tensor, each: bool = False) -> None:
         names = self.transform.names
-        if tuple(extents.shape) != (len(names),):
+        if tuple(extents.shape[-1:] if each else extents.shape) != (len(names),):
             raise ValueError(
                 f"expected one extent for each of {', '.join(names)}, shape ({len(names)},), and shape "
                 f"{tuple(extents.shape)} came"

@@ -169,7 +169,7 @@ class PooledExtents(Extents):
                 values[_site_of_groups(c)] = pyro.sample(_site_of_groups(c), prior)
         return values
 
-    def log_prior(self, eta: Float[Tensor, " columns"]) -> Float[Tensor, ""]:
+    def log_prior(self, eta: Float[Tensor, columns * draws]) -> Float[Tensor, "*draws"]:
         """log p(η), populations, spreads and groups; -inf outside the support."""
         values = {SITE_PREFIX + name: eta[k] for k, name in enumerate(self.symmetries)}
         total = torch.zeros((), dtype=torch.float64)
@@ -182,7 +182,7 @@ class PooledExtents(Extents):
                 total = total + torch.where(inside, prior.log_prob(safe), -torch.inf)
         for c in self._pooled:
             prior = PooledExtent(values[SITE_PREFIX + c.name], self._spread_of(c, values), c.largest)
-            total = total + prior.log_prob(eta[self._columns(c)]).sum()
+            total = total + prior.log_prob(eta[self._columns(c)]).sum(0)
         return total
 
     def sample_prior(self, num_samples: int, seed: int = 0) -> Float[Tensor, "num_samples columns"]:

@@ -24,6 +24,7 @@ from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
 from bayesinv.function_cache import FunctionCache
 from bayesinv.groups import as_groups
+from bayesinv.linearised import Linearised, predict_linearised
 from bayesinv.model import InvarianceModel
 from bayesinv.prediction import Prediction
 from bayesinv.psis import weights_are_good
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
     from bayesinv.checks.verdicts import Verdicts
+    from bayesinv.export import Augmentation
     from bayesinv.inference.result import InferenceResult
 
 
@@ -294,7 +296,14 @@ class InvariancePosterior:
         return ConsoleTable(rows).set_index("symmetry")
 
     def predict(
-        self, x: Any, num_samples: int = 32, reweighted: bool | None = None, seed: int = 0, groups: Any = None
+        self,
+        x: Any,
+        num_samples: int = 32,
+        reweighted: bool | None = None,
+        seed: int = 0,
+        groups: Any = None,
+        prediction: str | Linearised = "plugin",
+        y: Float[Tensor, "n outputs"] | None = None,
     ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
@@ -307,19 +316,36 @@ class InvariancePosterior:
             seed: of the extents and of the function samples.
             groups: of x, (n,), for a model with groups: numbers or names. -1, a name that training has not seen, or
                 None (all of x) stand for a new group, whose extents are drawn from the population's.
+            prediction: of a network: "plugin", with its trained weights; or "linearised", averaged over their
+                posterior too, or a :class:`Linearised` with options. A Gaussian process averages over functions.
+            y: targets of a regression at x, (n, outputs), whose log density the prediction then has.
 
         Returns:
-            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression; on the
-            device of x.
+            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression, and with y
+            `.log_density` (n,); on the device of x.
 
         Raises:
             DataError: x of the wrong shape or type, empty, or not finite; groups that do not fit.
-            ValueError: `num_samples` below 1, no weights to use, or groups for a model without.
+            ValueError: `num_samples` below 1, no weights to use, groups for a model without, or a prediction that the
+                fit has no posterior of weights for.
         """
         inputs, num_samples = self.check_inputs(x), as_integer("num_samples", num_samples)
+        device = x.device if isinstance(x, Tensor) else "cpu"
+        y = None if y is None else y.to(inputs.device)
         rows, weights = self.distinct_draws(num_samples, seed, reweighted)
+        if prediction != "plugin":
+            options = Linearised() if prediction == "linearised" else prediction
+            if not isinstance(options, Linearised):
+                raise ValueError(
+                    f'prediction: expected "plugin", "linearised" or a bayesinv.Linearised, got {prediction!r}'
+                )
+            num_total = int(self.result.settings.get("num_train", len(self.data)))
+            draws = self.result.draws[rows]
+            return predict_linearised(
+                self.model, options, inputs, self.data, num_total, draws, weights, seed, groups, y
+            ).to(device)
         hyper = self.result.hyperparameters
-        prediction = self.model.predict(
+        found = self.model.predict(
             inputs,
             self.data,
             self.result.draws[rows],
@@ -328,8 +354,9 @@ class InvariancePosterior:
             groups=groups,
             hyperparameters=None if hyper is None else hyper[rows],
             known=self._known.of_rows(rows.tolist()),
+            y=y,
         )
-        return prediction.to(x.device if isinstance(x, Tensor) else "cpu")
+        return found.to(device)
 
     def distinct_draws(
         self, num_samples: int, seed: int = 0, reweighted: bool | None = None
@@ -451,6 +478,32 @@ class InvariancePosterior:
         """
         return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed, log_likelihood))
 
+    def augmentation(
+        self, copies: int = 1, draws: str = "posterior", seed: int | None = None, of: str | None = None
+    ) -> "Augmentation":
+        """The learned augmentation for other pipelines; see `export.Augmentation` for what it takes.
+
+        For images it is a torchvision v2 transform, for signals, points and tables a callable. It does not need Pyro or
+        GPyTorch: `.save("aug.safetensors")`, then `bayesinv.export.load`.
+
+        Args:
+            copies: of each input; more than one give outputs a first axis of that length.
+            draws: extents anew from the posterior for every copy, or fixed at their "median" or "mean".
+            seed: of a generator of its own; None draws from torch's global one, as torchvision does.
+            of: the output or the group whose extents to use; None for a group's population, and for the smallest of
+                all outputs.
+
+        Raises:
+            ValueError: unknown draws, no copies, or an unknown output or group.
+
+        Example:
+            >>> aug = posterior.augmentation()  # doctest: +SKIP
+            >>> pipeline = torchvision.transforms.v2.Compose([ToImage(), aug])  # doctest: +SKIP
+        """
+        from bayesinv.export.of_posterior import augmentation_of  # so that torchvision is imported when it is used
+
+        return augmentation_of(self, copies, draws, seed, of)
+
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write everything to one file; see `storage.save`."""
         from bayesinv import storage  # storage builds posteriors, so it sits above this module
@@ -469,6 +522,7 @@ class InvariancePosterior:
 
         Half of the points are even from 0 to the largest sensible extent (or the largest draw, if
         that is further), the others around the posterior, whose peak an even grid can step over.
+        Where a fit to large data kept some of its examples, these stand for all n of them.
 
         Args:
             symmetry: its name.
@@ -492,10 +546,12 @@ class InvariancePosterior:
         grid = np.union1d(np.linspace(0, end, num_points - num_points // 2), near)
         eta = self.quantile(0.5).repeat(len(grid), 1)  # (points, K)
         eta[:, k] = torch.from_numpy(grid)
+        num_train = int(self.result.settings.get("num_train", len(self.data)))
+        num_total = None if num_train == len(self.data) else num_train  # of large data a fit keeps some examples
         values = []
         for row in eta:
             with torch.no_grad(), seeded(0):  # an evidence that draws outputs at random draws the same ones everywhere
-                values.append(float(self.model.log_evidence(row, self.data)))
+                values.append(float(self.model.log_evidence(row, self.data, num_total)))
         people = coordinate.to_people(grid)
         return ConsoleTable({"extent": grid, "extent_people": people, "log_evidence": values})
 

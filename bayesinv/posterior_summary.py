@@ -164,6 +164,8 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
         facts.append("importance-weighted")
     if not result.converged:
         facts.append("not converged")
+    if result.surrogate is not None:
+        facts.append(f"weights of their own at {len(result.surrogate.values)} extents")
     if posterior.recalibration is not None:
         facts.append(f"intervals recalibrated by {posterior.recalibration.num_simulations} simulations")
     return "; ".join(facts)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -21,11 +22,14 @@ class Prediction:
             compared with: the difference of (n, 1) and (n,) would be all pairs.
         variance: of the targets for regression, noise included, (n, outputs); for classification of the
             class probabilities over extents and function, (n, classes): what more data could remove.
+        log_density: log p(y_i | x_i, D) of the targets that were given, nats, summed over outputs, (n,); for
+            regression.
     """
 
     variance: Float[Tensor, "n *cells outputs"]
     probs: Float[Tensor, "n *cells classes"] | None = None
     mean: Float[Tensor, "n outputs"] | None = None
+    log_density: Float[Tensor, " n"] | None = None
 
     @property
     def labels(self) -> Int[Tensor, n * cells]:
@@ -43,20 +47,59 @@ class Prediction:
 
     def to(self, device: torch.device | str) -> Prediction:
         """The same on another device."""
-        probs, mean = (None if field is None else field.to(device) for field in (self.probs, self.mean))
-        return Prediction(self.variance.to(device), probs, mean)
+        fields = (self.probs, self.mean, self.log_density)
+        return Prediction(self.variance.to(device), *(None if field is None else field.to(device) for field in fields))
 
 
 class Average(ABC):
-    """Moments of the predictions, built up over weighted posterior draws of the extents."""
+    """Moments of the predictions, built up over weighted posterior draws of the extents, and densities of targets."""
 
-    @abstractmethod
-    def add(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
+    def __init__(self) -> None:
+        self._log_densities: list[Tensor] = []  # of the targets, each with its weight
 
-    @abstractmethod
+    def add(
+        self,
+        mean: Float[Tensor, "n *cells C"],
+        variance: Float[Tensor, "n *cells C"],
+        weight: float,
+        y: Tensor | None = None,
+    ) -> None:
+        """Take in the function's posterior at one draw of the extents.
+
+        Args:
+            mean, variance: of the function.
+            weight: of the draw; all sum to one.
+            y: targets of a regression, (n, C), whose log density the result then has.
+
+        Raises:
+            ValueError: targets for class labels.
+        """
+        self._take(mean, variance, weight)
+        if y is not None and weight > 0:
+            self._log_densities.append(self.log_density(mean, variance, y) + math.log(weight))
+
     def result(self) -> Prediction:
-        """The averaged prediction."""
+        """The averaged prediction.
+
+        Raises:
+            ValueError: nothing was taken in.
+        """
+        prediction = self._averaged()
+        if not self._log_densities:
+            return prediction
+        return replace(prediction, log_density=torch.stack(self._log_densities).logsumexp(0))
+
+    def log_density(self, mean: Tensor, variance: Tensor, y: Tensor) -> Float[Tensor, " n"]:
+        """log E p(y_i | f_i) over the function's posterior at one draw of the extents, summed over outputs."""
+        raise ValueError("y: expected none for class labels, whose probabilities are in .probs")
+
+    @abstractmethod
+    def _take(self, mean: Tensor, variance: Tensor, weight: float) -> None:
+        """Add the moments of one draw."""
+
+    @abstractmethod
+    def _averaged(self) -> Prediction:
+        """The moments."""
 
 
 class ClassAverage(Average):
@@ -69,14 +112,14 @@ class ClassAverage(Average):
     """
 
     def __init__(self, log_probabilities: Callable[[Tensor], Tensor], num_function_samples: int, seed: int) -> None:
+        super().__init__()
         self._log_probabilities = log_probabilities
         self._num_samples, self._seed = num_function_samples, seed
         self._noise: Tensor | None = None
         self._first: Tensor | None = None
         self._second: Tensor | None = None
 
-    def add(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
+    def _take(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
         if self._noise is None:
             flat = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
             self._noise = flat.reshape(self._num_samples, *mean.shape).to(mean.device)
@@ -85,8 +128,7 @@ class ClassAverage(Average):
         self._first = first if self._first is None else self._first + first
         self._second = second if self._second is None else self._second + second
 
-    def result(self) -> Prediction:
-        """The averaged prediction."""
+    def _averaged(self) -> Prediction:
         if self._first is None or self._second is None:
             raise ValueError("no posterior draws were averaged: expected at least one draw of the extents")
         return Prediction(variance=(self._second - self._first.square()).clamp_min(0.0), probs=self._first)
@@ -101,18 +143,23 @@ class GaussianAverage(Average):
     """
 
     def __init__(self, noise: Callable[[], Float[Tensor, ""]]) -> None:
+        super().__init__()
         self._noise = noise
         self._mean: Tensor | None = None
         self._second: Tensor | None = None
 
-    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
+    def _take(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
         second = weight * (variance + self._noise() + mean.square())
         self._mean = weight * mean if self._mean is None else self._mean + weight * mean
         self._second = second if self._second is None else self._second + second
 
-    def result(self) -> Prediction:
-        """The averaged prediction."""
+    def log_density(
+        self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], y: Float[Tensor, "n C"]
+    ) -> Float[Tensor, " n"]:
+        """Σ_c log N(y_c | mean_c, variance_c + σ²)."""
+        return torch.distributions.Normal(mean, (variance + self._noise()).sqrt()).log_prob(y.to(mean)).sum(-1)
+
+    def _averaged(self) -> Prediction:
         if self._mean is None or self._second is None:
             raise ValueError("no posterior draws were averaged: expected at least one draw of the extents")
         return Prediction(variance=(self._second - self._mean.square()).clamp_min(0.0), mean=self._mean)

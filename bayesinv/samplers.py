@@ -144,7 +144,8 @@ def num_served(loader: DataLoader[Any], num_total: int) -> int:
         num_total: examples of the data set.
 
     Raises:
-        DataError: a sampler that can be read once; a batch sampler that can, or has no end, or serves other examples on every pass.
+        DataError: a sampler that can be read once; a batch sampler that can, has no end, or serves other examples on
+            every pass.
     """
     sampler = sampler_of(loader)
     if not own_batches(loader):

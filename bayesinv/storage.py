@@ -7,8 +7,9 @@ of the model's `state_dict`. For a network `outputs_at_first` is what it returne
 in `x`: its code is not in the file, and this tells whether the one that is passed to `load` computes
 the same. `hyperparameters` are those of every draw, and `density/shares`, `density/means`, `density/scales`
 and `density/bend` with the header's `degrees` are q, of fits that have them; version 1 had neither.
-`recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
-objects, which NumPy would unpickle, are refused.
+`guide_extents`, `surrogate/points` and `surrogate/values` are those of networks with weights of their own at every
+extent. `recalibration/errors` goes with the header's `recalibration`, of posteriors that have one. Arrays of Python
+objects, which NumPy would unpickle, are refused. One file past 400 lines: reading mirrors writing, entry by entry.
 """
 
 import contextlib
@@ -38,6 +39,7 @@ from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
 from bayesinv.recalibrated import Recalibration
+from bayesinv.surrogate import Surrogate
 from bayesinv.torch_modes import ordinary
 from bayesinv.transforms import from_config
 
@@ -62,6 +64,7 @@ _SCALARS = (
     "warnings",
 )
 _DENSITY = ("shares", "means", "scales")
+_SURROGATE = ("points", "values")  # its hyperparameters follow from them
 # Inputs at which a network is run, two since one may be squeezed away, and how far outputs may differ, as a share of
 # the largest: float32 on another machine stays below a thousandth, and reduced precision on a GPU near it.
 _FIRST_INPUTS = 2
@@ -129,6 +132,8 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             extents=torch.from_numpy(arrays["extents"]),
             hyperparameters=_optional(arrays, "hyperparameters"),
             density=_density(header, arrays),
+            guide_extents=_optional(arrays, "guide_extents"),
+            surrogate=_surrogate(arrays),
             log_weights=_optional(arrays, "log_weights"),
             trace=tuple(arrays["trace"].tolist()),
             **_result_fields(header["result"]),
@@ -170,6 +175,12 @@ def _density(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Mixture |
     shares, means, scales = (torch.from_numpy(arrays[f"density/{name}"]) for name in _DENSITY)
     bend = Bend(*torch.from_numpy(arrays["density/bend"])) if "density/bend" in arrays else None
     return Mixture(shares, means, scales, degrees, bend)
+
+
+def _surrogate(arrays: dict[str, np.ndarray]) -> Surrogate | None:
+    if "surrogate/points" not in arrays:
+        return None
+    return Surrogate.of(*(torch.from_numpy(arrays[f"surrogate/{name}"]) for name in _SURROGATE))
 
 
 def _recalibration(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Recalibration | None:
@@ -218,6 +229,10 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         if bend is not None:
             rows = torch.stack([bend.centre, bend.width, bend.below, bend.above])
             arrays["density/bend"] = _numpy("bend", rows)
+    if result.guide_extents is not None:
+        arrays["guide_extents"] = _numpy("guide_extents", result.guide_extents)
+    if result.surrogate is not None:
+        arrays |= {f"surrogate/{name}": _numpy(name, getattr(result.surrogate, name)) for name in _SURROGATE}
     if result.log_weights is not None:
         arrays["log_weights"] = result.log_weights.numpy()
     if posterior.recalibration is not None:

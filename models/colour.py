@@ -39,7 +39,7 @@ BY_HAND = {
 }
 """A usual jitter, internal units: 20 % of the range, factors of 1.4, 36°, and every other picture mirrored."""
 
-WITHOUT_FLIP = ("augerino", "augnet")
+WITHOUT_FLIP = ("augerino", "augnet", "lila", "optima")
 """Methods that refuse finite groups."""
 
 
@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = common.make_parser(__doc__)
     parser.add_argument("--num-train", type=common.positive(int), default=500, help="images (default: %(default)s)")
     parser.add_argument("--num-test", type=common.positive(int), default=1000, help="images (default: %(default)s)")
-    parser.add_argument("--no-flip", action="store_true", help="no mirror images; augerino and augnet never have them")
+    parser.add_argument(
+        "--no-flip", action="store_true", help="no mirror images; augerino, augnet, lila and optima never have them"
+    )
     parser.add_argument("--network", choices=list(NETWORKS), default="small_lenet", help="default: %(default)s")
     parser.add_argument("--evidence", choices=EVIDENCES, default="laplace", help="default: %(default)s")
     parser.add_argument("--root", type=Path, help="folder of the data sets (default: $BAYESINV_DATA)")

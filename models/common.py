@@ -24,7 +24,7 @@ __all__ = [
     "stop",
 ]
 
-INFERENCES = ("vi", "augerino", "augnet", "fixed", "policy", "none")
+INFERENCES = ("vi", "augerino", "augnet", "fixed", "lila", "optima", "policy", "none")
 RESULTS_FILE = "results.json"
 
 

@@ -39,7 +39,7 @@ SAID = {
     "01_first_posterior": ("log evidence",),
     "02_neural_networks": (
         "layer '1' (BatchNorm2d)",
-        "layer '1' (Dropout)",
+        "layer '1' (Hardsigmoid)",
         "only upper_limit() says something",
         "went on at step 6 of 12",
         "same draws as without the cut: True",

@@ -136,6 +136,12 @@ class InvariantNetwork:
         flat = self.backbone.functional_in_parts(weights or {}, points.flatten(0, 1), self.memory_budget)
         return flat.unflatten(0, points.shape[:2])
 
+    def evaluated(self) -> InvariantNetwork:
+        """The same through the network in evaluation mode; see :meth:`NeuralNetwork.evaluated`."""
+        seen = copy.copy(self)
+        seen.backbone = self.backbone.evaluated()
+        return seen
+
     def of_output(self, output: int) -> InvariantNetwork:
         """The same network through the orbit of a single output, where each has its own.
 

@@ -33,7 +33,6 @@ PRIORS = ("layer", "tensor", "isotropic")
 START_GAIN = 4.0
 
 _BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_DROPOUT = (nn.modules.dropout._DropoutNd,)
 START_RATIO = 10.0
 
 
@@ -105,6 +104,10 @@ class NeuralNetwork(nn.Module):
         """Prior standard deviation of each weight tensor, differentiable in the gains."""
         gains = self.log_scales.exp()
         return {name: gains[group] * self._base[name] for name, group in self._group.items()}
+
+    def fan_in_scales(self) -> dict[str, float]:
+        """1/√fan-in of each weight tensor, which its gain multiplies; 1 with an isotropic prior."""
+        return dict(self._base)
 
     @torch.no_grad()
     def start_scales(self) -> None:
@@ -199,8 +202,17 @@ class NeuralNetwork(nn.Module):
         """The network seen through its orbit at one value of the extents."""
         return InvariantNetwork(self, orbit, eta, average, memory_budget, identity, base, action)
 
+    def evaluated(self) -> NeuralNetwork:
+        """The same network in evaluation mode, for an evidence: all tensors are shared, and layers neither draw nor
+        update statistics.
+
+        A network of its own and not a mode for a while, since parts of it run again when gradients are asked for.
+        """
+        shared = [*self.parameters(), *self.buffers(), self._bytes]
+        return copy.deepcopy(self, {id(value): value for value in shared}).eval()
+
     def check_layers(self, evidence: str) -> None:
-        """Refuse layers and weights under which the evidence has no meaning.
+        """Refuse layers and weights under which the evidence has no meaning, also in evaluation mode.
 
         Raises:
             ValueError: naming them, and what to use instead.
@@ -214,26 +226,17 @@ class NeuralNetwork(nn.Module):
                 )
         for name, module in self.net.named_modules():
             where = f"layer {name or '(the network itself)'!r} ({type(module).__name__})"
-            if isinstance(module, _BATCH_STATISTICS) and not self._is_frozen(module):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
                 raise ValueError(
-                    f"{where} makes one example's output depend on the others in its batch, so that the {evidence} "
-                    "evidence does not split over examples; use GroupNorm or LayerNorm, call .eval() on the layer "
-                    'to freeze pretrained statistics, or fit with evidence="plugin"'
-                )
-            if isinstance(module, _DROPOUT) and getattr(module, "p", 0) > 0 and module.training:
-                raise ValueError(
-                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate "
-                    'over; set p=0 (the evidence already regularises), or fit with evidence="plugin"'
-                )
-            if isinstance(module, nn.RReLU) and module.training:
-                raise ValueError(
-                    f"{where} draws another network at every call, which the {evidence} evidence cannot integrate "
-                    'over; use LeakyReLU, call .eval() on the layer, or fit with evidence="plugin"'
+                    f"{where} keeps no running statistics, so that one example's output always depends on the others "
+                    f"in its batch, and the {evidence} evidence does not split over examples; use "
+                    'track_running_stats=True, GroupNorm or LayerNorm, or fit with evidence="plugin"'
                 )
             if isinstance(module, nn.Hardsigmoid):
                 raise ValueError(
                     f"{where} has no second derivative in PyTorch, which the gradient of the {evidence} evidence "
-                    'takes; use Sigmoid, or fit with evidence="plugin"'
+                    'takes; use Sigmoid, fit with evidence="plugin", or fit a Gaussian process on the network\'s '
+                    "frozen features: GaussianProcess(features=net)"
                 )
 
     @staticmethod
@@ -279,7 +282,7 @@ class NeuralNetwork(nn.Module):
         Raises:
             DataError: the network cannot take these inputs.
         """
-        with torch.no_grad(), seeded(seed):
+        with unchanged(self.net), torch.no_grad(), seeded(seed):
             try:
                 out = self.functional({}, x[:2])
             except DataError:
@@ -322,11 +325,24 @@ class NeuralNetwork(nn.Module):
         order = {key: k for k, key in enumerate(dict.fromkeys(keys.values()))}
         return {name: order[keys[name]] for name in names}, len(order)
 
-    def _fan_in(self, name: str) -> int:
-        """Numbers that one output of the layer sums over; a bias or a gain takes that of its layer's weight."""
-        layer = name.rpartition(".")[0]
-        weight = getattr(self.net.get_submodule(layer), "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim > 1:
-            return max(1, weight[0].numel())
-        own = self.net.get_parameter(name)
-        return max(1, own[0].numel()) if own.ndim > 1 else 1
+    def _fan_in(self, name: str) -> float:
+        """Numbers that one output of the layer sums over; a bias or a gain takes that of its layer's weight.
+
+        An attention's ``in_proj_bias`` belongs to ``in_proj_weight``, a recurrent ``bias_ih_l0`` to ``weight_ih_l0``.
+        """
+        layer, _, own = name.rpartition(".")
+        module = self.net.get_submodule(layer)
+        partners = list(dict(module.named_parameters(recurse=False))) if "bias" in own else []
+        for candidate in ("weight", own.replace("bias", "weight"), own, *partners):
+            weight = getattr(module, candidate, None)
+            if isinstance(weight, Tensor) and weight.ndim > 1:
+                return _fan_in(module, weight)
+        return 1.0
+
+
+def _fan_in(module: nn.Module, weight: Tensor) -> float:
+    if not isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return float(max(1, weight[0].numel()))
+    # (in, out / groups, *kernel): an output meets one in `stride` of the kernel's places along each axis.
+    places = [max(1.0, k / s) for k, s in zip(module.kernel_size, module.stride, strict=True)]
+    return math.prod(places) * module.in_channels / module.groups

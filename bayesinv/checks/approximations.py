@@ -1,4 +1,4 @@
-"""Verdicts on what a fit approximates: the evidence by inducing values, the posterior by its modes."""
+"""Verdicts on what a fit approximates: the evidence by inducing values or a regression, the posterior by its modes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 NOTED_GAP, SERIOUS_GAP = 1.0, 5.0
 # The same as a share of the prior variance, where the exact evidence is too large to compute.
 NOTED_SHARE, SERIOUS_SHARE = 0.01, 0.1
+# The same of a regression's errors on points that were left out: these are larger than those of all points together.
+NOTED_ERROR = 1.0
 MODES_APART = 0.05  # of an extent's range, from which on two modes count as different in it
 
 
@@ -67,3 +69,21 @@ def inducing_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     first = 'random features (num_inducing="auto")' if has_features else "a kernel with a spectral density"
     advice = f"Use {first}, num_inducing=None for some hundred examples, or more inducing values."
     return [Verdict("inducing", level, message, advice)]
+
+
+def own_weights_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
+    """How well the regression of the log evidence predicts points that it was not given."""
+    facts = posterior.result.settings.get("own_weights")
+    if facts is None:
+        return []
+    error, num = facts["error"], facts["points"]
+    off = f"leaving out each where the mass is, a regression of the log evidence on them is off by {error:.2g} nats"
+    message = f"The weights were refitted at {num} extents; {off}"
+    if not facts["used"]:
+        message += ": no posterior follows from that, and the draws are those of the guide, too narrow."
+        advice = "Raise epochs or batch_size, or lower weight_rate; checks.refitted_extents(...) refits one on a grid."
+        return [Verdict("own weights", "serious", message, advice)]
+    if error < NOTED_ERROR:
+        return [Verdict("own weights", "ok", f"{message}.")]
+    advice = "Raise epochs or batch_size, or lower weight_rate, so that refits agree."
+    return [Verdict("own weights", "note", f"{message}: the ends of the intervals are rough.", advice)]

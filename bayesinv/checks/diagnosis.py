@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from bayesinv.arguments import counted
-from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts
+from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts, own_weights_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
 from bayesinv.inference.fit import LARGEST_RHAT
@@ -59,8 +59,8 @@ def diagnose(
         test: data that the fit has not seen.
 
     Returns:
-        Verdicts, in the order: convergence, modes, importance, draws, inducing, bound, prior, orbit, classes,
-            sensitivity, predictive, guides; those with nothing to say are left out.
+        Verdicts, in the order: convergence, modes, importance, draws, inducing, own weights, bound, prior, orbit,
+            classes, sensitivity, predictive, guides; those with nothing to say are left out.
 
     Raises:
         TypeError: ``other`` is no fit. ValueError: a fit of other symmetries.
@@ -71,6 +71,7 @@ def diagnose(
         _importance,
         _draws,
         inducing_verdicts,
+        own_weights_verdicts,
         _bounds,
         _prior,
     ]
@@ -153,7 +154,7 @@ def _importance(posterior: InvariancePosterior) -> list[Verdict]:
     result = posterior.result
     k = result.pareto_k
     if k is None:
-        if result.inference == "vi":
+        if result.inference == "vi" and result.surrogate is None:
             message = (
                 "The draws carry no importance weights: the objective is an estimate from minibatches, so that how "
                 "close the guide came to the posterior is not known."

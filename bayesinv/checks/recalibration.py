@@ -36,7 +36,7 @@ from bayesinv.checks.simulated_fits import Job, simulated_data, simulated_fits, 
 from bayesinv.checks.simulations import Fit, fit_with
 from bayesinv.data import Data
 from bayesinv.errors import RecalibrationError
-from bayesinv.inference import Training
+from bayesinv.inference import SecondStage, Training
 from bayesinv.inference import fit as default_fit
 from bayesinv.model import InvarianceModel
 from bayesinv.recalibrated import LEVEL, PriorScale, Recalibration, knots, weights_of
@@ -220,15 +220,20 @@ def refit_options(posterior: InvariancePosterior, given: Mapping[str, Any]) -> d
             )
         options["guide"] = guide
     if posterior.model.evidence.minibatch and "training" not in given:
-        described = result.settings.get("training")
+        second = result.settings.get("second_stage", {})
+        described = {**result.settings.get("training", {}), "second_stage": None}
         try:
-            options["training"] = Training(**described)  # type: ignore[arg-type]
+            if not result.settings.get("training"):
+                raise ValueError("it has no settings of a training")
+            if second:
+                described["second_stage"] = SecondStage(second["share"])
+            options["training"] = Training(**described).first_stage()  # the extents are learned there
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"fit_options: the posterior does not say how it was trained ({error}); give the Training of its fit: "
                 'recalibrate(fit_options={"training": bayesinv.Training(...)})'
             ) from error
-        options["max_steps"] = result.num_steps
+        options["max_steps"] = result.num_steps - second.get("num_steps", 0)
     return {**options, **given}
 
 

@@ -27,6 +27,7 @@ from bayesinv.data import Data
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.evidence.linear_algebra import cholesky
+from bayesinv.inference.refits import Still
 from bayesinv.quantiles import systematic_resample
 from bayesinv.randomness import seeded
 from bayesinv.torch_modes import ordinary
@@ -141,26 +142,15 @@ def refitted_extents(
     return RefittedExtents(name, chosen[:, column], values, draws, coordinate.unit, ConsoleTable(rows))
 
 
-class _Still(InvariantNetwork):
-    """A network at one value of the extents, with the copies of its inputs kept."""
-
-    def __init__(self, seen: InvariantNetwork, x: Float[Tensor, n * event]) -> None:
-        self.__dict__.update(seen.__dict__)
-        with torch.no_grad():
-            self._points = seen.points(x)
-
-    def points(self, x: Float[Tensor, n * event]) -> Float[Tensor, "S n *event"]:
-        """The copies of the inputs that it was made with."""
-        return self._points
-
-
 def _refit(
     start: InvarianceModel, eta: Float[Tensor, " K"], data: Data, steps: int, rate: float, learn_scales: bool
 ) -> Float[Tensor, ""]:
     """log p(D | η) at weights and scales fitted to this η."""
     model = copy.deepcopy(start)
     evidence, network = cast(LaplaceEvidence, model.evidence), model.network
-    seen = _Still(model.at(eta), data.x)
+    view = model.at(eta).evaluated()
+    with torch.no_grad():
+        seen = Still(view, data.x, view.points(data.x))
     weights = list(network.weights().values())
     rounds = ROUNDS if learn_scales else 1
     value = torch.zeros((), dtype=torch.float64)

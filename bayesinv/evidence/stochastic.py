@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from bayesinv.evidence.basis import Whitened, whitened_inducing
 from bayesinv.evidence.collapsed import SiteEvidence
 from bayesinv.evidence.dirichlet import DirichletEvidence
 from bayesinv.evidence.gaussian import SMALLEST_NOISE_SHARE, GaussianEvidence, _above
-from bayesinv.prediction import Average, ClassAverage, GaussianAverage, standard_normal_draws
+from bayesinv.prediction import Average, ClassAverage, GaussianAverage, Prediction, standard_normal_draws
 
 COVARIANCES = {"full": CholeskyVariationalDistribution, "diagonal": MeanFieldVariationalDistribution}
 SMALLEST_SHARE = 1e-12  # of the prior variance: k_ff - q_ff of a float32 orbit may round below zero
@@ -276,17 +277,26 @@ class _MomentAverage(Average):
     """Mean and variance of the targets of any likelihood, by draws of the function."""
 
     def __init__(self, conditional: Callable[[Tensor], Distribution], num_samples: int, seed: int) -> None:
+        super().__init__()
         self._conditional, self._num_samples, self._seed = conditional, num_samples, seed
         self._together = GaussianAverage(lambda: torch.zeros((), dtype=torch.float64))
 
-    def add(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
-        """Take in the function's posterior at one draw of the extents."""
-        noise = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
-        f = mean + variance.sqrt() * noise.reshape(-1, *mean.shape).to(mean.device)
-        y = self._conditional(f)
+    def _take(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], weight: float) -> None:
+        y = self._conditional(self._functions(mean, variance))
         spread = y.variance.mean(0) + y.mean.var(0, correction=0)
         self._together.add(y.mean.mean(0), spread, weight)
 
-    def result(self) -> Any:
-        """The averaged prediction."""
+    def log_density(
+        self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"], y: Float[Tensor, "n C"]
+    ) -> Float[Tensor, " n"]:
+        """log mean_s p(y | f_s), of the likelihood itself."""
+        log_p = self._conditional(self._functions(mean, variance)).log_prob(y.to(mean))
+        log_p = log_p.sum(-1) if log_p.ndim > mean.ndim else log_p  # per output, or of all outputs jointly
+        return log_p.logsumexp(0) - math.log(len(log_p))
+
+    def _functions(self, mean: Float[Tensor, "n C"], variance: Float[Tensor, "n C"]) -> Float[Tensor, "draws n C"]:
+        noise = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
+        return mean + variance.sqrt() * noise.reshape(-1, *mean.shape).to(mean.device)
+
+    def _averaged(self) -> Prediction:
         return self._together.result()

@@ -2,8 +2,10 @@
 
 from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
-from bayesinv.inference.point import Augerino, AugNet, Fixed, NoInvariance, PointMethod, Policy
+from bayesinv.inference.point import Augerino, AugNet, Fixed, Lila, NoInvariance, Optima, PointMethod, Policy
+from bayesinv.inference.predictive import TrainedNetwork, train
 from bayesinv.inference.result import InferenceResult
+from bayesinv.inference.second_stage import SecondStage
 from bayesinv.inference.training import Training
 
 __all__ = [
@@ -11,10 +13,15 @@ __all__ = [
     "Augerino",
     "Fixed",
     "InferenceResult",
+    "Lila",
     "NoInvariance",
+    "Optima",
     "PointMethod",
     "Policy",
+    "SecondStage",
     "Step",
+    "TrainedNetwork",
     "Training",
     "fit",
+    "train",
 ]

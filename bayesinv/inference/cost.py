@@ -13,6 +13,7 @@ import torch
 from bayesinv.backbones.gram_in_parts import bytes_at_once, num_passes
 from bayesinv.backbones.memory import unchanged
 from bayesinv.data import Data
+from bayesinv.errors import DataError
 from bayesinv.inference.first_look import differentiated
 from bayesinv.inference.objective import Phase, Training
 from bayesinv.model import InvarianceModel
@@ -25,6 +26,8 @@ LARGE_BYTES = 4 * 2**30
 FEW, MORE, LONG_LOOK = 2, 8, 0.5
 # The weights' own gradients, both moments of Adam, and the states that a run can fall back on.
 COPIES_OF_WEIGHTS = 6
+# Under the Laplace evidence: those before the finish, and in both states.
+KEPT_COPIES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +74,8 @@ def estimate_cost(
     """
     seconds, losses = 0.0, {}
     with unchanged(model.network.net):
-        for phase in phases:
+        # Of phases with one loss, that with the most to differentiate: prior scales need no derivative in the extents.
+        for phase in sorted(phases, key=lambda phase: -len(phase.params)):
             if phase.loss not in losses:
                 losses[phase.loss] = _time_of(phase, few, num_total)
             of_call, of_example = losses[phase.loss]
@@ -97,7 +101,7 @@ def warn_of_cost(cost: Cost, model: InvarianceModel, stacklevel: int = 4) -> Non
         f"this fit takes {cost}, estimated before its first step for {weights:,} weights and "
         f"{model.network_orbit.num_copies} copies of an input: learn the extents with a smaller network and pass them "
         'to the large one (inference="fixed"), fit a Gaussian process on frozen features '
-        "(DeepKernel(net, frozen=True)), or take fewer outputs, num_orbit_samples, extent_batch_size or epochs; "
+        "(GaussianProcess(features=net)), or take fewer outputs, num_orbit_samples, extent_batch_size or epochs; "
         "a smaller memory_budget takes less memory, and a larger one less time",
         UserWarning,
         stacklevel=stacklevel,
@@ -114,6 +118,8 @@ def _time_of(phase: Phase, few: Data, num_total: int) -> tuple[float, float]:
             with seeded(0), differentiated():  # the seed also puts back what the fit draws next
                 loss = phase.loss(data, num_total)
                 torch.autograd.grad(loss, list(phase.params), allow_unused=True)
+        except DataError:
+            raise
         except (ArithmeticError, ValueError, torch.linalg.LinAlgError):
             return 0.0  # the step itself says what is wrong, with the last good state
         if few.x.device.type == "cuda":
@@ -161,7 +167,8 @@ def _bytes(model: InvarianceModel, phases: Sequence[Phase], few: Data, num_total
             taken = copies * each
             taken = taken if network.mixes_examples else min(taken, max(budget, each))
         largest = max(largest, inputs + taken)
-    return largest + COPIES_OF_WEIGHTS * item * _num_weights(model)
+    copies = COPIES_OF_WEIGHTS + (KEPT_COPIES if model.evidence.name == "laplace" else 0)
+    return largest + copies * item * _num_weights(model)
 
 
 def _is_gram(model: InvarianceModel, phase: Phase) -> bool:

@@ -33,12 +33,13 @@ def differentiated() -> Iterator[None]:
     """
     try:
         yield
-    except torch.linalg.LinAlgError:
+    except (torch.linalg.LinAlgError, torch.OutOfMemoryError):
         raise
     except RuntimeError as error:
         raise DataError(
             f"the gradient of the network's loss cannot be computed: {first_line(error)}; leave activation "
-            "checkpointing to memory_budget, and layers without derivatives out of the network"
+            "checkpointing to memory_budget, and layers without a second derivative out of the network, fit with "
+            'evidence="plugin", or fit a Gaussian process on its frozen features, GaussianProcess(features=net)'
         ) from error
 
 
@@ -73,7 +74,7 @@ def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) ->
         raise DataError(
             "the network's outputs have no gradient in its inputs, so that no extent can be learned; freeze layers "
             "by requires_grad_(False) in place of torch.no_grad() or detach() in forward, or fit a Gaussian process on "
-            'frozen features, DeepKernel(net, frozen=True), or inference="fixed"'
+            'its frozen features, GaussianProcess(features=net), or inference="fixed"'
         )
 
 
@@ -81,21 +82,27 @@ def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) ->
 def check_examples_apart(model: InvarianceModel, data: Data) -> None:
     """Raise unless the network gives an example the same output at every call, whatever stands beside it.
 
-    An evidence that splits over examples has no meaning for others. Layers that are known for it are refused by name
-    (``NeuralNetwork.check_layers``); this looks at what comes out.
+    An evidence that splits over examples has no meaning for others. The network is in evaluation mode, as in the
+    evidence, so that layers that follow it (BatchNorm, dropout, stochastic depth) pass; others are found by what comes
+    out.
 
     Raises:
         ValueError: it draws at random, changes its own state, or mixes examples.
     """
-    differs = _differs(model.network, data.x[:2])
+    network = model.network.evaluated()
+    differs = _differs(network, data.x[:2])
     if any(differs):  # where numbers are far from one, float32 rounds a single row unlike a batch of them
         with contextlib.suppress(RuntimeError):
-            differs = _differs(copy.deepcopy(model.network).double(), data.x[:2].double())
-    cure = f'or fit with evidence="plugin": the {model.evidence.name} evidence needs a function of each input'
+            differs = _differs(copy.deepcopy(network).double(), data.x[:2].double())
+    cure = (
+        f'or fit with evidence="plugin": the {model.evidence.name} evidence needs a function of each input; '
+        "GaussianProcess(features=net) takes frozen features in evaluation mode"
+    )
     if differs[0]:
         raise ValueError(
-            "the network gives another output at the second call with the same inputs: it draws at random, or changes "
-            f"its own state (dropout, running statistics, power iterations); call .eval() on that layer, {cure}"
+            "the network gives another output at the second call with the same inputs, also in evaluation mode: it "
+            "draws at random, or changes its own state; let it do so in training alone, as in "
+            f"F.dropout(x, p, training=self.training), {cure}"
         )
     if differs[1]:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from bayesinv.arguments import as_integer, as_number, counted
 from bayesinv.data import Data, as_data, first_of
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
+from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
 from bayesinv.inference.inducing_gap import exact_for_weights, inducing_gap
@@ -80,8 +82,9 @@ def fit(
         data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
             labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
             it in minibatches, whatever its size.
-        inference: "vi" or "nuts"; for networks also the point estimates "augerino", "augnet", "fixed", "policy" and
-            "none", by name or as an object with options, such as ``bayesinv.inference.Augerino(regularisation=0.1)``.
+        inference: "vi" or "nuts"; for networks also the baselines "augerino", "augnet", "lila", "optima", "fixed",
+            "policy" and "none", by name or as an object with options, such as
+            ``bayesinv.inference.Augerino(regularisation=0.1)``. All but "optima" are point estimates.
         seed: of everything random; the same seed gives the same result on the CPU.
         device: "auto" (CUDA if there is one), "cpu", "cuda", ...
         guide: "full_rank", "mean_field", "flow" (collapsed evidences only), or a callable from the Pyro
@@ -91,11 +94,12 @@ def fit(
         training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
         hyperparameters: of a collapsed evidence: "latent", drawn along with the extents under weak priors (see
             :mod:`bayesinv.hyperparameters`), or "optimised", held at the best mode.
-        learning_rate: of Adam, for the guides that it trains.
+        learning_rate: of Adam, for the guides that it trains on a collapsed evidence.
         num_draws: posterior draws, per chain for NUTS, at least 5. After VI on a collapsed evidence each is weighed
             by one evaluation of the evidence, and None draws until the weighted draws are worth 100 independent ones,
             at most 480; elsewhere None stands for 160.
-        num_chains, num_warmup: of NUTS.
+        num_chains, num_warmup: of NUTS. A fit over minibatches refuses these two, ``hyperparameters`` and
+            ``learning_rate``, and a point method ``guide``, at any value but the default.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
 
@@ -104,7 +108,8 @@ def fit(
 
     Raises:
         DataError: unusable data. NonFiniteError: the objective could not be computed; its ``posterior``
-            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit.
+            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit. ValueError: an
+            argument out of range, or one that this fit does not use.
 
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
@@ -145,6 +150,15 @@ def fit(
         data = _with_groups(model, data)
     if model.evidence.minibatch or isinstance(method, PointMethod):
         _check_minibatch(model, method, guide)
+        _refuse_unused(
+            model,
+            method,
+            guide=guide,
+            hyperparameters=hyperparameters,
+            learning_rate=learning_rate,
+            num_chains=num_chains,
+            num_warmup=num_warmup,
+        )
         return fit_minibatches(
             model,
             data,
@@ -389,7 +403,7 @@ def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: s
         raise ValueError(
             f'inference="nuts" needs an evidence that is a deterministic function of the extents, and the '
             f'{model.evidence_name} evidence is an estimate from minibatches; use inference="vi", or a GaussianProcess '
-            "(also on frozen features of a network: DeepKernel(net, frozen=True))"
+            "(also on frozen features of a network: GaussianProcess(features=net))"
         )
     if guide == "flow" and method == "vi":
         raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')
@@ -407,6 +421,23 @@ def _callbacks(callbacks: Any) -> list[Callback]:
     if not all(callable(function) for function in functions):
         raise TypeError(f"callbacks: expected a list of functions of a Step, got {callbacks!r}: callbacks=[function]")
     return functions
+
+
+def _refuse_unused(model: InvarianceModel, method: str | PointMethod, guide: str | GuideFactory, **given: Any) -> None:
+    """Refuse arguments that a fit over minibatches would ignore; those at their defaults may have been left out."""
+    if isinstance(method, PointMethod):
+        given["guide"] = guide
+    defaults = inspect.signature(fit).parameters
+    unused = {name: value for name, value in given.items() if value != defaults[name].default}
+    if unused:
+        what = (
+            f"inference={method.name!r}" if isinstance(method, PointMethod) else f"the {model.evidence_name} evidence"
+        )
+        raise ValueError(
+            f"{', '.join(unused)}: expected nothing, since {what} trains over minibatches and does not use "
+            f"{'it' if len(unused) == 1 else 'them'}, got {', '.join(f'{k}={v!r}' for k, v in unused.items())}; rates "
+            "and steps of such a fit are in training=bayesinv.Training(...)"
+        )
 
 
 def _point_mass(model: InvarianceModel, data: Data) -> dict[str, Any]:
@@ -463,22 +494,3 @@ def _chain_draws(chains: Chains, num_warmup: int) -> dict[str, Any]:
         "warnings": notes,
         "settings": {"divergences": chains.divergences, "saturated": chains.saturated},
     }
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is CUDA if there is one.
-
-    Raises:
-        ValueError: unknown, or not on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(
-            f'device: expected "auto", "cpu", or an accelerator that is there, got {device!r}; '
-            f"CUDA devices on this machine: {torch.cuda.device_count()}"
-        ) from error
-    return place

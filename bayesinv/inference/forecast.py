@@ -8,6 +8,7 @@ from torch import Tensor
 
 RIDGE = 1e-3  # of the regression, relative to its diagonal
 BUDGET = 2**26  # bytes of ends that are kept; the regression holds as many coefficients
+MOST_POINTS = 500  # the latest, which lie closest to those to come
 
 
 class Forecast:
@@ -34,10 +35,11 @@ class Forecast:
         self._learned: tuple[Tensor, Tensor, Tensor, Tensor] | None = None  # origin, scale, e_j and a
 
     def add(self, theta: Float[Tensor, " d"], end: Tensor) -> None:
-        """Another point and where the iteration ended there; nothing more is taken once memory is used up."""
-        if len(self._points) < BUDGET // (8 * max(1, end.numel())):
-            self._points.append(theta)
-            self._ends.append(end.cpu().flatten())
+        """Another point and where the iteration ended there; the oldest give way once memory is used up."""
+        self._points.append(theta)
+        self._ends.append(end.cpu().flatten())
+        most = min(MOST_POINTS, BUDGET // (8 * max(1, end.numel())))
+        del self._points[: -most or None], self._ends[: -most or None]
 
     def fit(self) -> None:
         """Regress on all points so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from bayesinv.data import Data
-from bayesinv.evidence import NetworkEvidence
+from bayesinv.evidence import LaplaceEvidence, NetworkEvidence
 from bayesinv.inference.guides import GuideFactory, make_guide
 from bayesinv.inference.importance import extents_of_trace
 from bayesinv.inference.modes import STARTS
@@ -48,6 +49,10 @@ class VariationalObjective(Objective):
         self.guide: Any = None
         self.guide_name: str | None = None
         self.modules = [model]
+        self._kept: _Kept | None = None
+        if isinstance(model.evidence, LaplaceEvidence):
+            self._kept = _Kept(model)
+            self.modules.append(self._kept)  # so that a checkpoint holds it
         if model.active:
             eta = start_extents(model, STARTS[0])
             start = {site: eta[where] for site, where in model.extents.sites.items()}
@@ -90,7 +95,16 @@ class VariationalObjective(Objective):
                     clip=True,
                     on_start=self.model.network.start_scales,
                 ),
-                Phase("finish", with_noise, self.plain_loss, size, start=stop, schedule=schedule, clip=True),
+                Phase(
+                    "finish",
+                    with_noise,
+                    self.plain_loss,
+                    size,
+                    start=stop,
+                    schedule=schedule,
+                    clip=True,
+                    on_start=self._keep,
+                ),
             ]
             hyper = [{"params": [self.model.network.log_scales, *own], "lr": training.hyper_rate}]
         groups = [*hyper, *([slow] if guide else [])]
@@ -119,6 +133,15 @@ class VariationalObjective(Objective):
         else:
             phases[0].traced = True
         return [phase for phase in phases if phase.stop is None or phase.stop > phase.start]
+
+    @property
+    def mode(self) -> InvarianceModel:
+        """The model with the weights where the stretch under their prior left them, before those of the finish."""
+        return self.model if self._kept is None or not self._kept.is_full else self._kept.model
+
+    def _keep(self) -> None:
+        if self._kept is not None:
+            self._kept.take(self.model)
 
     def weight_loss(self, data: Data, num_total: int) -> Tensor:
         """The weights' own loss at a detached draw of the extents."""
@@ -166,6 +189,21 @@ class VariationalObjective(Objective):
     def describe(self, extents: Mapping[str, float]) -> str:
         """The three largest extents in words."""
         return describe_extents(self.model, extents) if self.model.active else "extents fixed"
+
+
+class _Kept(nn.Module):
+    """A model as it was at one step of its training, once there was that step."""
+
+    def __init__(self, model: InvarianceModel) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.is_full: Tensor
+        self.register_buffer("is_full", torch.zeros((), dtype=torch.bool))
+
+    def take(self, model: InvarianceModel) -> None:
+        """Keep it as it is now."""
+        self.model.load_state_dict(model.state_dict())
+        self.is_full.fill_(True)
 
 
 def _in_their_units(model: InvarianceModel, rate: float) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +16,18 @@ from torch import Tensor
 
 from bayesinv.data import Data
 from bayesinv.errors import DataError, NonFiniteError, NotConvergedWarning
+from bayesinv.evidence import LaplaceEvidence
 from bayesinv.extents import Outward
 from bayesinv.inference.cost import estimate_cost, warn_of_cost
+from bayesinv.inference.evidence_at_mode import evidence_at_mode
 from bayesinv.inference.first_look import check_examples_apart, check_gradients, differentiated
 from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
-from bayesinv.inference.point import PointMethod, PointObjective, plug_in_copy
+from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
+from bayesinv.inference.point import MethodObjective, PointMethod
+from bayesinv.inference.predictive import KEPT_EXAMPLES, second_stage
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
@@ -30,12 +35,10 @@ from bayesinv.inference.vi import local_parameters
 from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.randomness import seeded
-from bayesinv.streams import Stream
+from bayesinv.streams import Stream, derive_seed
 from bayesinv.streams.indexed import MemoryStream
 from bayesinv.torch_modes import ordinary
 
-# What a posterior keeps of its training data, for evidence profiles and checks of new inputs.
-KEPT_EXAMPLES = 1000
 # Adam at the default rate moves an extent by 0.1 a step where its prior is N(0, 1), and from its start to the far end
 # of the prior are three units.
 FEWEST_STEPS = 30
@@ -73,9 +76,13 @@ def fit_minibatches(
         raise DataError("the data set is empty; expected at least 1 example")
     batch_size = min(training.batch_size, stream.num_total)
     per_epoch = max(1, stream.num_total // batch_size)
-    num_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
+    total_steps = max(1, round(training.epochs * per_epoch)) if max_steps is None else max_steps
+    second_steps = _second_steps(model, method, training, total_steps)
+    num_steps = total_steps - second_steps
+    whole, training = training, training.first_stage()
     with ordinary():
-        fitted = plug_in_copy(model, method.name) if isinstance(method, PointMethod) else copy.deepcopy(model)
+        fitted = method.copied(model) if isinstance(method, PointMethod) else copy.deepcopy(model)
+        fitted.predictive = None
         fitted = fitted.to(device)
     failure: NonFiniteError | None = None
     with ordinary(grad=True), seeded(seed), local_parameters():
@@ -84,9 +91,9 @@ def fit_minibatches(
             method.check(kept)
         fitted.initialise(kept, seed, stream.num_total)
         warn_of_usual_mistakes(fitted, kept, stream.num_classes is not None)
-        whole = _whole(stream, kept)
-        if fitted.groups is not None and whole is not None and not isinstance(data, Data):  # which fit has looked at
-            warn_of_empty_groups(fitted, whole)
+        everything = _whole(stream, kept)
+        if fitted.groups is not None and everything is not None and not isinstance(data, Data):  # fit has looked at it
+            warn_of_empty_groups(fitted, everything)
         if fitted.is_network:
             fitted.network.mixed_precision = training.mixed_precision
             if stream.num_classes is None and fitted.likelihood == "categorical":
@@ -97,26 +104,29 @@ def fit_minibatches(
                 check_examples_apart(fitted, kept)
         elif stream.num_classes is None:
             stream.num_classes = kept.num_classes  # what the process was sized for: later labels beyond are refused
+        if training.own_weights and isinstance(method, PointMethod):
+            raise ValueError(
+                f"Training: own_weights: inference={method.name!r} has no posterior of extents to refit weights for; "
+                "leave own_weights out, or give None, which refits where that is possible"
+            )
+        if training.own_weights:
+            check_own_weights(fitted, stream)
         point = method.objective(fitted, training, stream.num_total, seed) if isinstance(method, PointMethod) else None
         few = kept.subset(slice(0, 8))
         if point is None:
             with differentiated():
                 variational = VariationalObjective(fitted, guide, few, stream.num_total)
+        refits = point is None and training.own_weights is not False and not why_not(fitted, stream)
         objective: Objective = variational if point is None else point
         name = method.name if isinstance(method, PointMethod) else method
         if fitted.is_network:
             phases = objective.phases(training, num_steps)
-            warn_of_cost(estimate_cost(fitted, phases, training, few, stream.num_total, num_steps), fitted)
+            # To the last step of both stages: those of the second are of the finish, which has no steps in the first.
+            warn_of_cost(estimate_cost(fitted, phases, training, few, stream.num_total, total_steps), fitted)
+        fingerprint = _fingerprint(name, method, model, training, num_steps, seed, stream.num_total, guide)
         try:
             trace = train(
-                objective,
-                stream,
-                training,
-                num_steps,
-                seed,
-                _fingerprint(name, method, model, training, num_steps, seed, stream.num_total, guide),
-                progress,
-                callbacks,
+                objective, stream, training, num_steps, seed, fingerprint, progress, callbacks, not second_steps
             )
         except NonFiniteError as error:
             if error.step <= 1:
@@ -125,15 +135,17 @@ def fit_minibatches(
         settings: dict[str, Any] = {
             "device": str(device),
             "batch_size": batch_size,
-            "epochs": num_steps / per_epoch,
+            "epochs": total_steps / per_epoch,
             "num_train": stream.num_total,
-            "training": _described(training),
+            "training": _described(whole),
         }
         if point is not None:
-            facts = _point_facts(point, name, settings)
+            facts = _point_facts(point, name, settings, num_draws, seed)
             fitted = point.fitted_model()
         else:
-            facts = _variational_facts(variational, kept, stream, training, num_draws, seed, settings)
+            facts = _variational_facts(variational, kept, stream, training, num_steps, num_draws, seed, settings)
+            if refits and failure is None:
+                facts |= _own_weights(variational.mode, facts, stream, training, total_steps, seed, num_draws, settings)
     if fitted.is_network:
         fitted.network.mixed_precision = False
     notes = tuple(facts.pop("warnings", ())) + ((str(failure),) if failure is not None else ())
@@ -167,7 +179,36 @@ def fit_minibatches(
     if failure is not None:
         failure.posterior = posterior
         raise failure
-    return posterior
+    if not second_steps:
+        return posterior
+    if whole.checkpoint is not None:  # a file of its own: the first one holds a finished run
+        path = Path(whole.checkpoint)
+        whole = dataclasses.replace(whole, checkpoint=path.with_name(f"{path.name}.second"))
+    fingerprint = {"first": fingerprint, "second": _described(whole)["second_stage"]}
+    return second_stage(posterior, model, stream, whole, second_steps, fingerprint, progress, callbacks)
+
+
+def _second_steps(model: InvarianceModel, method: str | PointMethod, training: Training, num_steps: int) -> int:
+    """Steps of the second stage out of all; 0 without one.
+
+    Raises:
+        ValueError: there are no weights to train apart, or no step is left for one of the two.
+    """
+    second = training.second_stage
+    if second is None:
+        return 0
+    if isinstance(method, PointMethod) or not model.is_network:
+        what = f"inference={method.name!r}" if isinstance(method, PointMethod) else "this model"
+        raise ValueError(
+            f"Training: second_stage: {what} has no posterior of extents with a network to train under it; leave "
+            "second_stage out, or call bayesinv.train(net, data, posterior) afterwards"
+        )
+    steps = round(second.share * num_steps)
+    if not 0 < steps < num_steps:
+        raise ValueError(
+            f"SecondStage: share: expected a step or more for each stage, got {steps} of {num_steps} for the second"
+        )
+    return steps
 
 
 def _times(num_steps: int) -> str:
@@ -182,11 +223,14 @@ def _whole(stream: Stream, kept: Data) -> Data | None:
     return kept if stream.exact_resume and len(kept) == stream.num_total else None
 
 
-def _point_facts(objective: PointObjective, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _point_facts(
+    objective: MethodObjective, name: str, settings: dict[str, Any], num_draws: int, seed: int
+) -> dict[str, Any]:
     settings["training_copies"] = objective.training_copies
     settings["prediction_copies"] = objective.prediction_copies
     settings["method"] = objective.facts()
-    return {"inference": name, "guide": None, "extents": objective.extents()[None, None]}
+    extents = objective.draws(num_draws, seed)[None]
+    return {"inference": name, "guide": None, "extents": extents, "density": objective.density()}
 
 
 def _variational_facts(
@@ -194,6 +238,7 @@ def _variational_facts(
     kept: Data,
     stream: Stream,
     training: Training,
+    num_steps: int,
     num_draws: int,
     seed: int,
     settings: dict[str, Any],
@@ -202,8 +247,16 @@ def _variational_facts(
     copies = 1 if not model.active and not any(model.extents.fixed.values()) else model.network_orbit.num_copies
     settings["training_copies"] = settings["prediction_copies"] = copies
     place = next(model.parameters()).device
-    elbo, error = estimate_elbo(objective, stream, training, seed, place)
     is_evidence = model.evidence.name != "plugin"
+    if isinstance(model.evidence, LaplaceEvidence):
+        with seeded(derive_seed(seed, "evidence")):
+            found = evidence_at_mode(
+                objective, kept, stream.num_total, num_steps, training.batch_size, training.weight_rate
+            )
+        elbo, error, is_evidence = found.value, found.se, not found.why_not
+        settings["why_no_log_evidence"] = found.why_not
+    else:
+        elbo, error = estimate_elbo(objective, stream, training, seed, place)
     settings["elbo"], settings["elbo_se"] = elbo, error
     if objective.guide is None:
         extents = objective.fixed()[None, None]
@@ -213,7 +266,7 @@ def _variational_facts(
     # With groups the population's prior, which theirs follow.
     own = model.active if model.pooling is None else model.pooling.inner.names
     flat = [name for name in own if name in model.active and not isinstance(model.extents.priors[name], Outward)]
-    if not is_evidence and flat:
+    if model.evidence.name == "plugin" and flat:
         notes = (
             f"the plug-in likelihood never rewards an extent: under the prior of {', '.join(flat)} only "
             "upper_limit() says something; for a trade-off give an Outward(strength) prior",
@@ -227,6 +280,29 @@ def _variational_facts(
         "log_evidence": elbo if is_evidence else None,
         "log_evidence_se": error if is_evidence else None,
     }
+
+
+def _own_weights(
+    model: InvarianceModel,
+    facts: Mapping[str, Any],
+    stream: Stream,
+    training: Training,
+    num_steps: int,
+    seed: int,
+    num_draws: int,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Draws with weights of their own at every extent, those of the guide beside them."""
+    if not model.active:
+        return {}
+    found = own_weights(model, facts["extents"][0], stream, training, num_steps, seed, num_draws)
+    if found is None:
+        return {}
+    settings["own_weights"] = found.facts
+    if found.problem:
+        warnings.warn(found.problem, NotConvergedWarning, stacklevel=4)  # the line that called fit
+        return {"warnings": (*facts["warnings"], found.problem)}
+    return {"extents": found.extents[None], "guide_extents": facts["extents"], "surrogate": found.surrogate}
 
 
 @torch.no_grad()
@@ -273,5 +349,8 @@ def _fingerprint(
 
 def _described(training: Training) -> dict[str, Any]:
     """The settings that shape the result; where checkpoints go does not."""
-    apart = ("checkpoint", "checkpoint_every", "resume", "num_workers")
-    return {key: value for key, value in dataclasses.asdict(training).items() if key not in apart}
+    apart = ("checkpoint", "checkpoint_every", "resume", "num_workers", "second_stage")
+    fields = [field.name for field in dataclasses.fields(training) if field.name not in apart]
+    described = {name: getattr(training, name) for name in fields}
+    second = training.second_stage
+    return described if second is None else described | {"second_stage": second.described()}

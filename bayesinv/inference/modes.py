@@ -60,7 +60,7 @@ class Mode:
         decrement: √(gᵀH⁻¹g), the distance that a Newton step would go, in posterior standard deviations.
         evaluations: of value and gradient that led here, curvature included.
         trace: the log density at each evaluation of the optimiser.
-        start: the prior quantile that it was found from.
+        start: the prior quantile that it was found from; None where a population found it.
         merged: whether the run was ended because it had reached the neighbourhood of an earlier mode.
         ended: whether a callback or the limit of evaluations ended it.
         cornered: whether nothing higher was found along a Newton step.
@@ -72,7 +72,7 @@ class Mode:
     decrement: float
     evaluations: int
     trace: tuple[float, ...]
-    start: float
+    start: float | None
     merged: bool = False
     ended: bool = False
     cornered: bool = False
@@ -129,12 +129,12 @@ def find_modes(
     modes: list[Mode] = []
     began = time.perf_counter()
     origin = target.start(starts[0])
-    begin: list[tuple[float, Tensor, Tensor | None]]
+    begin: list[tuple[float | None, Tensor, Tensor | None]]
     begin = [(mode.start, mode.theta, mode.precision) for mode in found if not mode.merged]
-    for quantile in [] if begin else starts if target.num_extents else starts[:1]:
+    for share in [] if begin else starts if target.num_extents else starts[:1]:
         theta = origin.clone()
-        theta[: target.num_extents] = target.start(quantile)[: target.num_extents]
-        begin.append((quantile, theta, None))
+        theta[: target.num_extents] = target.start(share)[: target.num_extents]
+        begin.append((share, theta, None))
     many = ManyPoints(target, num_threads)
     for number, (quantile, theta, precision) in enumerate(begin):
         known = [mode for mode in modes if not mode.merged]
@@ -155,7 +155,7 @@ def _climb(
     many: ManyPoints,
     theta: Tensor,
     precision: Tensor | None,
-    start: float,
+    start: float | None,
     max_evaluations: int,
     known: Sequence[Mode],
     callbacks: Sequence[Callback],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.inference.loop import COOLDOWN_SHARE, FINAL_RATE
+from bayesinv.inference.rates import OptimiserFactory, ScheduleFactory
+from bayesinv.inference.second_stage import SecondStage
 
 __all__ = ["Objective", "Phase", "Training", "checked_phases"]
 
@@ -36,6 +38,9 @@ class Training:
         settle: share of the steps after that in which the prior scales alone follow the evidence, and extents wait.
         finish: share of the steps at the end in which variational inference trains the weights on the likelihood alone.
         extent_batch_size: examples in a step of the extents.
+        own_weights: whether a network with the Laplace evidence refits its weights at several extents in the end, and
+            draws from a regression of the evidence on them (see :mod:`bayesinv.inference.own_weights`); None does where
+            that is possible, True raises where it is not.
         schedule: of the weight rate, "cosine" or "constant"; extent rates fall linearly over the last 30 %.
         clip_norm: the largest gradient norm of a step of the weights; None for no limit.
         mixed_precision: the network runs under autocast to bfloat16.
@@ -43,6 +48,8 @@ class Training:
         checkpoint: a file to keep the state of the run in.
         checkpoint_every: steps between two writes of it.
         resume: go on from the checkpoint where there is one; False starts anew and replaces it.
+        second_stage: trains weights for predictions apart from those that the extents are learned with, in a share of
+            the steps that takes the place of `finish`. None: one set of weights for both.
 
     Raises:
         TypeError, ValueError: a setting of the wrong kind or out of range.
@@ -64,6 +71,7 @@ class Training:
     settle: int | float = 0.1
     finish: int | float = 0.25
     extent_batch_size: int = 128
+    own_weights: bool | None = False
     schedule: str = "cosine"
     clip_norm: int | float | None = 10.0
     mixed_precision: bool = False
@@ -71,6 +79,7 @@ class Training:
     checkpoint: str | Path | None = None
     checkpoint_every: int = 100
     resume: bool = True
+    second_stage: SecondStage | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "extent_every", "extent_batch_size", "checkpoint_every", "num_workers"):
@@ -100,8 +109,28 @@ class Training:
         for name in ("mixed_precision", "resume"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"Training: {name}: expected True or False, got {getattr(self, name)!r}")
+        if self.own_weights is not None and not isinstance(self.own_weights, bool):
+            raise TypeError(f"Training: own_weights: expected True, False or None, got {self.own_weights!r}")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | Path):
             raise TypeError(f"Training: checkpoint: expected a path or None, got a {type(self.checkpoint).__name__}")
+        if self.second_stage is not None and not isinstance(self.second_stage, SecondStage):
+            raise TypeError(
+                f"Training: second_stage: expected a bayesinv.SecondStage or None, got {self.second_stage!r}; "
+                "second_stage=bayesinv.SecondStage()"
+            )
+        if self.second_stage is not None and self.burn_in + self.settle + self.second_stage.share >= 1:
+            raise ValueError(
+                "Training: second_stage: expected burn_in + settle + share less than 1, which leaves steps for the "
+                f"extents, got {self.burn_in!r} + {self.settle!r} + {self.second_stage.share!r}"
+            )
+
+    def first_stage(self) -> Training:
+        """The settings of the first of two stages, as a fit of one stage would have them; itself where there is one."""
+        if self.second_stage is None:
+            return self
+        left = 1.0 - self.second_stage.share
+        burn_in, settle = self.burn_in / left, self.settle / left
+        return replace(self, epochs=left * self.epochs, burn_in=burn_in, settle=settle, finish=0.0, second_stage=None)
 
 
 @dataclass
@@ -116,10 +145,13 @@ class Phase:
         every: it runs at every so many global steps,
         start: from this one on (counted from 0),
         stop: and before this one; None: to the end.
-        schedule: "cosine", "constant" or "cooldown", over the steps from `start` to `stop`.
+        schedule: "cosine", "constant" or "cooldown", over the steps from `start` to `stop`; or a factory, see `plan`.
+        final: share of the rate that "cosine" falls to.
         traced: its negative loss is the objective that trace and callbacks see (nats); of one phase alone.
         clip: whether ``Training.clip_norm`` limits its gradient.
         on_start: called once, before its first step.
+        optimiser: makes the optimiser of its parameters, with rates and weight decay of its own; None is Adam or AdamW
+            over `groups`.
     """
 
     name: str
@@ -129,10 +161,12 @@ class Phase:
     every: int = 1
     start: int = 0
     stop: int | None = None
-    schedule: str = "cosine"
+    schedule: str | ScheduleFactory = "cosine"
+    final: float = 0.0
     traced: bool = False
     clip: bool = False
     on_start: Callable[[], object] | None = None
+    optimiser: OptimiserFactory | None = None
 
     @property
     def params(self) -> list[Tensor]:
@@ -144,18 +178,22 @@ class Phase:
         ended = self.stop is not None and step >= self.stop
         return step >= self.start and not ended and (step - self.start) % self.every == 0
 
-    def rate(self, step: int, num_steps: int) -> float:
-        """Share of the full learning rate at a global step.
+    def length(self, num_steps: int) -> int:
+        """Global steps from its first to its last."""
+        return max(1, (num_steps if self.stop is None else min(self.stop, num_steps)) - self.start)
 
-        "cosine" falls to zero as (1 + cos πu)/2, with u the share of its steps that have passed; "cooldown" is one,
-        then linear down to 5 % over the last 30 %.
+    def rate(self, step: int, num_steps: int) -> float:
+        """Share of the full learning rate at a global step; of one with a schedule of its own, which sets it, 1.
+
+        "cosine" falls as f + (1 - f)(1 + cos πu)/2 to f = `final`, with u the share of its steps that have passed;
+        "cooldown" is one, then linear down to 5 % over the last 30 %.
         """
-        if self.schedule == "constant":
+        if self.schedule == "constant" or callable(self.schedule):
             return 1.0
-        length = max(1, (num_steps if self.stop is None else min(self.stop, num_steps)) - self.start)
+        length = self.length(num_steps)
         passed = step - self.start
         if self.schedule == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * passed / length))
+            return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * passed / length))
         left = (length - 1 - passed) / max(1, round(COOLDOWN_SHARE * length))
         return min(1.0, FINAL_RATE + (1.0 - FINAL_RATE) * left)
 
@@ -193,7 +231,7 @@ def checked_phases(phases: list[Phase], num_steps: int) -> list[Phase]:
     if len(traced) != 1:
         raise ValueError(f"phases: expected exactly one that is traced, got {traced} of {names}")
     for phase in phases:
-        if phase.schedule not in SCHEDULES:
+        if not callable(phase.schedule) and phase.schedule not in SCHEDULES:
             raise ValueError(
                 f"phase {phase.name!r}: schedule: expected one of {list(SCHEDULES)}, got {phase.schedule!r}"
             )

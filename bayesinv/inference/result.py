@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesinv.mixture import Mixture
 from bayesinv.psis import why_no_standard_error
+from bayesinv.surrogate import Surrogate
 
 # Importance weights come out of a float64 logsumexp over thousands of draws: relative error of
 # about 1e-13. Anything further from zero than this has not been normalised.
@@ -33,6 +34,9 @@ class InferenceResult:
             `bayesinv.hyperparameters`, where they were inferred along with the extents; else None.
         density: q over the unconstrained coordinates of the latent extents, for a fit by a mixture or a normal; after
             NUTS that of the variational fit that its chains started from.
+        guide_extents: draws of the guide, as `extents`, where those come from weights of a network refitted at several
+            extents (``Training.own_weights``); else None.
+        surrogate: the regression of the log evidence on those extents; else None.
         log_weights: (draws,) log importance weights, Pareto-smoothed and normalised so that
             logsumexp(log_weights) = 0; only with a single chain. None where the draws need none.
         pareto_k: the shape k-hat of the Pareto fit to the largest weights; past
@@ -76,6 +80,8 @@ class InferenceResult:
     extents: Tensor
     hyperparameters: Tensor | None = None
     density: Mixture | None = None
+    guide_extents: Tensor | None = None
+    surrogate: Surrogate | None = None
     log_weights: Tensor | None = None
     pareto_k: float | None = None
     log_evidence: float | None = None
@@ -92,6 +98,8 @@ class InferenceResult:
 
     def __post_init__(self) -> None:
         _check_extents(self.extents)
+        if self.guide_extents is not None:
+            _check_extents(self.guide_extents)
         if self.log_weights is not None:
             _check_log_weights(self.log_weights, self.extents)
         if self.hyperparameters is not None and len(self.hyperparameters) != self.num_chains * self.num_draws:
@@ -148,6 +156,11 @@ class InferenceResult:
         if self.log_evidence is None or self.log_evidence_se is not None or self.log_weights is None:
             return ""
         return why_no_standard_error(self.pareto_k, self.num_draws)
+
+    @property
+    def why_no_log_evidence(self) -> str:
+        """Why a fit of a network reports no log evidence, as a clause; empty where it reports one."""
+        return "" if self.log_evidence is not None else str(self.settings.get("why_no_log_evidence", ""))
 
     @property
     def draws(self) -> Float64[Tensor, "total K"]:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesinv.data import Data
 from bayesinv.errors import DataError, NonFiniteError, NumericalError, first_line
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.inference.loop import Callback, Step, Trace, ended_by
 from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
+from bayesinv.inference.rates import made_optimiser, planned
 from bayesinv.randomness import seeded
 from bayesinv.streams import Stream, derive_seed, set_seed
 
@@ -42,6 +42,7 @@ def train(
     fingerprint: Mapping[str, Any],
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
+    warn_finished: bool = True,
 ) -> Trace:
     """Run every phase of an objective over minibatches, from the checkpoint on where there is one.
 
@@ -54,6 +55,7 @@ def train(
         fingerprint: JSON-able; what has to be the same for a checkpoint to be gone on from.
         progress: show a bar.
         callbacks: called after every step; True ends the run, and a checkpoint then counts as finished.
+        warn_finished: whether to warn where the checkpoint holds a finished run.
 
     Returns:
         The objective at every step of the traced phase.
@@ -77,12 +79,13 @@ def train(
             file.restore(saved, run.modules, run.optimisers)
             run.go_on(saved)
             if saved.finished:
-                warnings.warn(
-                    f"{training.checkpoint} holds the finished run of this fit, which is returned as it is, whatever "
-                    "weights the network came with; Training(resume=False) trains anew",
-                    UserWarning,
-                    stacklevel=4,  # the line that called fit
-                )
+                if warn_finished:
+                    warnings.warn(
+                        f"{training.checkpoint} holds the finished run of this fit, which is returned as it is, "
+                        "whatever weights the network came with; resume=False trains anew",
+                        UserWarning,
+                        stacklevel=4,  # the line that called fit
+                    )
                 return Trace(saved.trace, False)
     last_shown, shown = -math.inf, run.step
     try:
@@ -127,8 +130,9 @@ class _Run:
         self.clip_norm = training.clip_norm
         self.num_steps = num_steps
         self.seed = seed
-        self.optimisers = [_optimiser(phase) for phase in phases]
+        self.optimisers = [made_optimiser(phase) for phase in phases]
         self.full_rates = [[float(group["lr"]) for group in o.param_groups] for o in self.optimisers]
+        self.plans = [planned(phase, num_steps) for phase in phases]
         self.parameters = list({id(p): p for p in _parameters(self.modules, phases)}.values())
         self.device = self.parameters[0].device
         self.step = 0
@@ -159,17 +163,19 @@ class _Run:
         step = self.step
         if step % CHECK_EVERY == 0 and step > self._latest_step:
             self._good, self._latest, self._latest_step = self._latest, self._state(), step
-        for phase, optimiser, full in zip(self.phases, self.optimisers, self.full_rates, strict=True):
+        runs = zip(self.phases, self.optimisers, self.full_rates, self.plans, strict=True)
+        for phase, optimiser, full, plan in runs:
             if not phase.is_due(step):
                 continue
-            batch = self.stream.batch(self.seed, phase.name, (step - phase.start) // phase.every, phase.batch_size)
-            batch = _to_device(batch, self.device)
+            number = (step - phase.start) // phase.every
+            batch = self.stream.batch(self.seed, phase.name, number, phase.batch_size)
+            batch = batch.to(self.device, non_blocking=True)
             set_seed(derive_seed(self.seed, phase.name, step), self.device)
             if phase.on_start is not None and step == phase.start:
                 phase.on_start()
             share = phase.rate(step, self.num_steps)
-            for group, rate in zip(optimiser.param_groups, full, strict=True):
-                group["lr"] = rate * share
+            for k, group in enumerate(optimiser.param_groups):
+                group.update({"lr": full[k] * share} if plan is None else plan[number][k])
             for p in self.parameters:
                 p.grad = None
             try:
@@ -223,24 +229,8 @@ class _Run:
         raise NonFiniteError(f"step {step + 1}: {reason}; {kept}", step=step + 1) from cause
 
 
-def _optimiser(phase: Phase) -> torch.optim.Optimizer:
-    """Adam; AdamW where weights decay, which is then apart from the gradient."""
-    groups = [{"weight_decay": 0.0, **group} for group in phase.groups]
-    decays = any(group["weight_decay"] > 0 for group in groups)
-    return torch.optim.AdamW(groups) if decays else torch.optim.Adam(groups)
-
-
 def _parameters(modules: Sequence[nn.Module], phases: Sequence[Phase]) -> list[Tensor]:
     return [p for module in modules for p in module.parameters()] + [p for phase in phases for p in phase.params]
-
-
-def _to_device(data: Data, device: torch.device) -> Data:
-    if data.x.device == device:
-        return data
-    x, y = data.x, data.y
-    if device.type == "cuda" and x.device.type == "cpu":
-        x, y = x.pin_memory(), y.pin_memory()  # a copy out of other memory makes the host wait
-    return Data(x.to(device, non_blocking=True), y.to(device, non_blocking=True), data.num_classes)
 
 
 def _read(values: list[Tensor]) -> list[float]:

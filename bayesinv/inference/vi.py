@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,15 @@ from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import Mode, find_modes, of_more_data
+from bayesinv.inference.population import populate, starts_among
 from bayesinv.inference.target import Target
 from bayesinv.mixture import FEWEST_ROUNDS, ROUND, Mixture, adapt, around_modes, bend_at
 from bayesinv.model import InvarianceModel
 from bayesinv.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
-LARGEST_CLIMB = 200  # examples
+LARGEST_EXPLORED, LARGEST_CLIMB = 100, 200  # examples
+FEWEST_TO_EXPLORE = 20  # evaluations of a climb
 MOST_DRAWS, ENOUGH = 480, 100.0  # where their number is left open: until they are worth so many independent ones
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
@@ -65,12 +68,16 @@ def climb(
 ) -> list[Mode]:
     """The modes, that with the largest mass first, with the model's hyperparameters there.
 
-    With more than ``LARGEST_CLIMB`` examples the starts climb on a random part of them, and only from the modes found
-    there on all: most evaluations are far from a mode, where a part says as well which way is up.
+    A population looks for them on at most ``LARGEST_EXPLORED`` examples. The climbs from what it finds go up to
+    ``LARGEST_CLIMB`` first, and only from the modes found there on all: most evaluations are far from a mode, where a
+    part says as well which way is up. Few evaluations are not enough to explore: then climbs start from quantiles.
 
     Raises:
         NonFiniteError: the evidence could not be computed at the start.
     """
+    origin = target.start(0.5)
+    rows = torch.randperm(len(target.data))
+    found: list[Mode] = []
     with tqdm(disable=not progress, unit="evaluation", dynamic_ncols=True) as bar:
 
         def show(extents: Mapping[str, float]) -> None:
@@ -78,26 +85,46 @@ def climb(
             bar.update()
 
         told = show if progress else None
-        found: list[Mode] = []
-        if len(target.data) > LARGEST_CLIMB and target.inducing is None:
-            rows = torch.randperm(len(target.data))[:LARGEST_CLIMB]
-            part = Target(target.model, target.data.subset(rows))
-            found = find_modes(part, max_evaluations, callbacks=callbacks, describe=told, num_threads=num_threads)
-            ratio = len(target.data) / LARGEST_CLIMB
-            found = [dataclasses.replace(mode, precision=of_more_data(mode.precision, ratio)) for mode in found]
+        search = functools.partial(find_modes, callbacks=callbacks, describe=told, num_threads=num_threads)
+        size = len(target.data)
+        if target.num_extents and max_evaluations > FEWEST_TO_EXPLORE:
+            part = Target(target.model, target.data.subset(rows[:LARGEST_EXPLORED]))
+            found = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
+            found = _of_more(found, min(size, LARGEST_CLIMB) / len(part.data))
+            target.move(origin)
+        if size > LARGEST_CLIMB:
+            part = Target(target.model, target.data.subset(rows[:LARGEST_CLIMB]))
+            if target.inducing is None:
+                found = search(part, max_evaluations, found=found)
+            found = _of_more(found, size / LARGEST_CLIMB)
         if any(mode.ended for mode in found):  # by a callback or the limit: only judged on all data, without a climb
             max_evaluations = 1
-        search = functools.partial(
-            find_modes, target, max_evaluations, callbacks=callbacks, describe=told, num_threads=num_threads
-        )
         try:
-            modes = search(found=found)
+            modes = search(target, max_evaluations, found=found)
         except NonFiniteError:
             if not found:
                 raise
-            modes = search()  # where the part ended all data have no evidence: from the plain starts
+            target.move(origin)
+            modes = search(target, max_evaluations)  # where the part ended all data have no evidence
     target.move(modes[0].theta)
     return modes
+
+
+def _explored(target: Target, seed: int, num_threads: int, on_value: Callable[[], object]) -> list[Mode]:
+    """Where climbs shall start; nowhere if the evidence cannot be computed."""
+    try:
+        target(target.start(0.5))  # and the start of the inner iteration of all others
+    except NumericalError:
+        return []
+    theta, value = populate(target, seed, num_threads, on_value)
+    d = target.num_extents + target.num_hyper
+    starts = starts_among(theta, value, d)
+    return [Mode(at, height, precision, math.inf, 0, (), None) for at, height, precision in starts]
+
+
+def _of_more(modes: Sequence[Mode], ratio: float) -> list[Mode]:
+    """The same where so many times the data are looked at."""
+    return [dataclasses.replace(mode, precision=of_more_data(mode.precision, ratio)) for mode in modes]
 
 
 def approximate(

@@ -35,7 +35,14 @@ def fit_call(posterior: InvariancePosterior) -> str:
     if guide:  # a guide of the user's own is a callable, by whatever name they have it
         arguments.append(f"guide={guide!r}" if guide in GUIDES else f"guide={guide}")
     arguments += _steps(posterior)
-    training = _differing(Training(), given.get("training", {}))
+    stages = dict(given.get("training", {}))
+    second = stages.pop("second_stage", None)
+    training = _differing(Training(), stages)
+    if second is not None:  # functions are code of the user's own, by whatever name they have them
+        own = {name: value for name, value in second.items() if value is not None}
+        parts = [f"{k}={v}" if k in ("optimiser", "schedule") else f"{k}={v!r}" for k, v in own.items()]
+        stage = f"second_stage=bayesinv.SecondStage({', '.join(parts)})"
+        training = f"{training}, {stage}" if training else stage
     if training:
         arguments.append(f"training=bayesinv.Training({training})")
     arguments += [f"{name}={given[name]!r}" for name in ("learning_rate", "hyperparameters") if _is_given(name, given)]

@@ -43,9 +43,14 @@ class FiniteGroup(Transform):
     def transform(self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch K"]) -> Float[Tensor, "batch *event"]:
         self.check_input(x)
         self.check_coordinates(t, batch=x.shape[0])
-        elements = self._elements(t[..., 0])
+        present: Sequence[int]
+        if torch.compiler.is_compiling():  # a graph is the same whatever the elements are: all of them are computed
+            elements, present = t[..., 0].detach().round().long(), range(1, self.order)
+        else:
+            elements = self._elements(t[..., 0])
+            present = sorted(set(elements.tolist()) - {0})
         moved = x
-        for element in sorted(set(elements.tolist()) - {0}):
+        for element in present:
             chosen = (elements == element).to(x.device)
             moved = torch.where(chosen.reshape(-1, *[1] * (x.ndim - 1)), self.act(x, element), moved)
         return moved.clone() if moved is x else moved

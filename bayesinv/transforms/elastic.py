@@ -73,17 +73,17 @@ class Elastic(Transform):
     ) -> Float[Tensor, "batch channel height width"]:
         self.check_input(x)
         self.check_coordinates(t, batch=x.shape[0])
-        return sample(x, self._grid(t, x), self.padding, "bilinear")
+        return sample(x, self.grid(t, x), self.padding, "bilinear")
 
     def orbit(
         self, x: Float[Tensor, "batch channel height width"], t: Float[Tensor, "*orbit columns"]
     ) -> Float[Tensor, "*orbit batch channel height width"]:
         self.check_input(x)
         self.check_coordinates(t)
-        grid = self._grid(t.reshape(-1, t.shape[-1]), x)
+        grid = self.grid(t.reshape(-1, t.shape[-1]), x)
         return sample_orbit(x, grid, self.padding, "bilinear").reshape(*t.shape[:-1], *x.shape)
 
-    def _grid(self, t: Tensor, x: Tensor) -> Float[Tensor, "draws height width 2"]:
+    def grid(self, t: Tensor, x: Tensor) -> Float[Tensor, "draws height width 2"]:
         """Where each pixel is read, in the coordinates of ``grid_sample``."""
         height, width = x.shape[-2:]
         F = self.frequencies
@@ -95,8 +95,25 @@ class Elastic(Transform):
         a = t[:, :1] * t[:, 1:] * (math.sqrt(12.0) / F)
         u = torch.einsum("dcjk,jw,kh->dchw", a.reshape(-1, 2, F, F), along_x, along_y)  # in half widths
         pixels = torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
-        per_half = u.new_tensor([1.0, width / height])[:, None, None]  # half widths are that many half heights
+        # Half widths are that many half heights.
+        per_half = torch.tensor([1.0, width / height], dtype=u.dtype, device=u.device)[:, None, None]
         return (pixels - per_half * u).permute(0, 2, 3, 1)
+
+    def displacement(
+        self, t: Float[Tensor, "draws columns"], points: Float[Tensor, "draws points 2"], ratio: float
+    ) -> Float[Tensor, "draws points 2"]:
+        """t u(p), in units of half the width.
+
+        Arguments:
+            t: the coordinate and its auxiliaries, (draws, 1 + 2F²).
+            points: p in units of half the width from the middle, (draws, points, 2), y down.
+            ratio: height / width.
+        """
+        F = self.frequencies
+        waves = 0.5 * math.pi * torch.arange(1, F + 1, dtype=points.dtype, device=points.device)
+        sines = torch.sin((points / points.new_tensor([1.0, ratio]) + 1.0)[..., None] * waves)  # (draws, points, 2, F)
+        a = (t[:, :1] * t[:, 1:] * (math.sqrt(12.0) / F)).to(points.dtype).reshape(-1, 2, F, F)
+        return torch.einsum("dcjk,dpj,dpk->dpc", a, sines[..., 0, :], sines[..., 1, :])
 
     def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " K"]:
         """The extent at which the root mean square is half a pixel."""

@@ -76,7 +76,8 @@ def sampling_grid(
     One product of all matrices with all pixels, and a view whose x and y lie in planes of their
     own: both are several times quicker on a CPU than ``affine_grid``, and as quick to sample.
     """
-    stretch = pullback.new_tensor([1.0, height / width, 1.0])  # from those to isotropic coordinates
+    # From those to isotropic coordinates; new_tensor would be lost in torch.export.
+    stretch = torch.tensor([1.0, height / width, 1.0], dtype=pullback.dtype, device=pullback.device)
     rows = 3 if projective else 2
     theta = (pullback * stretch / stretch[:, None])[:, :rows].to(dtype)  # (draws, rows, 3)
     x = pixel_centres(width, theta).expand(height, width)

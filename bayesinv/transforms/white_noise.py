@@ -42,6 +42,6 @@ def white_noise(auxiliaries: Float[Tensor, "*draws J"], num_elements: int) -> Fl
 def _prime_above(number: int) -> int:
     """The smallest prime larger than ``number``."""
     candidate = number + 1
-    while any(candidate % divisor == 0 for divisor in range(2, math.isqrt(candidate) + 1)):
+    while any(candidate % divisor == 0 for divisor in range(2, int(candidate**0.5) + 1)):
         candidate += 1
     return candidate

@@ -31,6 +31,37 @@ def test_prior_scales_follow_fan_in_and_one_gain_per_layer():
     assert {float(s.detach()) for s in NeuralNetwork(conv_net(), prior="isotropic").prior_scales().values()} == {1.0}
 
 
+@pytest.mark.parametrize(
+    ("layer", "names", "fan_in"),
+    [
+        (nn.ConvTranspose2d(64, 2, 2, stride=2), ["weight", "bias"], 64),  # each output meets one place of the kernel
+        (nn.ConvTranspose2d(8, 4, 3, stride=1, groups=2), ["weight", "bias"], 8 / 2 * 9),
+        (nn.ConvTranspose1d(6, 5, 3, stride=2), ["weight"], 6 * 1.5),
+        (nn.ConvTranspose1d(6, 5, 1, stride=2), ["weight"], 6),
+        (nn.MultiheadAttention(12, 3), ["in_proj_weight", "in_proj_bias", "out_proj.bias"], 12),
+        (nn.MultiheadAttention(12, 3, kdim=5, vdim=7), ["q_proj_weight", "in_proj_bias"], 12),
+        (nn.MultiheadAttention(12, 3, kdim=5, vdim=7), ["k_proj_weight"], 5),
+        (nn.LSTM(7, 3), ["weight_ih_l0", "bias_ih_l0"], 7),
+        (nn.LSTM(7, 3), ["weight_hh_l0", "bias_hh_l0"], 3),
+        (nn.LayerNorm(5), ["weight", "bias"], 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_biases_and_transposed_layers_take_the_fan_in_of_what_they_sum_over(layer, names, fan_in):
+    network = NeuralNetwork(layer, start_gain=4.0)
+    scales = network.prior_scales()
+    for name in names:
+        assert float(scales[name].detach()) == pytest.approx(4.0 / math.sqrt(fan_in)), name
+
+
+def test_outputs_of_a_transposed_layer_at_its_prior_have_the_variance_of_the_gain():
+    network = NeuralNetwork(nn.ConvTranspose2d(64, 200, 3, stride=2, bias=False), start_gain=2.0)
+    network.sample_weights(seed=0)
+    with torch.no_grad():
+        outputs = network(torch.ones(1, 64, 9, 9))[..., 2:-2, 2:-2]  # where the border is not felt
+    assert float(outputs.square().mean()) == pytest.approx(4.0, rel=0.1)
+
+
 def test_the_log_prior_is_the_exponent_of_the_normal_density():
     network = NeuralNetwork(conv_net())
     weights = network.weights()
@@ -65,10 +96,7 @@ def test_the_callers_network_is_not_touched():
 @pytest.mark.parametrize(
     ("layer", "cure"),
     [
-        (nn.BatchNorm2d(2), "GroupNorm"),
-        (nn.Dropout(0.5), "p=0"),
-        (nn.InstanceNorm2d(2), "GroupNorm"),
-        (nn.RReLU(), "LeakyReLU"),
+        (nn.BatchNorm2d(2, track_running_stats=False), "track_running_stats=True"),
         (nn.Hardsigmoid(), "use Sigmoid"),
     ],
 )
@@ -79,11 +107,38 @@ def test_layers_under_which_the_evidence_has_no_meaning_are_refused_with_a_cure(
     InvarianceModel(net, "rotation", evidence="plugin").initialise(data())
 
 
-def test_frozen_batch_statistics_and_dropout_of_zero_are_accepted():
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.RReLU().eval(), nn.Dropout(0.0), nn.Flatten(), nn.Linear(32, 3)
-    )
-    InvarianceModel(net, "rotation").initialise(data())
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval(), nn.RReLU(), nn.Dropout(0.5), nn.InstanceNorm2d(2)]
+)
+def test_the_evidence_sees_layers_in_evaluation_mode_and_changes_nothing_in_them(layer):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), layer, nn.Flatten(), nn.Linear(32, 3))
+    with torch.no_grad():  # statistics that are not those of any batch
+        for name, buffer in layer.named_buffers():
+            buffer.fill_(0.3 if name == "running_mean" else 2)
+    model, frozen = (InvarianceModel(part, "rotation", num_orbit_samples=3) for part in (net, net))
+    modes = [module.training for module in model.network.net.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch, values, slopes = data(), [], []
+    model.initialise(batch)
+    frozen.network.net.eval()
+    for which in (model, frozen):
+        eta = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+        torch.manual_seed(0)  # of the random outputs
+        value = which.log_evidence(eta, batch)
+        values.append(float(value.detach()))
+        slopes.append(float(torch.autograd.grad(value, eta)[0]))
+    assert values[0] == values[1] and slopes[0] == slopes[1] != 0
+    assert [module.training for module in model.network.net.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_evaluated_network_shares_every_tensor_with_the_trained_one():
+    network = NeuralNetwork(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+    seen = network.evaluated()
+    assert all(a is b for a, b in zip(network.parameters(), seen.parameters(), strict=True))
+    network(torch.rand(5, 4))  # a step in training mode
+    assert torch.equal(seen.net[1].running_mean, network.net[1].running_mean)
+    assert network.training and not seen.net.training
 
 
 class InPlace(nn.Module):

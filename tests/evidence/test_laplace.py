@@ -206,7 +206,7 @@ def test_random_outputs_are_an_unbiased_estimate_of_all_single_outputs():
     assert abs(sum(draws) / len(draws) - float(every.log_evidence(ETA, data).detach())) < 4 * float(spread)
 
 
-@pytest.mark.parametrize(("num_outputs", "kind"), [(None, "upper"), (3, "upper"), (2, "between")])
+@pytest.mark.parametrize(("num_outputs", "kind"), [(None, "upper"), (3, "upper"), (2, "between"), (1, "equivalent")])
 def test_gradient_in_the_extents_and_scales_matches_finite_differences(num_outputs, kind):
     data = images()
     model = make_model(num_outputs=num_outputs, determinant=kind)
@@ -273,3 +273,79 @@ def test_gradients_are_finite_where_probabilities_underflow(num_outputs):
     value = model.evidence.log_evidence(prior, data)
     value.backward()
     assert bool(torch.isfinite(value)) and bool(torch.isfinite(eta.grad).all())
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "gaussian"])
+def test_all_combined_rows_of_all_data_have_the_determinant_of_all_rows(likelihood):
+    data = images(likelihood=likelihood)
+    exact = float(make_model(likelihood, num_outputs=None).log_evidence(ETA, data).detach())
+    for outputs in (None, 3):
+        combined = make_model(likelihood, num_outputs=outputs, determinant="equivalent")
+        assert float(combined.log_evidence(ETA, data).detach()) == pytest.approx(exact, abs=1e-7)
+
+
+def test_combined_rows_of_maps_are_a_root_of_the_hessian_and_orthonormal_ones_of_it():
+    f = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)  # 6 cells, 5 classes
+    p = f.softmax(-1).reshape(4, 6, 5)
+    hessian = torch.stack([torch.block_diag(*(torch.diag(c) - torch.outer(c, c) for c in cells)) for cells in p])
+    rows = LaplaceEvidence(num_outputs=None, determinant="equivalent")._combined_rows(f)
+    assert rows.shape == (24, 4, 30)
+    torch.testing.assert_close(torch.einsum("rma,rmb->mab", rows, rows), hessian)
+    some = LaplaceEvidence(num_outputs=7, determinant="equivalent")._combined_rows(f)
+    inverse = torch.linalg.pinv(hessian, hermitian=True)
+    products = torch.einsum("rma,mab,smb->mrs", some, inverse, some)  # of the q, as R R⁺ keeps what is not mapped to 0
+    torch.testing.assert_close(products, torch.eye(7, dtype=torch.float64).expand(4, 7, 7))
+    logits = f[..., :1]
+    rows = LaplaceEvidence("bernoulli", num_outputs=None, determinant="equivalent")._combined_rows(logits)
+    slope = (logits.sigmoid() * (-logits).sigmoid()).flatten(1)
+    torch.testing.assert_close(torch.einsum("rma,rmb->mab", rows, rows), torch.diag_embed(slope))
+
+
+@pytest.mark.parametrize("num_outputs", [1, 2])
+def test_the_equivalent_from_a_third_of_the_data_is_near_the_exact_evidence(num_outputs):
+    data = images(36)
+    exact = float(make_model(num_outputs=None).log_evidence(ETA, data).detach())
+    generator = torch.Generator().manual_seed(0)
+
+    def log_det(kind):
+        model = make_model(num_outputs=num_outputs, determinant=kind)
+        torch.manual_seed(0)
+        parts = [data.subset(torch.randperm(36, generator=generator)[:12]) for _ in range(25)]
+        with torch.no_grad():
+            values = [2 * float(model.evidence._log_det(*pair(model, part), 36)) for part in parts]
+        return sum(values) / len(values)
+
+    def pair(model, part):
+        f, K = model.evidence._kernel(model.at(ETA), model.backbone.weights(), part)
+        return K, f
+
+    whole = make_model(num_outputs=None)
+    with torch.no_grad():
+        truth = 2 * float(whole.evidence._log_det(*pair(whole, data), 36))
+    assert math.isfinite(exact)
+    assert log_det("equivalent") == pytest.approx(truth, rel=0.05)
+    assert log_det("upper") > 1.1 * truth > 1.3 * log_det("lower")
+
+
+def test_which_of_the_determinants_are_bounds_is_said():
+    bounds = {kind: LaplaceEvidence(determinant=kind).bound for kind in ("upper", "between", "lower", "equivalent")}
+    assert bounds == {"upper": "lower", "between": None, "lower": "upper", "equivalent": None}
+
+
+def test_with_all_outputs_of_two_classes_u_is_a_bound():
+    """Output by output the anchors would be the first class of every example, of which the second is a consequence."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 1, 6, 6, generator=generator, dtype=torch.float64)
+    data = Data(x, torch.arange(40) % 2, num_classes=2)
+    model = make_model(outputs=2, num_outputs=None)
+    weights = model.backbone.weights()
+
+    def log_det(part):
+        with torch.no_grad():
+            f, K = model.evidence._kernel(model.at(ETA), weights, part)
+            return float(model.evidence._log_det(K, f, 40))
+
+    exact = log_det(data)
+    parts = [data.subset(torch.randperm(40, generator=generator)[:8]) for _ in range(40)]
+    values = torch.tensor([log_det(part) for part in parts])
+    assert float(values.mean()) > exact + 2 * float(values.std()) / 40**0.5

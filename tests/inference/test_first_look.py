@@ -79,7 +79,7 @@ def stop(step):
 
 def test_a_long_fit_warns_before_its_first_step(monkeypatch):
     monkeypatch.setattr(module, "LONG_SECONDS", 0.0)
-    with pytest.warns(UserWarning, match=r"DeepKernel\(net, frozen=True\)"), pytest.raises(Stop):
+    with pytest.warns(UserWarning, match=r"GaussianProcess\(features=net\)"), pytest.raises(Stop):
         fit(lambda n, x: n(x), callbacks=[stop])
 
 

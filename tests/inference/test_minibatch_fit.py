@@ -14,6 +14,8 @@ import bayesinv
 from bayesinv import InvarianceModel, Outward, Training
 from bayesinv.data import Data
 from bayesinv.errors import DataError, NotConvergedWarning
+from bayesinv.posterior import InvariancePosterior
+from bayesinv.randomness import seeded
 
 QUICK = Training(epochs=6, batch_size=20, extent_batch_size=16, extent_every=2)
 
@@ -43,7 +45,8 @@ def posterior(train):
 def test_a_network_gets_a_posterior_with_everything_that_goes_with_it(posterior, train):
     assert posterior.result.inference == "vi"
     assert posterior.result.extents.shape == (1, 160, 2)
-    assert math.isfinite(posterior.log_evidence) and posterior.log_evidence_se > 0
+    assert math.isfinite(posterior.result.settings["elbo"]) and posterior.result.settings["elbo_se"] > 0
+    assert (posterior.log_evidence is None) == bool(posterior.result.why_no_log_evidence)
     assert posterior.result.num_steps == 18
     assert posterior.result.settings["training_copies"] == posterior.result.settings["prediction_copies"] == 4
     # 18 steps: 3 of burn-in, 2 in which scales settle, 4 to finish; the extents move in every second one of the rest
@@ -148,7 +151,7 @@ def test_all_extents_fixed_gives_the_laplace_evidence_of_a_point(train):
     fitted = bayesinv.fit(model(priors={"rotation": 0.3, "translate_x": None}), train, training=QUICK)
     assert fitted.result.inference == "fixed"
     assert fitted.result.extents.tolist() == [[[0.3, 0.0]]]
-    assert math.isfinite(fitted.log_evidence)
+    assert math.isfinite(fitted.result.settings["elbo"])
 
 
 def test_a_plug_in_likelihood_under_a_flat_prior_says_that_only_its_limit_counts(train):
@@ -226,3 +229,37 @@ def test_labels_that_start_at_one_are_told_of(train):
 
     with pytest.raises(DataError, match="if labels are to start at 0 and not at 1, take y - 1"):
         bayesinv.fit(model(), FromOne(), training=Training(epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"learning_rate": 1e6}, "learning_rate: expected nothing.*learning_rate=1000000.0"),
+        ({"num_chains": 77, "num_warmup": 12345}, "num_chains, num_warmup: .*does not use them"),
+        ({"hyperparameters": "optimised"}, "hyperparameters"),
+        ({"inference": "augerino", "guide": "mean_field"}, "guide: .*inference='augerino'"),
+    ],
+)
+def test_arguments_that_a_network_does_not_use_are_refused(train, options, named):
+    with pytest.raises(ValueError, match=named):
+        bayesinv.fit(model(), train, training=QUICK, **options)
+
+
+def test_arguments_at_their_defaults_are_not_refused(train):
+    quick = dataclasses.replace(QUICK, epochs=0.2)
+    options = {"learning_rate": 0.05, "num_chains": 2, "num_warmup": 150, "hyperparameters": "latent"}
+    bayesinv.fit(model(), train, "none", training=quick, guide="full_rank", **options)
+
+
+def test_a_profile_of_large_data_is_scaled_to_all_of_them(posterior):
+    """As of a fit to twice as many examples as it keeps."""
+    settings = posterior.result.settings | {"num_train": 2 * len(posterior.data)}
+    larger = InvariancePosterior(
+        posterior.model, posterior.data, dataclasses.replace(posterior.result, settings=settings)
+    )
+    profile = larger.evidence_profile("rotation", num_points=4)
+    eta = posterior.quantile(0.5)
+    for extent, found in zip(profile["extent"], profile["log_evidence"], strict=True):
+        eta[0] = extent
+        with torch.no_grad(), seeded(0):
+            assert found == float(posterior.model.log_evidence(eta, posterior.data, settings["num_train"]))

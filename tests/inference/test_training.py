@@ -1,5 +1,6 @@
 """The loop on a regression with a closed form: two phases, whose every step can be repeated by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -376,3 +377,22 @@ def test_a_gpu_gives_the_same_fit():
     # Other random numbers jitter the inputs: close, not equal.
     assert torch.allclose(objective.state().cpu(), expected.state(), atol=0.02)
     assert len(trace.objective) == len(also.objective)
+
+
+def test_a_batch_keeps_its_groups_on_the_way_to_a_device():
+    stream = make_stream()
+    stream.data = dataclasses.replace(stream.data, groups=torch.arange(N) % 3)
+    objective = Regression()
+    objective.linear.to("meta")
+    seen = []
+
+    def weight_loss(data, num_total):
+        seen.append(data)
+        raise DataError("seen enough")
+
+    objective.weight_loss = weight_loss
+    with pytest.raises(DataError, match="enough"):
+        train(objective, stream, Training(batch_size=8), 1, 0, {})
+    batch = seen[0]
+    assert batch.x.device.type == batch.y.device.type == "meta"
+    assert batch.groups is not None and len(batch.groups) == 8

@@ -83,7 +83,7 @@ def test_help_says_who_has_no_flip(capsys):
     with pytest.raises(SystemExit) as ended:
         colour.main(["--help"])
     assert ended.value.code == 0
-    assert "augerino and augnet never have them" in " ".join(capsys.readouterr().out.split())
+    assert "augerino, augnet, lila and optima never have them" in " ".join(capsys.readouterr().out.split())
 
 
 def test_missing_data_end_with_where_they_should_be(tmp_path, capsys):

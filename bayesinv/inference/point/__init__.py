@@ -1,4 +1,4 @@
-"""Point estimates: what the field trains in place of a posterior, as baselines on the same networks."""
+"""What the field trains in place of this posterior, as baselines on the same networks: points, but for OPTIMA's q."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,8 +6,10 @@ from types import MappingProxyType
 
 from bayesinv.inference.point.augerino import Augerino
 from bayesinv.inference.point.augnet import AugNet, AugNetOrbit
-from bayesinv.inference.point.base import PointMethod, PointObjective, plug_in_copy
+from bayesinv.inference.point.base import MethodObjective, PointMethod, PointObjective, plug_in_copy
 from bayesinv.inference.point.fixed import Fixed, NoInvariance
+from bayesinv.inference.point.lila import Lila
+from bayesinv.inference.point.optima import Optima
 from bayesinv.inference.point.policy import POLICIES, Policy
 
 __all__ = [
@@ -16,7 +18,10 @@ __all__ = [
     "AugNetOrbit",
     "Augerino",
     "Fixed",
+    "Lila",
+    "MethodObjective",
     "NoInvariance",
+    "Optima",
     "PointMethod",
     "PointObjective",
     "Policy",
@@ -29,7 +34,9 @@ POINT_METHODS: Mapping[str, Callable[[], PointMethod]] = MappingProxyType(
         "augerino": Augerino,
         "augnet": AugNet,
         "fixed": Fixed,
+        "lila": Lila,
         "none": NoInvariance,
+        "optima": Optima,
         "policy": Policy,
         **{name: partial(Policy, name) for name in POLICIES},
     }

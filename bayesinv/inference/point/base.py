@@ -20,21 +20,22 @@ from bayesinv.evidence import NetworkEvidence, PlugInEvidence
 from bayesinv.extents import Extents
 from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.vi import describe_extents
+from bayesinv.mixture import Mixture
 from bayesinv.model import InvarianceModel
 from bayesinv.orbits import Orbit
 from bayesinv.structure import priors_of_blocks
 
-__all__ = ["PointMethod", "PointObjective", "plug_in_copy"]
+__all__ = ["MethodObjective", "PointMethod", "PointObjective", "checked_copy", "plug_in_copy"]
 
-EQUIVARIANT_METHODS = ("augerino", "fixed", "none")
+EQUIVARIANT_METHODS = ("augerino", "fixed", "lila", "none")
 METHODS_OF_BLOCKS = ("fixed", "none")  # for extents by output or group
 
 
 class PointMethod(ABC):
     """How a network is trained to one number per symmetry, in place of a posterior.
 
-    A subclass is a frozen dataclass of options, with a `name`. All of them minimise the negative log likelihood at the
-    current weights, so that the evidence of the model is replaced by the plug-in likelihood.
+    A subclass is a frozen dataclass of options, with a `name`. Most of them minimise the negative log likelihood at the
+    current weights, so that the evidence of the model is replaced by the plug-in likelihood; `copied` says where not.
     """
 
     name: str
@@ -51,8 +52,16 @@ class PointMethod(ABC):
             ValueError: the method cannot train this model; says what can.
         """
 
+    def copied(self, model: InvarianceModel) -> InvarianceModel:
+        """A copy of the model with the evidence that this method trains on, for `objective` once it is initialised.
+
+        Raises:
+            ValueError: the method cannot train this model.
+        """
+        return plug_in_copy(model, self.name)
+
     @abstractmethod
-    def objective(self, model: InvarianceModel, training: Training, num_total: int, seed: int) -> "PointObjective":
+    def objective(self, model: InvarianceModel, training: Training, num_total: int, seed: int) -> "MethodObjective":
         """What the training loop minimises.
 
         Args:
@@ -69,8 +78,8 @@ class PointMethod(ABC):
         """Raise a DataError if the method cannot train on such inputs."""
 
 
-class PointObjective(Objective):
-    """The loss of a point method: L = -(1/n) Σ_i log p(y_i | copies of x_i) - reward.
+class MethodObjective(Objective):
+    """What a point method trains, and what is reported of it.
 
     Args:
         method: whose options these are.
@@ -88,19 +97,65 @@ class PointObjective(Objective):
         prediction_copies: int,
         modules: Sequence[nn.Module] = (),
     ):
+        self.method = method
+        self.model = model
+        self.network = model.network
+        self.modules = [model, *modules]
+        self.training_copies = training_copies
+        self.prediction_copies = prediction_copies
+
+    @abstractmethod
+    def extents(self) -> Float64[Tensor, " K"]:
+        """Half-widths as they are now, internal units, on the CPU."""
+
+    def draws(self, num_draws: int, seed: int) -> Float64[Tensor, "draws K"]:
+        """What is reported: one row, unless the method has a distribution over the extents."""
+        return self.extents()[None]
+
+    def density(self) -> Mixture | None:
+        """q over the unconstrained extents; None for a point."""
+        return None
+
+    def current_extents(self) -> Mapping[str, float]:
+        """Half-widths by symmetry, internal units."""
+        return dict(zip(self.model.symmetries, self.extents().tolist(), strict=True))
+
+    def describe(self, extents: Mapping[str, float]) -> str:
+        """The three largest extents in words."""
+        return describe_extents(self.model, extents) if self.model.active else "extents fixed"
+
+    def fitted_model(self) -> InvarianceModel:
+        """The model as it is now, ready to predict with the extents that `extents` gives."""
+        return self.model
+
+    def facts(self) -> dict[str, Any]:
+        """The method, its options and what it found, as JSON holds them."""
+        return {"name": self.method.name, **dataclasses.asdict(self.method)}  # type: ignore[call-overload]
+
+
+class PointObjective(MethodObjective):
+    """The loss of a method on the plug-in likelihood: L = -(1/n) Σ_i log p(y_i | copies of x_i) - reward.
+
+    Args:
+        method, model, training_copies, prediction_copies, modules: as for :class:`MethodObjective`.
+    """
+
+    def __init__(
+        self,
+        method: PointMethod,
+        model: InvarianceModel,
+        training_copies: int,
+        prediction_copies: int,
+        modules: Sequence[nn.Module] = (),
+    ):
         evidence, network = model.evidence, model.backbone
         if not (isinstance(evidence, PlugInEvidence) and isinstance(network, NeuralNetwork)):
             raise TypeError(
                 f"expected a model that {type(method).__name__}.prepare has made, and one with a "
                 f"{type(network).__name__} and the {evidence.name} evidence came"
             )
-        self.method = method
-        self.model = model
+        super().__init__(method, model, training_copies, prediction_copies, modules)
         self.evidence = evidence
-        self.network = network
-        self.modules = [model, *modules]
-        self.training_copies = training_copies
-        self.prediction_copies = prediction_copies
 
     @abstractmethod
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:
@@ -115,10 +170,6 @@ class PointObjective(Objective):
     def copy_weights(self) -> Float[Tensor, "copies *some"] | None:
         """How much each of the copies counts; None if alike."""
         return None
-
-    @abstractmethod
-    def extents(self) -> Float64[Tensor, " K"]:
-        """Half-widths as they are now, internal units, on the CPU."""
 
     def reward(self) -> Float[Tensor, ""]:
         """What is added to the mean log likelihood; nothing by default."""
@@ -160,28 +211,14 @@ class PointObjective(Objective):
         value = self.evidence.averaged_log_likelihood(outputs, data.y, average, weights).mean()
         return -(value + self.reward().to(value.device))
 
-    def current_extents(self) -> Mapping[str, float]:
-        """Half-widths by symmetry, internal units."""
-        return dict(zip(self.model.symmetries, self.extents().tolist(), strict=True))
 
-    def describe(self, extents: Mapping[str, float]) -> str:
-        """The three largest extents in words."""
-        return describe_extents(self.model, extents) if self.model.active else "extents fixed"
-
-    def fitted_model(self) -> InvarianceModel:
-        """The model as it is now, ready to predict with the extents that `extents` gives."""
-        return self.model
-
-    def facts(self) -> dict[str, Any]:
-        """The method, its options and what it found, as JSON holds them."""
-        return {"name": self.method.name, **dataclasses.asdict(self.method)}  # type: ignore[call-overload]
-
-
-def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None) -> InvarianceModel:
-    """A deep copy of a network's model with the plug-in likelihood, and another average over copies if given.
+def checked_copy(
+    model: InvarianceModel, method: str, evidence: NetworkEvidence | None = None, average: str | None = None
+) -> InvarianceModel:
+    """A deep copy of a model that a method can train, with another evidence and average over copies if given.
 
     Raises:
-        ValueError: the backbone is no network.
+        ValueError: the backbone is no network, or the method trains no such outputs or groups.
     """
     if not model.is_network:
         cure = (
@@ -204,17 +241,20 @@ def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None
             f'inference="{method}" averages over copies that all {blocks.kind}s share, and this model has extents for '
             f'every {blocks.kind}; use one of {list(METHODS_OF_BLOCKS)} or "vi", or a model without {blocks.kind}s=...'
         )
-    copied = copy.deepcopy(model)
-    if not isinstance(model.evidence, PlugInEvidence):
-        evidence = PlugInEvidence(model.likelihood)
-        if isinstance(model.evidence, NetworkEvidence):  # its noise may have been initialised at the data's scale
-            evidence.to(model.evidence.log_noise)
-            with torch.no_grad():
-                evidence.log_noise.copy_(model.evidence.log_noise)
-        copied.evidence = evidence
+    copied = copy.deepcopy(model) if evidence is None else model.with_evidence(evidence)
     if average is not None:
         copied.average = average
     return copied
+
+
+def plug_in_copy(model: InvarianceModel, method: str, average: str | None = None) -> InvarianceModel:
+    """The same with the plug-in likelihood.
+
+    Raises:
+        ValueError: as `checked_copy`.
+    """
+    is_plug_in = isinstance(model.evidence, PlugInEvidence)
+    return checked_copy(model, method, None if is_plug_in else PlugInEvidence(model.likelihood), average)
 
 
 def fix_extents(

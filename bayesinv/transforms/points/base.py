@@ -66,6 +66,8 @@ class PointTransform(Transform):
                 f"{name} expects the mask in column {self.mask}, and the examples have {x.shape[-1]} columns, "
                 f"0..{x.shape[-1] - 1}"
             )
+        if torch.compiler.is_compiling():  # a graph does not depend on values
+            return
         if self.mask is not None and bool((x[..., :NUM_SPATIAL] * (1.0 - self.present(x))).any()):
             raise DataError(
                 f"{name} expects zeros in padded rows, and some rows with a zero in column {self.mask} have "

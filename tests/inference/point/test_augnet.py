@@ -50,6 +50,27 @@ def test_the_loss_rewards_magnitudes_that_are_selected():
         assert float(parameter.grad.abs().min()) > 0
 
 
+def test_weight_decay_is_that_of_adam_which_enters_the_gradient():
+    data, options = sectors(20), {"logits": [[0.01, 0.0]], "magnitudes": [[0.3, 0.6]]}
+    gradients = []
+    for decay in (0.0, 0.7):
+        objective = objective_of(weight_decay=decay, **options)
+        trained = [objective.policy.logits, objective.policy.magnitudes, *objective.network.weights().values()]
+        torch.manual_seed(1)
+        objective.loss(data, 200).backward()
+        gradients.append([p.grad for p in trained])
+    for p, without, decayed in zip(trained, *gradients, strict=True):
+        assert torch.allclose(decayed, without + 0.7 * p.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_scales_of_image_warps_are_the_published_ones():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    model = bayesinv.InvarianceModel(net, "affine2d", evidence="plugin")
+    scales = AugNet(scales={"shear": 0.5}).prepare(model).orbit.config()["scales"]
+    largest = {"rotation": math.pi, "scale_x": math.log(2), "scale_y": math.log(2)}
+    assert scales == pytest.approx({"translate_x": 0.9, "translate_y": 0.9, "shear": 0.5} | largest)
+
+
 def test_magnitudes_past_their_range_come_back_and_keep_a_gradient():
     objective = objective_of(magnitudes=[[1.7, -0.4]])
     objective.loss(sectors(20), 200).backward()
@@ -140,7 +161,13 @@ def test_bad_options_are_refused():
         AugNet(scales={"bend": 1.0}).prepare(plane_model())
     with pytest.raises(ValueError, match="all of this model are fixed"):
         AugNet().prepare(plane_model(priors={"turn": None, "shift": None}))
-    for options in ({"num_layers": 0}, {"temperature": 0.0}, {"initial_magnitude": 1.5}, {"scales": {"turn": -1.0}}):
+    for options in (
+        {"num_layers": 0},
+        {"temperature": 0.0},
+        {"initial_magnitude": 1.5},
+        {"scales": {"turn": -1.0}},
+        {"weight_decay": -1},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             AugNet(**options)
 

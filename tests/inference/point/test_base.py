@@ -14,7 +14,9 @@ from bayesinv.inference.point import (
     Augerino,
     AugNet,
     Fixed,
+    Lila,
     NoInvariance,
+    Optima,
     PointMethod,
     Policy,
     as_point_method,
@@ -22,7 +24,8 @@ from bayesinv.inference.point import (
 )
 from tests.inference.point.plane import QUICK, Plane, heights, network, plane_model, sectors
 
-METHODS = [Augerino(), AugNet(num_layers=2), Fixed({"turn": 0.4}), NoInvariance(), Policy()]
+PLUG_IN = [Augerino(), AugNet(num_layers=2), Fixed({"turn": 0.4}), NoInvariance(), Optima(), Policy()]
+METHODS = [*PLUG_IN, Lila()]
 
 
 def objective_of(method: PointMethod, training: Training = QUICK, **options):
@@ -67,7 +70,8 @@ def test_the_callers_model_stays_as_it_is_and_preparing_twice_changes_nothing(me
     model = plane_model(evidence="laplace")
     state = {name: value.clone() for name, value in model.state_dict().items()}
     once = method.prepare(model)
-    assert once.evidence_name == "plugin" and model.evidence_name == "laplace"
+    assert once.evidence_name == ("laplace" if method.name == "lila" else "plugin")
+    assert model.evidence_name == "laplace"
     assert once.config() == method.prepare(once).config()
     assert model.average == "function" and model.orbit.num_samples == 6
     with torch.no_grad():
@@ -142,7 +146,7 @@ def test_layers_that_the_laplace_evidence_refuses_are_trained():
     assert math.isfinite(float(loss.detach()))
 
 
-@pytest.mark.parametrize("method", METHODS[:4], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [m for m in METHODS if m.name != "randaugment"], ids=lambda method: method.name)
 def test_the_same_seed_gives_the_same_fit_and_the_global_generator_is_left_alone(method):
     data = sectors(40)
     before = torch.random.get_rng_state()
@@ -158,9 +162,17 @@ def test_the_same_seed_gives_the_same_fit_and_the_global_generator_is_left_alone
     assert fits[0].result.settings["method"]["name"] == method.name
 
 
-def test_a_saved_fit_is_loaded_into_the_prepared_model(tmp_path):
-    data, method = sectors(40), AugNet(num_layers=2, rate=0.05)
+@pytest.mark.parametrize(
+    "method",
+    [AugNet(num_layers=2, rate=0.05), Augerino(), Lila(num_copies=3), Optima()],
+    ids=lambda method: method.name,
+)
+def test_a_saved_fit_is_loaded_into_the_prepared_model(method, tmp_path):
+    data = sectors(40)
     posterior = bayesinv.fit(plane_model(), data, inference=method, max_steps=6, training=QUICK, device="cpu")
     posterior.save(tmp_path / "fit.npz")
     loaded = bayesinv.load(tmp_path / "fit.npz", model=method.prepare(plane_model()))
     assert torch.equal(loaded.predict(data.x).probs, posterior.predict(data.x).probs)
+    assert torch.equal(loaded.result.extents, posterior.result.extents)
+    table = bayesinv.compare({method.name: posterior, "loaded": loaded}, data=data).extents
+    assert table.loc[(method.name, "turn"), "point"] == (method.name != "optima")
