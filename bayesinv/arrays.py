@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesinv.errors import DataError
 from bayesinv.torch_modes import refuse_meta
 
-__all__ = ["as_tensor"]
+__all__ = ["as_tensor", "widened"]
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
@@ -92,6 +92,16 @@ def _odd_column(frame: Any, array: np.ndarray, name: str) -> tuple[str, np.ndarr
             odd = [entry for entry in column.tolist() if not isinstance(entry, numbers.Real)] or column.tolist()
             return f"column {label!r} of {name}", np.array(odd, dtype=object) if column.dtype.kind == "O" else column
     return name, array
+
+
+def widened(values: Tensor) -> Tensor:
+    """Floating point of fewer than four bytes as float32, which holds its values; anything else as it is.
+
+    Example:
+        >>> widened(torch.ones(2, dtype=torch.float8_e4m3fn)).dtype, widened(torch.ones(2, dtype=torch.int8)).dtype
+        (torch.float32, torch.int8)
+    """
+    return values.float() if values.is_floating_point() and values.itemsize < 4 else values
 
 
 def _refuse_masked(values: Any, name: str) -> None:

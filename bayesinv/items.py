@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from bayesinv.arrays import as_tensor
 from bayesinv.errors import DataError
 from bayesinv.randomness import derive_seed, drawing
-from bayesinv.samplers import chunks, length_of, own_batches, served_batches
+from bayesinv.samplers import chunks, known_indices, length_of, own_batches, sampler_of, served_batches
 
 __all__ = [
     "CHUNK",
@@ -35,6 +35,7 @@ __all__ = [
     "collate_of",
     "options_of",
     "pooled",
+    "read_first",
     "read_items",
     "shown",
     "stack",
@@ -50,6 +51,7 @@ LARGEST_WITHOUT_LENGTH = 2**30
 # How often an item is read to see whether it changes, of which a random flip is noticed in 15 of 16, and for how long.
 READS = 5
 LONGEST_LOOK = 0.5  # seconds
+_NO_EXAMPLE = "a pass over the data set gave no example; expected at least 1"
 
 Key = tuple[int, list[Any]]  # the seed of a batch, and the indices in it
 
@@ -71,12 +73,18 @@ class Fetch(Dataset):
         whole = getattr(self.dataset, "__getitems__", None)
         with drawing(seed):
             try:
-                items = whole(indices) if callable(whole) else [self.dataset[i] for i in indices]
+                found: Any = whole(indices) if callable(whole) else [self.dataset[i] for i in indices]
+                items = list(found) if isinstance(found, Iterable) else []
             except (StopIteration, IndexError) as error:  # which would end loops further out
                 raise DataError(
                     f"the data set {type(self.dataset).__name__} raised {error!r} for the examples {shown(indices)} of "
                     f"{len(self.dataset)}; expected an item (x, y) for every index below its __len__"
                 ) from error
+            if len(items) != len(indices):
+                raise DataError(
+                    f"__getitems__ of the data set {type(self.dataset).__name__} returned {len(items)} items for the "
+                    f"{len(indices)} examples {shown(indices)}; expected one for each, in their order"
+                )
             if self.collate_fn is None:
                 return stack(items, indices)
             try:
@@ -198,7 +206,7 @@ def read_items(data: Any, with_groups: bool, seed: int = 0) -> tuple[Tensor, Ten
             ys.append(y)
             groups += group[0] if group else []
     if not xs:
-        raise DataError("a pass over the data set gave no example; expected at least 1")
+        raise DataError(_NO_EXAMPLE)
     return _joined(torch.cat, xs, "inputs"), _joined(torch.cat, ys, "targets"), groups if size else None
 
 
@@ -247,6 +255,28 @@ def _shared(dataset: Any) -> dict[int, Any]:
             elif hasattr(inner, "__len__"):
                 memo[id(inner)] = inner
     return memo
+
+
+def read_first(data: Any) -> tuple[Tensor, Tensor]:
+    """x (1, *event) and y (1, ...) of the first example of a data set or loader, as `read_items` reads it.
+
+    Raises:
+        DataError: there is none, or it is no pair (x, y).
+    """
+    loader = data if isinstance(data, DataLoader) else None
+    dataset: Any = data if loader is None else loader.dataset
+    with drawing(0):
+        if isinstance(dataset, IterableDataset):
+            batch = next((batch for _, batch in _iterated(dataset, loader, 1)), None)
+            if batch is None:
+                raise DataError(_NO_EXAMPLE)
+        else:
+            length_of(dataset, data)
+            sampler = None if loader is None or own_batches(loader) else sampler_of(loader)
+            index = 0 if sampler is None or known_indices(sampler) is not None else next(iter(sampler), 0)
+            batch = Fetch(dataset, None if loader is None else collate_of(loader))[0, [index]]
+    x, y = _parts(batch, 1, with_groups=False, where="the first example of the data set")
+    return x, y
 
 
 def _has_length(dataset: Any) -> bool:

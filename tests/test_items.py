@@ -25,7 +25,7 @@ from torch.utils.data import (
 import bayesinv.items
 from bayesinv.data import as_data
 from bayesinv.errors import DataError, DataWarning
-from bayesinv.items import changing_item, read_items, stack
+from bayesinv.items import changing_item, read_first, read_items, stack
 from bayesinv.streams import Stream
 
 N = 12
@@ -45,6 +45,17 @@ class Numbered(Dataset):
             raise self.fault
         noise = torch.rand(()) + np.random.rand() + random.random() if self.noise else 0.0
         return torch.full((2,), float(i % N)) + noise, i % 2
+
+
+class AtOnce(Numbered):
+    """Several items at once, as `give` passes them on."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.give = give
+
+    def __getitems__(self, indices):
+        return self.give([self[i] for i in indices])
 
 
 class Iterated(IterableDataset):
@@ -117,12 +128,42 @@ def test_weights_of_a_sampler_are_said_to_be_left_out():
         (DataLoader(Numbered(), batch_size=None), "batch_size=None"),
         (DataLoader(Numbered(), batch_size=4, collate_fn=lambda items: (torch.zeros(1, 4, 2), torch.zeros(4))),
          r"examples 0 to 3 .*x of a batch has shape \(1, 4, 2\); expected 4 along its first axis"),
+        (AtOnce(lambda items: items[:-1]), r"returned 11 items for the 12 examples 0, 1, .*; expected one for each"),
+        (DataLoader(AtOnce(lambda items: items[:-1]), 4, collate_fn=stack), "returned 3 items for the 4 examples"),
+        (AtOnce(lambda items: None), "returned 0 items for the 12 examples"),
         (DataLoader(Numbered(), collate_fn=lambda items: {"x": 1}), "of type dict; expected a pair"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_at_once(data, message):
     with pytest.raises(DataError, match=message):
         as_data(data, "categorical")
+
+
+def test_items_at_once_may_be_any_iterable():
+    assert torch.equal(as_data(AtOnce(iter), "categorical").x, as_data(Numbered(), "categorical").x)
+
+
+@pytest.mark.parametrize(
+    ("data", "x"),
+    [
+        (Numbered(), 0.0),
+        (DataLoader(Numbered(), 4, sampler=[5, 3]), 5.0),
+        (DataLoader(Numbered(), 4, shuffle=True), 0.0),
+        (Promised(8, 8), 0.0),
+        (DataLoader(Iterated(3), collate_fn=lambda items: [v + 1 for v in stack(items)]), 1.0),
+    ],
+)
+def test_the_first_example_leaves_the_generators(data, x):
+    before = torch.get_rng_state()
+    first, label = read_first(data)
+    assert first.tolist() == [[x, x]] and label.shape == (1,)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("data", [Iterated(0), Numbered(0), DataLoader(Iterated(0))])
+def test_a_data_set_without_a_first_example(data):
+    with pytest.raises(DataError, match="expected at least 1"):
+        read_first(data)
 
 
 def test_more_than_fits_into_memory_is_refused(monkeypatch):

@@ -11,13 +11,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
 
 from bayesinv.arguments import as_integer, as_number, counted
-from bayesinv.data import Data, as_data, how_to_wrap
+from bayesinv.data import Data, as_data, first_of
 from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.devices import choose_device
@@ -34,7 +32,6 @@ from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
-from bayesinv.items import stack
 from bayesinv.model import InvarianceModel
 from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
@@ -384,32 +381,13 @@ def _as_model(model: Any, data: Any) -> InvarianceModel:
         return model
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a bayesinv.InvarianceModel or a torch.nn.Module, got {type(model).__name__}")
-    x, y = _first(data)
-    if np.ndim(x) != 3:
+    x, y = first_of(data)
+    if x.ndim != 4:
         raise ValueError(
             f"fit({type(model).__name__}, data) takes images (channels, height, width), and one input here has shape "
-            f"{tuple(np.shape(x))}; say which symmetries to consider: fit(InvarianceModel(net, transforms), data)"
+            f"{tuple(x.shape[1:])}; say which symmetries to consider: fit(InvarianceModel(net, transforms), data)"
         )
-    real = y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind == "f"
-    return InvarianceModel(model, "affine2d", likelihood="gaussian" if real else "categorical")
-
-
-def _first(data: Any) -> tuple[Any, Any]:
-    """The first example, whatever the data come as."""
-    if isinstance(data, Data):
-        data = (data.x, data.y)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return data[0][0], data[1][0]
-    try:
-        source = data.dataset if isinstance(data, DataLoader) else data
-        item = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
-    except (TypeError, KeyError, IndexError) as error:
-        raise TypeError(
-            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a "
-            f"DataLoader{how_to_wrap(data)}"
-        ) from error
-    x, y, *_ = stack([item])
-    return x[0], y[0]
+    return InvarianceModel(model, "affine2d", likelihood="gaussian" if y.is_floating_point() else "categorical")
 
 
 def _method(inference: str | PointMethod) -> str | PointMethod:

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyro
 import pytest
 import torch
@@ -348,6 +349,39 @@ def test_bad_data_is_refused_before_anything_runs(train, spoil, message):
 def test_not_a_model():
     with pytest.raises(ValueError, match="say which symmetries to consider"):
         bayesinv.fit(torch.nn.Linear(2, 2), (torch.rand(4, 2), torch.zeros(4)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (([], []), "x is empty"),
+        ((np.zeros((4, 1, 8, 8)), None), "data holds None"),
+        ([(torch.zeros(1, 8, 8), 0, "left")] * 3, "of 3 parts; expected a pair .*groups of the examples go into"),
+    ],
+)
+def test_a_bare_network_with_bad_data(data, message):
+    if isinstance(data, list):
+        data = Triples(data)
+    with pytest.raises(DataError, match=message):
+        bayesinv.fit(torch.nn.Flatten(), data)
+
+
+class Triples(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def test_a_bare_network_with_labels_of_a_split_table(train):
+    labels = pd.Series(train.y.numpy(), index=range(500, 500 + len(train)))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(train.x[0].numel(), 10))
+    posterior = bayesinv.fit(net, (train.x.numpy(), labels), "none", max_steps=1)
+    assert posterior.model.likelihood == "categorical"
 
 
 @pytest.mark.cuda
