@@ -35,7 +35,7 @@ LAYERS = [
     ["posterior"],
     ["storage", "inference", "comparison", "comparison_plot"],
     ["selection"],
-    ["callbacks", "checks"],
+    ["callbacks", "checks", "sklearn"],
     ["report"],
     ["testing", "demo"],
     ["cli", "__main__"],
