@@ -18,7 +18,7 @@ LAYERS = [
     ["errors", "arguments", "randomness", "torch_modes", "quantiles", "bend", "psis", "files", "archives", "console"],
     ["arrays", "samplers"],
     ["items"],
-    ["transforms"],
+    ["transforms", "features"],
     ["augmentation"],
     ["data", "probit", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],
     ["mixture", "hyperparameters", "unconstrained"],
