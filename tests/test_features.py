@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +105,12 @@ def test_a_process_on_a_grid_density_sees_what_one_on_points_does_not():
         scores[name] = float((posterior.predict(x[40:], num_samples=4).labels == y[40:]).double().mean())
     assert scores["density"] > 0.9
     assert scores["raw"] < 0.75
+
+
+def test_the_example_of_the_docs_runs():
+    text = (Path(__file__).parents[1] / "docs" / "points_and_tables.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict = {}
+    exec(compile(block, "points_and_tables.md", "exec"), names)
+    assert names["signals"].backbone.embed(torch.randn(1, 5, 2, 300)).shape == (1, 5, 48)
+    assert names["clouds"].backbone.embed(torch.randn(1, 5, 30, 3)).shape == (1, 5, 64)

@@ -1,6 +1,8 @@
 """The estimators keep scikit-learn's contract, and mean what `bayesinv.fit` means."""
 
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -235,3 +237,13 @@ def test_what_is_refused(table, images):
         classifier().fit(signals, np.arange(20) % 2)
     shifted = classifier(TimeShift(sampling_rate=100.0, largest=0.05)).fit(signals, np.arange(20) % 2)
     assert shifted.posterior_.data.event_shape == (2, 16)
+
+
+def test_the_example_of_the_docs_runs(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "sklearn.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    small = block.replace("train_size=200", "train_size=60").replace("cv=3", "cv=2").replace(', "affine2d"]', "]")
+    small = small.replace("num_features=256", "num_features=32, max_steps=3, num_draws=5, num_samples=4")
+    assert "train_size=60" in small and "cv=2" in small and "max_steps=3" in small and "affine2d" not in small
+    exec(compile(small, "sklearn.md", "exec"), {})
+    assert "median" in capsys.readouterr().out

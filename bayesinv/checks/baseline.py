@@ -108,7 +108,8 @@ def baseline_test(posterior: InvariancePosterior, data: Any, num_samples: int = 
         found = f"root mean square error {errors[0]:.3g}, and {errors[1]:.3g} for the mean of the training targets"
     d = own - constant
     gain, error = float(d.mean()), standard_error(d)
-    message = f"On {counted(len(y), 'new example')} the log score is {gain:+.2f} ± {error:.2f} nats from a constant's: {found}."
+    examples = counted(len(y), "new example")
+    message = f"On {examples} the log score is {gain:+.2f} ± {error:.2f} nats from a constant's: {found}."
     if gain > LEAST_TEST_ERRORS * error:
         return [Verdict("baseline", "ok", message)]
     return [Verdict("baseline", "serious", f"The fit predicts no better than a constant. {message}", ADVICE)]
