@@ -16,7 +16,7 @@ from torch import nn
 
 from bayesinv.arguments import as_integer, as_number, counted
 from bayesinv.data import Data, as_data, first_of
-from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
+from bayesinv.errors import DataWarning, ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
@@ -49,7 +49,11 @@ HYPERPARAMETERS = ("latent", "optimised")
 # autocorrelation of 0.5 and nothing wrong, the largest R̂ of three extents passed 1.01 in 66 % of 200 trials, and 1.05
 # in none (at most 1.042).
 LARGEST_RHAT = 1.05
-WARNING_OF = {"importance": ImportanceWarning, "convergence": NotConvergedWarning}  # by the name of a verdict
+WARNING_OF = {
+    "baseline": DataWarning,
+    "importance": ImportanceWarning,
+    "convergence": NotConvergedWarning,
+}  # by the name of a verdict
 
 
 def fit(
@@ -120,11 +124,11 @@ def fit(
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
             more than 1 % of divergent draws, a gradient that says that the optimum was not reached, or too
-            few steps over minibatches for the extents to cross their range. Each is a serious verdict of
-            ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
-            network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not
-            scaled, a data set that transforms at random, groups in the data that the model does not tell apart, or
-            groups of the model without an example.
+            few steps over minibatches for the extents to cross their range. DataWarning: the evidence is no higher than
+            that of a constant. Each is a serious verdict of ``posterior.check()``. UserWarning: inducing values that
+            the library chose leave a gap in the evidence; a network that ends in a softmax or a sigmoid or has more
+            outputs than there are classes, images that are not scaled, a data set that transforms at random, groups in
+            the data that the model does not tell apart, or groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
