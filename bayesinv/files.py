@@ -44,9 +44,7 @@ def as_path(path: Any) -> Path:
     return Path(path)
 
 
-def check_writable(
-    path: str | os.PathLike[str], overwrite: bool = False, ours: re.Pattern[bytes] | None = None
-) -> Path:
+def check_writable(path: Any, overwrite: bool = False, ours: re.Pattern[bytes] | None = None) -> Path:
     """The file that a write to `path` makes or replaces: that behind a link, or the path itself.
 
     Args:
@@ -57,7 +55,7 @@ def check_writable(
     Raises:
         FileExistsError: the file exists and `overwrite` is False; or it is a file of something else, a device, a pipe
             or a link in a circle, which are never replaced.
-        FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder.
+        FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder. TypeError: it is none.
 
     Example:
         >>> check_writable("no/such/folder/a.npz")

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and what is left of writes that were killed."""
 
 import fcntl
+import inspect
 import os
 import re
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesinv import files
+from bayesinv import files, storage
 from bayesinv.files import abandoned, check_writable, clear_abandoned, locked_folder, write_atomically
 
 DIGITS = "0123456789abcdef" * 2
@@ -157,3 +158,11 @@ def test_only_files_of_the_kind_are_replaced(tmp_path):
     for content in (b"index,predicted\n", b""):  # one of ours, and a name that mkstemp has reserved
         path.write_bytes(content)
         assert check_writable(path, overwrite=True, ours=ours) == path
+
+
+@pytest.mark.parametrize("path", [5, None, b"a"])
+def test_what_is_no_name_of_a_file(path):
+    for call in map(inspect.unwrap, (check_writable, storage.save, storage.load)):  # without the types of the tests
+        arguments = (None, path) if call.__name__ == "save" else (path,)
+        with pytest.raises(TypeError, match="path: expected the name of a file"):
+            call(*arguments)

@@ -516,10 +516,3 @@ def test_a_folder_of_the_command_line_is_loaded(saved, tmp_path):
         bayesinv.load(folder)
     (folder / "posterior.npz").write_bytes(saved.read_bytes())
     assert bayesinv.load(folder).symmetries == bayesinv.load(saved).symmetries
-
-
-@pytest.mark.parametrize("path", [5, None, b"a"])
-def test_what_is_no_name_of_a_file(saved, path):
-    for call in (bayesinv.load(saved).save, bayesinv.load, bayesinv.selection.Selection.load):
-        with pytest.raises(TypeError, match="path: expected the name of a file"):
-            call(path)
