@@ -10,7 +10,11 @@ from torch import Tensor
 
 from bayesinv.errors import DataError
 
-__all__ = ["as_tensor", "widened"]
+__all__ = ["as_tensor", "rounding", "widened"]
+
+# Of the spread: what is lost beside an offset where numbers came in few bytes, and an offset. Without one, a format
+# loses a part of the numbers themselves.
+ROUNDING, OFFSET = 1e-3, 10.0
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
@@ -87,6 +91,30 @@ def widened(values: Tensor) -> Tensor:
         (torch.float32, torch.int8)
     """
     return values.float() if values.is_floating_point() and values.itemsize < 4 else values
+
+
+def rounding(values: Tensor, name: str) -> str | None:
+    """What to say of numbers far from zero that came in fewer than eight bytes, which round them by a part of their
+    spread; None where nothing is lost.
+
+    Example:
+        >>> rounding(1000 + torch.arange(3.0), "y") is None
+        True
+        >>> rounding(1000 + torch.arange(3.0).half(), "y")
+        'y is float16 and lies near 1e+03, where numbers are 1 apart, beside an own spread of 1: ...'
+    """
+    if values.dtype == torch.float64 or not values.is_floating_point() or len(values) < 2:
+        return None
+    flat = values.double().reshape(len(values), -1)
+    spread, offset = flat.std(0).square().mean().sqrt(), flat.mean(0).abs().max()
+    lost = float(torch.finfo(values.dtype).eps * offset)
+    if spread == 0 or lost <= ROUNDING * float(spread) or offset <= OFFSET * spread:
+        return None
+    return (
+        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where numbers are "
+        f"{lost:.1g} apart, beside an own spread of {float(spread):.2g}: an offset has rounded them; subtract it "
+        f"in float64: {name} = {name}.double() - {name}.double().mean(0), or read {name} as float64 from the start"
+    )
 
 
 def _refuse_masked(values: Any, name: str) -> None:

@@ -82,7 +82,6 @@ def rows(data):
         (Promised(None, 8), range(8)),
         (DataLoader(Promised(None, 8), batch_size=3), range(8)),
         (DataLoader(Promised(8, 8), batch_size=3, num_workers=2), range(8)),  # each would read all of it
-        (Promised(5, 8), range(5)),
         (Iterated(9), range(9)),
         (ChainDataset([Iterated(4), Iterated(4)]), [0, 1, 2, 3, 0, 1, 2, 3]),
         (DataLoader(Numbered(), batch_size=5, drop_last=True), range(N)),
@@ -112,6 +111,8 @@ def test_weights_of_a_sampler_are_said_to_be_left_out():
         (DataLoader(Iterated(None), batch_size=4), "no end after"),
         (Promised(8, 0), "empty"),
         (Promised(0, 8), "gave no example"),
+        (Promised(5, 8), r"gave 5 examples, and len\(\) of Promised, .* is 8"),
+        (DataLoader(Promised(5, 8), batch_size=2), "gave 5 examples"),
         (Numbered(0), "empty"),
         (Numbered(10**9), r"1000000000 examples by the __len__ of Numbered.*Subset\(dataset, range"),
         (Numbered(-1), "no number of examples"),

@@ -12,6 +12,7 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.arrays import rounding
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data import Data
 from bayesinv.model import InvarianceModel
@@ -21,7 +22,6 @@ from bayesinv.model import InvarianceModel
 SMALLEST_INPUT, LARGEST_INPUT, LARGEST_OFFSET = 0.3, 5.0, 10.0
 LARGEST_FACTOR = 10.0  # between where a kernel of the user's own starts and the distances of the inputs
 LARGEST_VARIANCE_FACTOR = 100.0  # between its variance and that of the targets, and the square of that between targets
-ROUNDING = 1e-3  # of the spread: what is lost where numbers came in float32
 
 
 def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
@@ -40,9 +40,9 @@ def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
     """
     x = data.x.double()
     found = _of_network(x) if model.is_network else _of_kernel(model, x, data)
-    found += _rounded(data.x, "x")
+    found += _of_rounding(data.x, "x")
     if model.likelihood == "gaussian" and len(data) > 1:
-        found += _rounded(data.y, "y")
+        found += _of_rounding(data.y, "y")
         sizes = data.y.double().std(0)
         sizes = sizes[sizes > 0]
         if len(sizes) > 1 and float(sizes.max() / sizes.min()) > LARGEST_VARIANCE_FACTOR:
@@ -103,17 +103,7 @@ def _of_kernel(model: InvarianceModel, x: Float[Tensor, n * event], data: Data) 
     return found
 
 
-def _rounded(values: Tensor, name: str) -> list[str]:
-    """Numbers far from zero that came in single precision, which rounds them by a part of their spread."""
-    if values.dtype == torch.float64 or len(values) < 2:
-        return []
-    flat = values.double().flatten(1)
-    spread, offset = flat.std(0).square().mean().sqrt(), flat.mean(0).abs().max()
-    lost = float(torch.finfo(values.dtype).eps * offset)
-    if spread == 0 or lost <= ROUNDING * float(spread):
-        return []
-    return [
-        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where numbers are "
-        f"{lost:.1g} apart, beside an own spread of {float(spread):.2g}: an offset has rounded them; subtract it "
-        f"in float64: {name} = {name}.double() - {name}.double().mean(0), or read {name} as float64 from the start"
-    ]
+def _of_rounding(values: Tensor, name: str) -> list[str]:
+    """What single precision has rounded; half precision is named where the data are read."""
+    text = rounding(values, name)
+    return [] if text is None else [text]
