@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 
 from bayesinv.errors import DataError
 
@@ -43,6 +44,11 @@ def as_tensor(values: Any, name: str) -> Tensor:
                 f"{name} is a {type(values).__name__} of tensors of the shapes {_shown(shapes)}; expected one"
             )
         values = torch.stack([as_tensor(part, name) for part in values])
+    if isinstance(values, MaskedTensor):
+        raise DataError(
+            f"{name} is a MaskedTensor; expected a value everywhere. Drop the examples with masked values, or fill "
+            f"them: {name}.to_tensor(0)"
+        )
     if isinstance(values, Tensor):
         if values.is_complex() or values.layout != torch.strided or values.is_nested or values.is_quantized:
             raise DataError(f"{name} is complex, sparse, nested or quantised; expected a dense real tensor")
@@ -58,8 +64,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
             "torchvision.transforms.ToTensor() as the transform of the data set"
         )
     try:
-        array = np.asarray(values)
         _refuse_masked(values, name)
+        array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
@@ -119,8 +125,7 @@ def rounding(values: Tensor, name: str) -> str | None:
 
 def _refuse_masked(values: Any, name: str) -> None:
     """Raise where entries are masked, of which `numpy.asarray` would take what lies beneath."""
-    if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
-        values = np.ma.asarray(values)
+    values = _with_masks(values)
     where = np.argwhere(np.ma.getmaskarray(values) if np.ma.is_masked(values) else [])
     if len(where):
         raise DataError(
@@ -128,6 +133,17 @@ def _refuse_masked(values: Any, name: str) -> None:
             f"{tuple(where[0].tolist())}; expected a value everywhere. Drop those examples, or fill "
             f"them: {name}.filled(0)"
         )
+
+
+def _with_masks(values: Any) -> Any:
+    """Lists that hold masked arrays, at any depth, as one masked array; NumPy keeps masks of one level."""
+    return np.ma.stack([np.ma.asarray(_with_masks(part)) for part in values]) if _holds_masks(values) else values
+
+
+def _holds_masks(values: Any) -> bool:
+    return isinstance(values, list | tuple) and any(
+        isinstance(part, np.ma.MaskedArray) or _holds_masks(part) for part in values
+    )
 
 
 def _not_numbers(array: np.ndarray, name: str) -> str:

@@ -208,9 +208,9 @@ def read_first(data: Any) -> tuple[Tensor, Tensor]:
             if batch is None:
                 raise DataError(_NO_EXAMPLE)
         else:
-            length_of(dataset, data)
+            n = length_of(dataset, data)
             sampler = None if loader is None or own_batches(loader) else sampler_of(loader)
-            index = 0 if sampler is None or known_indices(sampler) is not None else next(iter(sampler), 0)
+            index = 0 if sampler is None or known_indices(sampler, n) is not None else next(iter(sampler), 0)
             batch = Fetch(dataset, None if loader is None else collate_of(loader))[0, [index]]
     x, y = _parts(batch, 1, with_groups=False, where="the first example of the data set")
     return x, y

@@ -79,6 +79,9 @@ def rows(data):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
+        (DataLoader(Numbered(), sampler=[0, -N, 11, -1, -2]), [0, 11, 10]),
+        (DataLoader(Numbered(), sampler=SubsetRandomSampler([3, -9, -8])), [3, 4]),
+        (DataLoader(Numbered(), batch_sampler=[[0, 1], [-12, -1]]), [0, 1, 11]),
         (Promised(None, 8), range(8)),
         (DataLoader(Promised(None, 8), batch_size=3), range(8)),
         (DataLoader(Promised(8, 8), batch_size=3, num_workers=2), range(8)),  # each would read all of it
@@ -160,6 +163,13 @@ def test_the_first_example_leaves_the_generators(data, x):
 def test_a_data_set_without_a_first_example(data):
     with pytest.raises(DataError, match="expected at least 1"):
         read_first(data)
+
+
+def test_an_iterated_pass_without_a_length_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(bayesinv.items, "LARGEST_WITHOUT_LENGTH", 600)  # two numbers of four bytes each
+    assert len(as_data(Iterated(64), "categorical")) == 64
+    with pytest.raises(DataError, match="no end after 128 examples"):
+        as_data(Iterated(130), "categorical")
 
 
 def test_more_than_fits_into_memory_is_refused(monkeypatch):

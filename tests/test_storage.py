@@ -347,6 +347,61 @@ def test_a_header_of_the_wrong_shape(saved, field, value):
         bayesinv.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("inference", 3),
+        ("guide", 3),
+        ("log_evidence", "high"),
+        ("log_evidence", True),
+        ("log_evidence_se", [1.0]),
+        ("pareto_k", "0.5"),
+        ("seconds", "long"),
+        ("num_steps", 1.5),
+        ("converged", "yes"),
+        ("seed", None),
+        ("rhat", 1.0),
+        ("settings", ["device"]),
+        ("settings", None),
+        ("warnings", "one"),
+    ],
+)
+def test_a_fact_of_the_wrong_type(saved, name, value):
+    with np.load(saved) as archive:
+        stored = json.loads(archive["header"].tobytes())["result"]
+    rewrite(saved, header={"result": stored | {name: value}})
+    with pytest.raises(SavedFileError, match=f"damaged: {name} is "):
+        bayesinv.load(saved)
+
+
+@pytest.mark.parametrize("names", [[1, 2, 3], [None], [["rotation"]]])
+def test_symmetries_that_are_no_names(saved, names):
+    rewrite(saved, header={"symmetries": names})
+    with pytest.raises(SavedFileError, match="not names"):
+        bayesinv.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("shares", np.ones(3) / 3, "shapes"),
+        ("means", np.zeros(2), "shapes"),
+        ("scales", np.ones((2, 1, 1)), "shapes"),
+        ("means", np.full((2, 2), np.nan), "not finite"),
+        ("scales", np.full((2, 2, 2), np.inf), "not finite"),
+        ("shares", np.array([0.5, 0.6]), "sum to one"),
+        ("bend", np.ones((3, 2)), "shapes"),
+    ],
+)
+def test_a_density_that_is_none(saved, part, value, words):
+    density = {"shares": np.array([0.5, 0.5]), "means": np.zeros((2, 2)), "scales": np.stack([np.eye(2)] * 2)}
+    rewrite(saved, header={"degrees": 5.0}, **{f"density/{k}": v for k, v in density.items()})
+    assert bayesinv.load(saved).result.density.degrees == 5.0
+    rewrite(saved, **{f"density/{part}": value})
+    with pytest.raises(SavedFileError, match=words):
+        bayesinv.load(saved)
+
+
 def test_impossible_draws(saved):
     rewrite(saved, extents=np.full((1, 400, 3), np.nan))
     with pytest.raises(SavedFileError, match="not finite"):
