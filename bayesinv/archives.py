@@ -28,13 +28,24 @@ def pack(arrays: Mapping[str, np.ndarray]) -> memoryview:
         >>> bytes(pack({"a": np.zeros(3)})[:2])
         b'PK'
     """
-    unpacked = sum(array.nbytes for array in arrays.values())
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    if unpacked > max(_FREE, _RATIO * buffer.tell() // 2):  # by half, as names and headers count too
+    with zipfile.ZipFile(buffer) as archive:
+        opens = _unpacked(archive) <= _largest(buffer.getbuffer().nbytes)
+    if not opens:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getbuffer()
+
+
+def _unpacked(archive: zipfile.ZipFile) -> int:
+    """Bytes that all entries say they hold, with the headers of their arrays."""
+    return sum(entry.file_size for entry in archive.infolist())
+
+
+def _largest(num_bytes: int) -> int:
+    """What a file of so many bytes may unpack to."""
+    return max(_FREE, _RATIO * num_bytes)
 
 
 def unpack(path: Path, what: str) -> dict[str, np.ndarray]:
@@ -49,8 +60,8 @@ def unpack(path: Path, what: str) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-            if size > max(_FREE, _RATIO * path.stat().st_size):
+            size = _unpacked(archive)
+            if size > _largest(path.stat().st_size):
                 raise SavedFileError(
                     f"{path} has {path.stat().st_size:,} bytes and would unpack to {size:,}, which no {what} does: it "
                     "is damaged or a trap; get the file from where it was saved"

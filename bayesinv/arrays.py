@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 
 from bayesinv.errors import DataError
 from bayesinv.torch_modes import refuse_meta
 
-__all__ = ["as_tensor", "widened"]
+__all__ = ["as_tensor", "rounding", "widened"]
+
+# Of the spread: what is lost beside an offset where numbers came in few bytes, and an offset. Without one, a format
+# loses a part of the numbers themselves.
+ROUNDING, OFFSET = 1e-3, 10.0
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
@@ -42,6 +47,11 @@ def as_tensor(values: Any, name: str) -> Tensor:
                 f"{name} is a {type(values).__name__} of tensors of the shapes {_shown(shapes)}; expected one"
             )
         values = torch.stack([as_tensor(part, name) for part in values])
+    if isinstance(values, MaskedTensor):
+        raise DataError(
+            f"{name} is a MaskedTensor; expected a value everywhere. Drop the examples with masked values, or fill "
+            f"them: {name}.to_tensor(0)"
+        )
     if isinstance(values, Tensor):
         if values.is_complex() or values.layout != torch.strided or values.is_nested or values.is_quantized:
             raise DataError(f"{name} is complex, sparse, nested or quantised; expected a dense real tensor")
@@ -57,8 +67,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
             "torchvision.transforms.ToTensor() as the transform of the data set"
         )
     try:
-        array = np.asarray(values)
         _refuse_masked(values, name)
+        array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
@@ -104,10 +114,33 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.is_floating_point() and values.itemsize < 4 else values
 
 
+def rounding(values: Tensor, name: str) -> str | None:
+    """What to say of numbers far from zero that came in fewer than eight bytes, which round them by a part of their
+    spread; None where nothing is lost.
+
+    Example:
+        >>> rounding(1000 + torch.arange(3.0), "y") is None
+        True
+        >>> rounding(1000 + torch.arange(3.0).half(), "y")
+        'y is float16 and lies near 1e+03, where numbers are 1 apart, beside an own spread of 1: ...'
+    """
+    if values.dtype == torch.float64 or not values.is_floating_point() or len(values) < 2:
+        return None
+    flat = values.double().reshape(len(values), -1)
+    spread, offset = flat.std(0).square().mean().sqrt(), flat.mean(0).abs().max()
+    lost = float(torch.finfo(values.dtype).eps * offset)
+    if spread == 0 or lost <= ROUNDING * float(spread) or offset <= OFFSET * spread:
+        return None
+    return (
+        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where numbers are "
+        f"{lost:.1g} apart, beside an own spread of {float(spread):.2g}: an offset has rounded them; subtract it "
+        f"in float64: {name} = {name}.double() - {name}.double().mean(0), or read {name} as float64 from the start"
+    )
+
+
 def _refuse_masked(values: Any, name: str) -> None:
     """Raise where entries are masked, of which `numpy.asarray` would take what lies beneath."""
-    if isinstance(values, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in values):
-        values = np.ma.asarray(values)
+    values = _with_masks(values)
     where = np.argwhere(np.ma.getmaskarray(values) if np.ma.is_masked(values) else [])
     if len(where):
         raise DataError(
@@ -115,6 +148,17 @@ def _refuse_masked(values: Any, name: str) -> None:
             f"{tuple(where[0].tolist())}; expected a value everywhere. Drop those examples, or fill "
             f"them: {name}.filled(0)"
         )
+
+
+def _with_masks(values: Any) -> Any:
+    """Lists that hold masked arrays, at any depth, as one masked array; NumPy keeps masks of one level."""
+    return np.ma.stack([np.ma.asarray(_with_masks(part)) for part in values]) if _holds_masks(values) else values
+
+
+def _holds_masks(values: Any) -> bool:
+    return isinstance(values, list | tuple) and any(
+        isinstance(part, np.ma.MaskedArray) or _holds_masks(part) for part in values
+    )
 
 
 def _not_numbers(array: np.ndarray, name: str) -> str:

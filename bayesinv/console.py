@@ -2,6 +2,8 @@
 
 import os
 import sys
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -30,8 +32,12 @@ _ASCII = {
 }
 
 
+# Tabs, new lines and the start of the line again, as in a bar of progress; the others clear screens and change colours.
+_LAID_OUT = "\t\n\r"
+
+
 def for_console(text: str, encoding: str | None = None) -> str:
-    """Text in which letters that the console cannot write are spelled in ASCII.
+    """Text in which letters that the console cannot write are spelled in ASCII, without those that steer a terminal.
 
     Args:
         text: any.
@@ -43,6 +49,7 @@ def for_console(text: str, encoding: str | None = None) -> str:
         >>> for_console("0.5 ± 0.1°", "cp1252")
         '0.5 ± 0.1°'
     """
+    text = "".join(letter for letter in text if letter in _LAID_OUT or unicodedata.category(letter) != "Cc")
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -82,6 +89,9 @@ class Console:
             if not isinstance(error, BrokenPipeError):
                 raise
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
 
     def flush(self) -> None:
         """Nothing: every write does."""

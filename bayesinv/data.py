@@ -8,6 +8,7 @@ equal lengths. Everything else is refused with a `DataError` that says what was 
 and what to do. Nothing is repaired or dropped silently.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv.arguments import as_integer
-from bayesinv.arrays import as_tensor, widened
-from bayesinv.errors import DataError
+from bayesinv.arrays import as_tensor, rounding, widened
+from bayesinv.errors import DataError, DataWarning
 from bayesinv.items import read_first, read_items
 from bayesinv.transforms import Transform
 
@@ -249,7 +250,7 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
             f"x has dtype {_name(x.dtype)}; expected floating point. For images stored as integers "
             "0..255 divide first: x / 255."
         )
-    x = widened(x)  # no Cholesky factor exists in half precision
+    x = read_half(x, "x")  # no Cholesky factor exists in half precision
     if x.ndim < 2:
         raise DataError(
             f"x has shape {tuple(x.shape)}; expected (n, ...), a batch of inputs. For scalar inputs use x[:, None]."
@@ -389,10 +390,24 @@ def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:
         raise DataError("y holds booleans; expected real targets, or likelihood='categorical'")
     if y.ndim not in (1, 2) or y.numel() == 0:
         raise DataError(f"y has shape {tuple(y.shape)}; expected real targets of shape (n,) or (n, outputs)")
-    y = widened(y) if y.is_floating_point() else y.double()
+    y = read_half(y, "y") if y.is_floating_point() else y.double()
     _check_finite(y, "y")
     _check_not_tiny(y, "y")
     return y[:, None] if y.ndim == 1 else y
+
+
+def read_half(values: Tensor, name: str, stacklevel: int = 5) -> Tensor:
+    """Half precision as float32; anything else as it is.
+
+    Warns:
+        DataWarning: half precision has rounded an offset, which no longer shows afterwards.
+    """
+    wide = widened(values)
+    if wide is not values and wide.ndim and bool(wide.isfinite().all()):
+        text = rounding(values, name)
+        if text is not None:
+            warnings.warn(text, DataWarning, stacklevel=stacklevel)
+    return wide
 
 
 def _check_finite(values: Tensor, name: str) -> None:

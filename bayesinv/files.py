@@ -116,9 +116,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview, 
     except FileExistsError:
         raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True") from None
     except OSError as error:
-        if error.errno is not None:  # name the file that was asked for, not the temporary one
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None:
+            raise
+        # Names the file that was asked for, not the temporary one; a second name cannot be taken back.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return path
 
 

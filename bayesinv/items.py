@@ -33,6 +33,7 @@ __all__ = [
     "Keys",
     "changing_item",
     "collate_of",
+    "fewer_than_promised",
     "options_of",
     "pooled",
     "read_first",
@@ -182,7 +183,8 @@ def read_items(data: Any, with_groups: bool, seed: int = 0) -> tuple[Tensor, Ten
         x (n, *event), y (n, ...), and the groups where there are some.
 
     Raises:
-        DataError: no end, no example, more than fits into memory, or items that do not fit together.
+        DataError: no end, no example, fewer than an iterable data set promises, more than fits into memory, or items
+            that do not fit together.
     """
     loader = data if isinstance(data, DataLoader) else None
     dataset: Any = data if loader is None else loader.dataset
@@ -207,6 +209,8 @@ def read_items(data: Any, with_groups: bool, seed: int = 0) -> tuple[Tensor, Ten
             groups += group[0] if group else []
     if not xs:
         raise DataError(_NO_EXAMPLE)
+    if iterated and n is not None and count < n:
+        raise DataError(fewer_than_promised(dataset, count, n))
     return _joined(torch.cat, xs, "inputs"), _joined(torch.cat, ys, "targets"), groups if size else None
 
 
@@ -271,12 +275,20 @@ def read_first(data: Any) -> tuple[Tensor, Tensor]:
             if batch is None:
                 raise DataError(_NO_EXAMPLE)
         else:
-            length_of(dataset, data)
+            n = length_of(dataset, data)
             sampler = None if loader is None or own_batches(loader) else sampler_of(loader)
-            index = 0 if sampler is None or known_indices(sampler) is not None else next(iter(sampler), 0)
+            index = 0 if sampler is None or known_indices(sampler, n) is not None else next(iter(sampler), 0)
             batch = Fetch(dataset, None if loader is None else collate_of(loader))[0, [index]]
     x, y = _parts(batch, 1, with_groups=False, where="the first example of the data set")
     return x, y
+
+
+def fewer_than_promised(dataset: Any, count: int, n: int) -> str:
+    """What is wrong with an iterable data set that ends before its length."""
+    return (
+        f"a pass over the data gave {count} examples, and len() of {type(dataset).__name__}, for which the evidence "
+        f"counts, is {n}; make its __len__ return how many there are"
+    )
 
 
 def _has_length(dataset: Any) -> bool:

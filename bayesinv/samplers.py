@@ -77,7 +77,7 @@ def own_batches(loader: DataLoader[Any]) -> bool:
     return type(loader.batch_sampler) is not BatchSampler
 
 
-def known_indices(sampler: Any) -> Sequence[int] | None:
+def known_indices(sampler: Any, num_total: int) -> Sequence[int] | None:
     """The different examples that PyTorch's samplers meet, in the order of the data set where theirs is random.
 
     Those with replacement meet every example in time. None for a sampler of somebody's own.
@@ -86,7 +86,7 @@ def known_indices(sampler: Any) -> Sequence[int] | None:
     if kind in (RandomSampler, SequentialSampler):
         return range(len(sampler.data_source))
     if kind is SubsetRandomSampler:
-        return list(dict.fromkeys(int(index) for index in sampler.indices))
+        return list(dict.fromkeys(_from_the_start(int(index), num_total) for index in sampler.indices))
     if kind is WeightedRandomSampler:
         return torch.nonzero(sampler.weights > 0)[:, 0].tolist()
     return None
@@ -109,7 +109,7 @@ def served_batches(loader: DataLoader[Any], seed: int) -> list[list[Any]]:
     sampler, own = sampler_of(loader), own_batches(loader)
     given: Any = loader.batch_sampler
     batches: list[list[Any]] | None = []
-    known = None if own else known_indices(sampler)
+    known = None if own else known_indices(sampler, num_total)
     if known is None:
         with drawing(seed):  # some draw their order here, others as they go
             batches = _different(given if own else ([index] for index in sampler), num_total)
@@ -131,6 +131,11 @@ def served_batches(loader: DataLoader[Any], seed: int) -> list[list[Any]]:
     return batches if own and batches else chunks(known, loader.batch_size or 1)
 
 
+def _from_the_start(index: Any, num_total: int) -> Any:
+    """A negative index as the position that it names: -1 is the last example, and no other one."""
+    return index + num_total if isinstance(index, int) and -num_total <= index < 0 else index
+
+
 def chunks(indices: Sequence[Any], size: int) -> list[list[Any]]:
     """All indices in order, `size` at a time."""
     return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
@@ -149,7 +154,7 @@ def num_served(loader: DataLoader[Any], num_total: int) -> int:
     """
     sampler = sampler_of(loader)
     if not own_batches(loader):
-        known = known_indices(sampler)
+        known = known_indices(sampler, num_total)
         if known is not None:
             return len(known)
         served = _same_on_every_pass(lambda: ([index] for index in sampler), num_total)
@@ -201,7 +206,8 @@ def _different(batches: Iterable[Any], num_total: int) -> list[list[Any]] | None
     for batch in batches:
         if not isinstance(batch, Iterable):
             raise DataError(f"the batch_sampler gave {batch!r}; expected lists of indices, one for each batch")
-        indices = [index.item() if hasattr(index, "item") else index for index in batch]
+        entries = [index.item() if hasattr(index, "item") else index for index in batch]
+        indices = [_from_the_start(index, num_total) for index in entries]
         fresh = [index for index in dict.fromkeys(indices) if index not in met]
         met.update(fresh)
         kept += [fresh] if fresh else []

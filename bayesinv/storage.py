@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesinv.archives import OURS, pack, unpack
+from bayesinv.archives import pack, unpack
 from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
@@ -49,21 +49,23 @@ POSTERIOR_FILE = "posterior.npz"  # in a folder of the command line
 FORMAT_VERSION = 2
 READABLE = (1, 2)
 
-_SCALARS = (
-    "inference",
-    "guide",
-    "pareto_k",
-    "log_evidence",
-    "log_evidence_se",
-    "seconds",
-    "num_steps",
-    "converged",
-    "seed",
-    "rhat",
-    "ess",
-    "settings",
-    "warnings",
-)
+_NUMBER, _MISSING = (int, float), type(None)
+# Facts of a result that the header holds, and what JSON may make of each.
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "inference": (str,),
+    "guide": (str, _MISSING),
+    "pareto_k": (*_NUMBER, _MISSING),
+    "log_evidence": (*_NUMBER, _MISSING),
+    "log_evidence_se": (*_NUMBER, _MISSING),
+    "seconds": _NUMBER,
+    "num_steps": (int,),
+    "converged": (bool,),
+    "seed": (int,),
+    "rhat": (list, _MISSING),
+    "ess": (list, _MISSING),
+    "settings": (dict,),
+    "warnings": (list,),
+}
 _DENSITY = ("shares", "means", "scales")
 _SURROGATE = ("points", "values")  # its hyperparameters follow from them
 # Inputs at which a network is run, two since one may be squeezed away, and how far outputs may differ, as a share of
@@ -92,7 +94,7 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
         FileNotFoundError: the folder does not exist.
         TypeError: the model's state holds something that is not a tensor.
     """
-    check_writable(path, overwrite, OURS)
+    check_writable(path, overwrite)
     return write_atomically(path, pack(_arrays(posterior)), overwrite)
 
 
@@ -153,6 +155,8 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             groups=_optional(arrays, "groups"),
         )
         config, symmetries = header["model"], tuple(header["symmetries"])
+        if not all(isinstance(name, str) for name in symmetries):
+            raise TypeError(f"its symmetries are {header['symmetries']!r}, not names")
         recalibration = _recalibration(header, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} is incomplete or damaged: {error}") from error
@@ -181,7 +185,16 @@ def _density(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Mixture |
         return None
     degrees = math.inf if header["degrees"] is None else float(header["degrees"])
     shares, means, scales = (torch.from_numpy(arrays[f"density/{name}"]) for name in _DENSITY)
-    bend = Bend(*torch.from_numpy(arrays["density/bend"])) if "density/bend" in arrays else None
+    rows = _optional(arrays, "density/bend")
+    num, dims = means.shape if means.ndim == 2 else (0, 0)
+    shapes = [tuple(part.shape) for part in (shares, means, scales)]
+    if not num or shapes != [(num,), (num, dims), (num, dims, dims)] or (rows is not None and len(rows) != 4):
+        raise ValueError(f"its density has parts of the shapes {shapes}")
+    if not all(bool(torch.isfinite(part).all()) for part in (shares, means, scales, shares if rows is None else rows)):
+        raise ValueError("its density has numbers that are not finite")
+    if not degrees > 0 or not bool((shares >= 0).all()) or abs(float(shares.sum()) - 1.0) > 1e-6:
+        raise ValueError("its density has shares that do not sum to one, or no positive degrees of freedom")
+    bend = None if rows is None else Bend(*rows)
     return Mixture(shares, means, scales, degrees, bend)
 
 
@@ -288,6 +301,10 @@ def _header(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _result_fields(stored: dict[str, Any]) -> dict[str, Any]:
     fields = {name: stored[name] for name in _SCALARS}
+    for name, value in fields.items():
+        kinds = _SCALARS[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"{name} is {value!r}, of type {type(value).__name__}")
     for name in ("rhat", "ess", "warnings"):
         if fields[name] is not None:
             fields[name] = tuple(fields[name])

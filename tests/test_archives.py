@@ -36,6 +36,15 @@ def test_what_compresses_as_well_as_a_trap_is_packed_so_that_it_opens(tmp_path, 
     assert unpack(tmp_path / "file", "posterior")["a"].shape == (10**6,)
 
 
+@pytest.mark.parametrize("free", [0, 10**5])
+@pytest.mark.parametrize("num", [1, 50, 780, 781, 1000])
+def test_headers_count_when_packing_as_when_unpacking(tmp_path, monkeypatch, free, num):
+    monkeypatch.setattr(archives, "_FREE", free)
+    arrays = {f"{i}": np.zeros(0 if free else 3000) for i in range(num)}
+    (tmp_path / "file").write_bytes(pack(arrays))
+    assert len(unpack(tmp_path / "file", "posterior")) == num
+
+
 @pytest.mark.parametrize("value", [np.array(["text"]), np.empty(3, dtype="V0")])
 def test_other_than_numbers_is_refused(tmp_path, value):
     (tmp_path / "file").write_bytes(pack({"a": value}))

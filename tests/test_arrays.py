@@ -72,6 +72,8 @@ def test_inference_tensors_become_ordinary_ones():
     [
         (np.ma.masked_greater(VALUES, 22.0), r"1 masked value, the first at index \(1, 2, 3\); .* x\.filled\(0\)"),
         ([np.ma.masked_greater(row, 21.0) for row in VALUES], r"2 masked values, the first at index \(1, 2, 2\)"),
+        ([[np.ma.masked_greater(row, 22.0) for row in block] for block in VALUES], r"1 masked value, .*\(1, 2, 3\)"),
+        ([[1.0, 2.0], [np.ma.masked, 3.0]], r"1 masked value, the first at index \(1, 0\)"),
         (np.array([1.0, 2.0], dtype=object), r"Python objects, such as one of type float; .*\.astype\(float\)"),
         (np.array(["cat", "dog"]), r"text, such as 'cat'; .*return_inverse"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), "dtype datetime64"),
@@ -105,3 +107,11 @@ def test_the_column_of_a_table_that_is_not_numbers_is_named():
 def test_nothing_is_read_where_tensors_hold_no_values():
     with torch.device("meta"), pytest.raises(DataError, match="leave that block"):
         as_tensor([1.0], "x")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors:UserWarning")
+def test_masked_tensors_are_refused():
+    values = torch.masked.masked_tensor(torch.ones(2), torch.tensor([True, False]))
+    for given in (values, [values, values]):
+        with pytest.raises(DataError, match=r"MaskedTensor; .*x\.to_tensor\(0\)"):
+            as_tensor(given, "x")

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import bayesinv.data
+import bayesinv.streams
 from bayesinv.data import Data, as_data, as_inputs
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, DataWarning
 from bayesinv.transforms import Affine2d
 
 NUM = 6
@@ -262,6 +263,37 @@ def test_few_bytes_become_four(dtype):
     data = as_data((x.to(dtype), y.to(dtype)), "gaussian")
     assert data.x.dtype == data.y.dtype == torch.float32
     assert torch.equal(data.x, x) and torch.equal(data.y[:, 0], y)
+
+
+@pytest.mark.parametrize("read", [as_data, bayesinv.streams.Stream.of], ids=["whole", "in batches"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_offset_that_half_precision_has_rounded_is_named(read, dtype):
+    x, y = torch.rand(8, 3), 10 * torch.arange(8.0).cos()
+    with pytest.warns(DataWarning, match=f"^y is {str(dtype)[6:]} and lies near 1e"):
+        read((x, (y + 1000).to(dtype)), "gaussian")
+    with pytest.warns(DataWarning, match="^x is float16 and lies near 1e"):
+        read(((x + 1000).half(), torch.arange(8) % 2), "categorical")
+    read((x.to(dtype), y.to(dtype)), "gaussian")
+
+
+def test_a_stream_names_what_was_rounded_once():
+    items = [((1000 + torch.rand(3)).half(), i % 2) for i in range(40)]
+    stream = bayesinv.streams.Stream.of(Listed(items), "categorical")
+    with pytest.warns(DataWarning, match="x is float16") as seen:
+        for step in range(3):
+            stream.batch(0, "weights", step, 8)
+    assert len(seen) == 1
+
+
+class Listed(Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
 
 
 def test_public_names():

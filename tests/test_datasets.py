@@ -93,6 +93,15 @@ def test_mnist_from_disk():
         mnist(num_train=60001)
 
 
+def test_npz_that_does_not_fit_into_memory(tmp_path, monkeypatch):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, x=np.zeros((100, 1, 8, 8)), y=np.zeros(100, int), other=np.zeros(10**6))
+    monkeypatch.setattr("bayesinv.datasets.files.LARGEST_WHOLE", 60_000)
+    assert load_npz(path).x.shape == (100, 1, 8, 8)  # what is not asked for does not count
+    with pytest.raises(DataError, match="holds arrays of 0 GB under other"):
+        load_npz(path, x_key="other", y_key="missing")
+
+
 def test_npz(tmp_path):
     path = tmp_path / "data.npz"
     x, y = np.random.default_rng(0).random((4, 1, 8, 8)), np.array([0, 1, 0, 1])

@@ -64,14 +64,17 @@ def test_every_name_that_the_disk_takes(tmp_path, name):
     assert names(tmp_path) == [name]
 
 
-def test_errors_name_the_file_that_was_given(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device", ".part")
+@pytest.mark.parametrize("other", [(), (None, ".other")])
+@pytest.mark.parametrize(("number", "kind"), [(28, OSError), (13, PermissionError)])
+def test_errors_name_the_file_that_was_given(tmp_path, monkeypatch, number, kind, other):
+    def refuse(*_):
+        raise OSError(number, "refused", ".part", *other)
 
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space") as caught:
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(OSError, match="refused") as caught:
         write_atomically(tmp_path / "a", b"one")
-    assert caught.value.filename == str(tmp_path / "a")
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"[Errno {number}] refused: '{tmp_path / 'a'}'"
     assert names(tmp_path) == []
 
 

@@ -84,10 +84,12 @@ def rows(data):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
+        (DataLoader(Numbered(), sampler=[0, -N, 11, -1, -2]), [0, 11, 10]),
+        (DataLoader(Numbered(), sampler=SubsetRandomSampler([3, -9, -8])), [3, 4]),
+        (DataLoader(Numbered(), batch_sampler=[[0, 1], [-12, -1]]), [0, 1, 11]),
         (Promised(None, 8), range(8)),
         (DataLoader(Promised(None, 8), batch_size=3), range(8)),
         (DataLoader(Promised(8, 8), batch_size=3, num_workers=2), range(8)),  # each would read all of it
-        (Promised(5, 8), range(5)),
         (Iterated(9), range(9)),
         (ChainDataset([Iterated(4), Iterated(4)]), [0, 1, 2, 3, 0, 1, 2, 3]),
         (DataLoader(Numbered(), batch_size=5, drop_last=True), range(N)),
@@ -117,6 +119,8 @@ def test_weights_of_a_sampler_are_said_to_be_left_out():
         (DataLoader(Iterated(None), batch_size=4), "no end after"),
         (Promised(8, 0), "empty"),
         (Promised(0, 8), "gave no example"),
+        (Promised(5, 8), r"gave 5 examples, and len\(\) of Promised, .* is 8"),
+        (DataLoader(Promised(5, 8), batch_size=2), "gave 5 examples"),
         (Numbered(0), "empty"),
         (Numbered(10**9), r"1000000000 examples by the __len__ of Numbered.*Subset\(dataset, range"),
         (Numbered(-1), "no number of examples"),
@@ -164,6 +168,13 @@ def test_the_first_example_leaves_the_generators(data, x):
 def test_a_data_set_without_a_first_example(data):
     with pytest.raises(DataError, match="expected at least 1"):
         read_first(data)
+
+
+def test_an_iterated_pass_without_a_length_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(bayesinv.items, "LARGEST_WITHOUT_LENGTH", 600)  # two numbers of four bytes each
+    assert len(as_data(Iterated(64), "categorical")) == 64
+    with pytest.raises(DataError, match="no end after 128 examples"):
+        as_data(Iterated(130), "categorical")
 
 
 def test_more_than_fits_into_memory_is_refused(monkeypatch):

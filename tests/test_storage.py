@@ -175,20 +175,6 @@ def test_nothing_is_overwritten_unasked(saved):
     assert bayesinv.load(saved).result.num_draws == 7
 
 
-def test_only_saved_files_are_overwritten(tmp_path):
-    data = tmp_path / "data.npz"
-    np.savez(data, x=np.zeros(3))
-    content = data.read_bytes()
-    with pytest.raises(FileExistsError, match="something else"):
-        posterior_of(build()).save(data, overwrite=True)
-    assert data.read_bytes() == content
-    data.write_bytes(b"")
-    posterior_of(build()).save(data, overwrite=True)
-    data.write_bytes(data.read_bytes()[:200])  # a damaged file of ours
-    posterior_of(build()).save(data, overwrite=True)
-    assert bayesinv.load(data).result.num_draws == posterior_of(build()).result.num_draws
-
-
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
     content = saved.read_bytes()
 
@@ -358,6 +344,61 @@ def test_a_header_of_the_wrong_shape(saved, field, value):
         return  # a regression, and three classes: not shapes that can be told from the right ones
     rewrite(saved, header={field: value})
     with pytest.raises(SavedFileError):
+        bayesinv.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("inference", 3),
+        ("guide", 3),
+        ("log_evidence", "high"),
+        ("log_evidence", True),
+        ("log_evidence_se", [1.0]),
+        ("pareto_k", "0.5"),
+        ("seconds", "long"),
+        ("num_steps", 1.5),
+        ("converged", "yes"),
+        ("seed", None),
+        ("rhat", 1.0),
+        ("settings", ["device"]),
+        ("settings", None),
+        ("warnings", "one"),
+    ],
+)
+def test_a_fact_of_the_wrong_type(saved, name, value):
+    with np.load(saved) as archive:
+        stored = json.loads(archive["header"].tobytes())["result"]
+    rewrite(saved, header={"result": stored | {name: value}})
+    with pytest.raises(SavedFileError, match=f"damaged: {name} is "):
+        bayesinv.load(saved)
+
+
+@pytest.mark.parametrize("names", [[1, 2, 3], [None], [["rotation"]]])
+def test_symmetries_that_are_no_names(saved, names):
+    rewrite(saved, header={"symmetries": names})
+    with pytest.raises(SavedFileError, match="not names"):
+        bayesinv.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("shares", np.ones(3) / 3, "shapes"),
+        ("means", np.zeros(2), "shapes"),
+        ("scales", np.ones((2, 1, 1)), "shapes"),
+        ("means", np.full((2, 2), np.nan), "not finite"),
+        ("scales", np.full((2, 2, 2), np.inf), "not finite"),
+        ("shares", np.array([0.5, 0.6]), "sum to one"),
+        ("bend", np.ones((3, 2)), "shapes"),
+    ],
+)
+def test_a_density_that_is_none(saved, part, value, words):
+    density = {"shares": np.array([0.5, 0.5]), "means": np.zeros((2, 2)), "scales": np.stack([np.eye(2)] * 2)}
+    rewrite(saved, header={"degrees": 5.0}, **{f"density/{k}": v for k, v in density.items()})
+    assert bayesinv.load(saved).result.density.degrees == 5.0
+    rewrite(saved, **{f"density/{part}": value})
+    with pytest.raises(SavedFileError, match=words):
         bayesinv.load(saved)
 
 

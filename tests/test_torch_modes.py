@@ -66,3 +66,20 @@ def test_half_precision_by_default_is_refused():
 def test_a_block_in_which_tensors_hold_no_values_is_named():
     with torch.device("meta"), pytest.raises(DataError, match="leave that block before you build"):
         bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=8), "rotation")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_simulated_and_loaded_models_are_the_same_in_every_mode(mode, tmp_path):
+    x = torch.rand(6, 1, 6, 6)
+    model = InvarianceModel(GaussianProcess(num_inducing=4), "rotation", num_orbit_samples=3)
+    posterior = bayesinv.fit(model, (x, torch.arange(6) % 2), max_steps=2, num_draws=5)
+    path = posterior.save(tmp_path / "fit")
+    expected = posterior.model.simulate(x, num_outputs=2, seed=1)
+    with MODES[mode]():
+        found = posterior.model.simulate(x, num_outputs=2, seed=1)
+        loaded = bayesinv.load(path)
+    assert torch.equal(found.f, expected.f) and not found.f.is_inference()
+    assert not any(value.is_inference() for value in loaded.model.state_dict().values())
+    eta = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    loaded.model.log_evidence(eta, loaded.data).backward()
+    assert bool(torch.isfinite(eta.grad).all())

@@ -56,13 +56,17 @@ def counted() -> Iterator[Saved]:
 @contextmanager
 def unchanged(net: nn.Module) -> Iterator[None]:
     """Put the running statistics of a network, and other buffers, back after a block."""
-    kept = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    values = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    entries = [(module, dict(module._buffers)) for module in net.modules()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in kept:
+            for buffer, value in values:
                 buffer.copy_(value)
+        for module, before in entries:  # forward may put another tensor in the place of one
+            module._buffers.clear()
+            module._buffers.update(before)
 
 
 def in_parts(

@@ -2,6 +2,8 @@
 
 import mimetypes
 import warnings
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from bayesinv.arguments import as_number
 from bayesinv.datasets.pictures import SIXTEEN_BITS, open_picture, pixels, white_of
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError, DataWarning
+from bayesinv.items import LARGEST_WHOLE
 
 __all__ = ["IMAGE_SUFFIXES", "load_image_folder", "load_npz"]
 
@@ -34,7 +37,8 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
         The arrays as they are stored. `bayesinv.as_data` checks them.
 
     Raises:
-        DataError: no such file, not an `.npz` file, damaged, or without inputs.
+        DataError: no such file, not an `.npz` file, damaged, without inputs, or of arrays that would take more than
+            8 GB. How far they are compressed does not count: pictures may be empty for the most part.
 
     Example:
         >>> import numpy as np, pathlib, tempfile
@@ -52,11 +56,9 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
         # Opened here, since np.load leaves its own handle open when a file turns out to be damaged.
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
-            named = (
-                {}
-                if isinstance(archive, np.ndarray)
-                else {key: archive[key] for key in (x_key, y_key, "classes") if key in archive.files}
-            )
+            named = {} if isinstance(archive, np.ndarray) else _arrays(path, archive, (x_key, y_key, "classes"))
+    except DataError:
+        raise
     # A damaged zip fails in as many ways as it has fields, and a header may ask for more memory than there is.
     except Exception as error:
         reason = str(error)
@@ -79,6 +81,19 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
             raise DataError(f"{path} cannot be read as .npz ({key!r} is not an array)")
     names = named.get("classes", np.array([])).tolist()
     return Examples(named[x_key], named.get(y_key), tuple(str(name) for name in names))
+
+
+def _arrays(path: Path, archive: np.lib.npyio.NpzFile, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the arrays that are there, if they fit into memory."""
+    wanted = [name for name in names if name in archive.files]
+    with zipfile.ZipFile(path) as entries:
+        size = sum(entry.file_size for entry in entries.infolist() if entry.filename.removesuffix(".npy") in wanted)
+    if size > LARGEST_WHOLE:
+        raise DataError(
+            f"{path} holds arrays of {size / 2**30:.0f} GB under {', '.join(wanted)}; expected at most "
+            f"{LARGEST_WHOLE / 2**30:.0f} GB. Take fewer examples, or a data set that reads them one by one"
+        )
+    return {name: archive[name] for name in wanted}
 
 
 def load_image_folder(

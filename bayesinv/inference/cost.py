@@ -14,6 +14,7 @@ from bayesinv.backbones.gram_in_parts import bytes_at_once, num_passes
 from bayesinv.backbones.memory import unchanged
 from bayesinv.data import Data
 from bayesinv.errors import DataError
+from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.first_look import differentiated
 from bayesinv.inference.objective import Phase, Training
 from bayesinv.model import InvarianceModel
@@ -167,12 +168,12 @@ def _bytes(model: InvarianceModel, phases: Sequence[Phase], few: Data, num_total
             taken = copies * each
             taken = taken if network.mixes_examples else min(taken, max(budget, each))
         largest = max(largest, inputs + taken)
-    copies = COPIES_OF_WEIGHTS + (KEPT_COPIES if model.evidence.name == "laplace" else 0)
+    copies = COPIES_OF_WEIGHTS + (KEPT_COPIES if isinstance(model.evidence, LaplaceEvidence) else 0)
     return largest + copies * item * _num_weights(model)
 
 
 def _is_gram(model: InvarianceModel, phase: Phase) -> bool:
-    return model.evidence.name == "laplace" and phase.name in ("scales", "extents")
+    return isinstance(model.evidence, LaplaceEvidence) and phase.takes_evidence
 
 
 def _gram_bytes(model: InvarianceModel, few: Data, size: int) -> int:

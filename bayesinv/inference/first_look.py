@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -30,17 +32,31 @@ def differentiated() -> Iterator[None]:
 
     Raises:
         DataError: in place of a RuntimeError.
+        torch.OutOfMemoryError: with what takes less memory.
     """
     try:
         yield
-    except (torch.linalg.LinAlgError, torch.OutOfMemoryError):
+    except torch.linalg.LinAlgError:
         raise
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise torch.OutOfMemoryError(
+                f"{first_line(error)}; a smaller memory_budget of the InvarianceModel, batch_size or extent_batch_size "
+                "of bayesinv.Training takes less memory"
+            ) from error
+        if not _in_derivative(error):
+            raise DataError(f"the network failed on a few examples: {first_line(error)}") from error
         raise DataError(
             f"the gradient of the network's loss cannot be computed: {first_line(error)}; leave activation "
             "checkpointing to memory_budget, and layers without a second derivative out of the network, fit with "
             'evidence="plugin", or fit a Gaussian process on its frozen features, GaussianProcess(features=net)'
         ) from error
+
+
+def _in_derivative(error: BaseException) -> bool:
+    """Whether torch raised it while it differentiated."""
+    files = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+    return any({"autograd", "_functorch"}.intersection(parts) for parts in files)
 
 
 def check_gradients(model: InvarianceModel, data: Data, learns_extents: bool) -> None:
@@ -90,10 +106,11 @@ def check_examples_apart(model: InvarianceModel, data: Data) -> None:
         ValueError: it draws at random, changes its own state, or mixes examples.
     """
     network = model.network.evaluated()
-    differs = _differs(network, data.x[:2])
+    x = _unlike(data.x)
+    differs = _differs(network, x)
     if any(differs):  # where numbers are far from one, float32 rounds a single row unlike a batch of them
         with contextlib.suppress(RuntimeError):
-            differs = _differs(copy.deepcopy(network).double(), data.x[:2].double())
+            differs = _differs(copy.deepcopy(network).double(), x.double())
     cure = (
         f'or fit with evidence="plugin": the {model.evidence.name} evidence needs a function of each input; '
         "GaussianProcess(features=net) takes frozen features in evaluation mode"
@@ -109,6 +126,12 @@ def check_examples_apart(model: InvarianceModel, data: Data) -> None:
             "the network's output for one input depends on the others in its batch; normalise within each input "
             f"(GroupNorm, LayerNorm), {cure}"
         )
+
+
+def _unlike(x: Float[Tensor, n * event]) -> Float[Tensor, n * event]:
+    """The first input, and the first that is another: of equal ones the statistics of a batch are those of each."""
+    other = torch.nonzero((x != x[0]).flatten(1).any(1))
+    return x[[0, int(other[0, 0])]] if len(other) else x[:2]
 
 
 def _differs(network: NeuralNetwork, x: Float[Tensor, n * event]) -> tuple[bool, bool]:

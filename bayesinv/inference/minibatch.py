@@ -70,7 +70,17 @@ class VariationalObjective(Objective):
         slow = {"params": guide, "lr": training.extent_rate}
         if not evidence.trains_weights:
             groups = [*_in_their_units(self.model, training.hyper_rate), *([slow] if guide else [])]
-            return [Phase("joint", groups, self.extent_loss, training.batch_size, schedule="cooldown", traced=True)]
+            return [
+                Phase(
+                    "joint",
+                    groups,
+                    self.extent_loss,
+                    training.batch_size,
+                    schedule="cooldown",
+                    traced=True,
+                    takes_evidence=True,
+                )
+            ]
         start = round(training.burn_in * num_steps)
         stop = num_steps - round(training.finish * num_steps) if evidence.name != "plugin" else num_steps
         weights = list(self.model.network.weights().values())
@@ -113,7 +123,15 @@ class VariationalObjective(Objective):
         if begin > start:
             phases.append(
                 Phase(
-                    "scales", hyper, self.extent_loss, size, every=every, start=start, stop=begin, schedule="constant"
+                    "scales",
+                    hyper,
+                    self.extent_loss,
+                    size,
+                    every=every,
+                    start=start,
+                    stop=begin,
+                    schedule="constant",
+                    takes_evidence=True,
                 )
             )
         if groups:
@@ -128,6 +146,7 @@ class VariationalObjective(Objective):
                     stop=stop,
                     schedule="cooldown",
                     traced=True,
+                    takes_evidence=True,
                 )
             )
         else:

@@ -148,6 +148,7 @@ class Phase:
         schedule: "cosine", "constant" or "cooldown", over the steps from `start` to `stop`; or a factory, see `plan`.
         final: share of the rate that "cosine" falls to.
         traced: its negative loss is the objective that trace and callbacks see (nats); of one phase alone.
+        takes_evidence: whether its loss is the log evidence of the model, and no likelihood of the weights alone.
         clip: whether ``Training.clip_norm`` limits its gradient.
         on_start: called once, before its first step.
         optimiser: makes the optimiser of its parameters, with rates and weight decay of its own; None is Adam or AdamW
@@ -164,6 +165,7 @@ class Phase:
     schedule: str | ScheduleFactory = "cosine"
     final: float = 0.0
     traced: bool = False
+    takes_evidence: bool = False
     clip: bool = False
     on_start: Callable[[], object] | None = None
     optimiser: OptimiserFactory | None = None

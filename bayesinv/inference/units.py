@@ -13,6 +13,7 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.arrays import rounding
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data import Data
 from bayesinv.model import InvarianceModel
@@ -26,7 +27,6 @@ LARGEST_VARIANCE_FACTOR = 100.0  # between its variance and that of the targets,
 LARGEST_SD_FACTOR = 3.0  # between one and the standard deviation of a column whose extents are said in those
 LARGEST_SPREADS = 30.0  # between the standard deviations of columns that share a lengthscale, or a prior over weights
 FEWEST_ROWS = 8  # of which a standard deviation is within LARGEST_SD_FACTOR of the true one
-ROUNDING = 1e-3  # of the spread: what is lost where numbers came in float32
 SHOWN = 3  # columns in a message
 CURE = "standardise: (x - x.mean(0)) / x.std(0), here and where you predict, with numbers of the training data"
 
@@ -50,9 +50,9 @@ def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
     found += _of_columns(model, x)
     if not found and not _has_lengthscales_by_column(model):
         found = _of_spreads(x)
-    found += _rounded(data.x, "x")
+    found += _of_rounding(data.x, "x")
     if model.likelihood == "gaussian" and len(data) > 1:
-        found += _rounded(data.y, "y")
+        found += _of_rounding(data.y, "y")
         sizes = data.y.double().std(0)
         sizes = sizes[sizes > 0]
         if len(sizes) > 1 and float(sizes.max() / sizes.min()) > LARGEST_VARIANCE_FACTOR:
@@ -160,17 +160,7 @@ def _of_kernel(model: InvarianceModel, x: Float[Tensor, n * event], data: Data) 
     return found
 
 
-def _rounded(values: Tensor, name: str) -> list[str]:
-    """Numbers far from zero that came in single precision, which rounds them by a part of their spread."""
-    if values.dtype == torch.float64 or len(values) < 2:
-        return []
-    flat = values.double().flatten(1)
-    spread, offset = flat.std(0).square().mean().sqrt(), flat.mean(0).abs().max()
-    lost = float(torch.finfo(values.dtype).eps * offset)
-    if spread == 0 or lost <= ROUNDING * float(spread):
-        return []
-    return [
-        f"{name} is {str(values.dtype).removeprefix('torch.')} and lies near {float(offset):.3g}, where numbers are "
-        f"{lost:.1g} apart, beside an own spread of {float(spread):.2g}: an offset has rounded them; subtract it "
-        f"in float64: {name} = {name}.double() - {name}.double().mean(0), or read {name} as float64 from the start"
-    ]
+def _of_rounding(values: Tensor, name: str) -> list[str]:
+    """What single precision has rounded; half precision is named where the data are read."""
+    text = rounding(values, name)
+    return [] if text is None else [text]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesinv.arrays import as_tensor
+from bayesinv.arrays import as_tensor, widened
 from bayesinv.data import Data, as_data, as_inputs
 from bayesinv.errors import DataError
 from bayesinv.groups import as_groups
@@ -55,6 +55,7 @@ class Stream(ABC):
         self.num_classes = num_classes
         self.groups = groups
         self.batch_size: int | None = None
+        self._seen = False  # whether what half precision has rounded was looked at
 
     @staticmethod
     def of(
@@ -126,11 +127,15 @@ class Stream(ABC):
             expected = "pairs (x, y)" if self.groups is None else "(x, y, group), since the model has groups"
             raise DataError(f"{where}: the data set gave {came}; expected {expected}")
         try:
+            x, y = as_tensor(item[0], "x"), as_tensor(item[1], "y")
+            if self._seen:  # one warning is enough
+                x, y = widened(x), widened(y)
+            self._seen = self._seen or (x.ndim > 0 and len(x) > 1)
             if self.likelihood == "gaussian":
-                data = as_data(tuple(item[:2]), "gaussian", self.transform)
+                data = as_data((x, y), "gaussian", self.transform)
             else:
-                x = as_inputs(item[0], self.transform)
-                y = as_tensor(item[1], "y").to(x.device)
+                x = as_inputs(x, self.transform)
+                y = y.to(x.device)
                 num_classes = _check_labels(y, 2 if self.likelihood == "bernoulli" else self.num_classes)
                 data = Data(x, y.to(torch.int64), num_classes)
             if self.groups is None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from bayesinv.data import Data
 from bayesinv.errors import DataError
-from bayesinv.items import Fetch, Key, Keys, collate_of, pooled
+from bayesinv.items import Fetch, Key, Keys, collate_of, fewer_than_promised, pooled
 from bayesinv.randomness import derive_seed, drawing
 from bayesinv.streams.base import Stream, checked_size
 from bayesinv.transforms import Transform
@@ -118,7 +118,4 @@ class IterableStream(Stream):
             return  # draws of a sampler, which meets the others in time
         dropped = max(1, loader.num_workers) * ((loader.batch_size or 1) - 1) if loader.drop_last else 0
         if self._passed + dropped < self.num_total:
-            raise DataError(
-                f"a pass over the data gave {self._passed} examples, and len() of {type(loader.dataset).__name__}, for "
-                f"which the evidence counts, is {self.num_total}; make its __len__ return how many there are"
-            )
+            raise DataError(fewer_than_promised(loader.dataset, self._passed, self.num_total))

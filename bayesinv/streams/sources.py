@@ -54,7 +54,7 @@ def _of_loader(
         stream.batch_size = loader.batch_size
         return stream
     num_total, options = length_of(loader.dataset, loader), options_of(loader, num_workers)
-    known = None if own or getattr(sampler, "replacement", False) else known_indices(sampler)
+    known = None if own or getattr(sampler, "replacement", False) else known_indices(sampler, num_total)
     if known is None:
         served = Served(loader, options)
         stream = IterableStream(served, num_served(loader, num_total), likelihood, transform, groups)

@@ -14,7 +14,7 @@ from gpytorch.kernels import (
 )
 
 import bayesinv
-from bayesinv import GaussianProcess
+from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.data import Data
@@ -372,3 +372,20 @@ def test_features_of_outputs_are_those_of_their_extents():
     for c in range(3):
         torch.testing.assert_close(phi[c], alone.at(rows[c]).features(data.x))
     torch.testing.assert_close(model.at(eta).covariance(data.x), phi @ phi.mT)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "dtype"),
+    [
+        (1.0, 0.0, torch.float32),
+        (1e-13, 0.0, torch.float64),  # whose squares float32 does not hold
+        (1e13, 0.0, torch.float64),
+        (1.0, 1e4, torch.float64),
+    ],
+)
+def test_orbits_are_in_double_where_float32_cannot_hold_the_inputs(scale, offset, dtype):
+    torch.manual_seed(0)
+    x = scale * (torch.randn(12, 1, 5, 5, dtype=torch.float64) + offset)
+    model = InvarianceModel(GaussianProcess(num_inducing=4), "rotation", num_orbit_samples=2)
+    model.initialise(Data(x, torch.arange(12) % 2, 2))
+    assert model.backbone.orbit_dtype(torch.float32) == dtype

@@ -12,6 +12,7 @@ from bayesinv import InvarianceModel, Training
 from bayesinv.errors import DataError
 from bayesinv.inference import cost as module
 from bayesinv.inference.cost import Cost, warn_of_cost
+from bayesinv.inference.first_look import check_examples_apart, differentiated
 
 
 class Changed(nn.Module):
@@ -111,7 +112,9 @@ def test_the_memory_of_a_large_network_stays_near_its_budget():
     for budget in (2**26, 2**34):
         model = InvarianceModel(net, "rotation", num_orbit_samples=24, memory_budget=budget)
         model.initialise(few)
-        objective = module.Phase("extents", [], lambda data, n: torch.zeros((), requires_grad=True), 128)
+        objective = module.Phase(
+            "any", [], lambda data, n: torch.zeros((), requires_grad=True), 128, takes_evidence=True
+        )
         sizes.append(module._bytes(model, [objective], few, 1000))
     assert sizes[0] < 0.5 * sizes[1]
 
@@ -131,3 +134,62 @@ def test_a_loader_that_gives_nothing_is_named():
     data = torch.utils.data.TensorDataset(torch.zeros(4, 1, 6, 6), torch.arange(4) % 2)
     with pytest.raises(DataError, match="empty"):
         bayesinv.fit(model, torch.utils.data.DataLoader(data, batch_sampler=[[], []]), max_steps=1)
+
+
+@pytest.mark.parametrize(("budget", "plain", "gram"), [(2**34, 1.0, 1.0), (2**20, 4 / 3, None)])
+def test_parts_that_are_computed_again_count_again(budget, plain, gram):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 300), nn.Tanh(), nn.Linear(300, 10))
+    few = bayesinv.Data(torch.rand(8, 3, 32, 32), torch.arange(8), 10)
+    model = InvarianceModel(net, "rotation", num_orbit_samples=24, memory_budget=budget)
+    model.initialise(few)
+    for evidence, expected in ((False, plain), (True, gram)):
+        phase = module.Phase("any", [], lambda data, n: torch.zeros(()), 128, takes_evidence=evidence)
+        found = module._again(model, phase, few, 128)
+        assert found == expected if expected is not None else found >= 2.5
+
+
+def test_equal_examples_do_not_hide_what_mixes():
+    x = torch.rand(8, 1, 6, 6)
+    x[1] = x[0]
+    model = InvarianceModel(Changed(lambda n, x: n(x) - n(x).mean(0)), "rotation", num_orbit_samples=2)
+    data = bayesinv.Data(x, torch.arange(8) % 2, 2)
+    model.initialise(data)
+    with pytest.raises(ValueError, match="depends on the others"):
+        check_examples_apart(model, data)
+
+
+class NoGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        raise RuntimeError("no derivative here")
+
+
+def raised(message, kind=RuntimeError):
+    raise kind(message)
+
+
+@pytest.mark.parametrize(
+    ("compute", "kind", "words", "advice"),
+    [
+        (lambda: raised("shapes differ"), DataError, "failed on a few examples: shapes differ", None),
+        (
+            lambda: NoGradient.apply(torch.ones(1, requires_grad=True)).backward(),
+            DataError,
+            "no derivative here",
+            "plugin",
+        ),
+        (lambda: raised("CUDA out of memory", torch.OutOfMemoryError), torch.OutOfMemoryError, "CUDA", "memory_budget"),
+        (lambda: raised("can't allocate memory: 1 TB"), torch.OutOfMemoryError, "1 TB", "memory_budget"),
+    ],
+)
+def test_advice_fits_the_failure(compute, kind, words, advice):
+    with pytest.raises(kind, match=words) as caught, differentiated():
+        compute()
+    assert [word for word in ("plugin", "memory_budget") if word in str(caught.value) and word == advice] == (
+        [] if advice is None else [advice]
+    )
+    assert advice is not None or "evidence" not in str(caught.value)

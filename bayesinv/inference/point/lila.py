@@ -193,6 +193,7 @@ class LilaObjective(MethodObjective):
                 start=start,
                 final=options.final_rate / options.rate,
                 traced=True,
+                takes_evidence=True,
             ),
         ]
         return phases if start else phases[1:]
