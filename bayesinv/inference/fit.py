@@ -31,7 +31,7 @@ from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
-from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
+from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, on_exact, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
@@ -272,6 +272,8 @@ def _fit_collapsed(
         return facts | _point_mass(model, data), None
     if isinstance(guide, str) and guide in MIXTURES:
         exact = exact_for_weights(model, data)
+        if exact is not None:
+            modes = on_exact(target, modes, exact, asked.max_steps, asked.num_threads)
         found = approximate(
             target,
             modes,
