@@ -9,6 +9,7 @@ and what to do. Nothing is repaired or dropped silently.
 """
 
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
 
-LARGEST_VALUE = 1e15  # whose squares single precision holds
+LARGEST_VALUE, SMALLEST_VALUE = 1e15, 1e-18  # whose squares single precision holds
 
 LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
@@ -187,6 +188,7 @@ def as_data(
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
+    _check_not_tiny(x, "x")
     y = as_tensor(raw_y, "y").to(x.device)
     if y.ndim > 0 and len(y) != len(x):
         raise DataError(
@@ -264,7 +266,10 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     if isinstance(data, Dataset | DataLoader):
         return read_items(data, with_groups, seed)
     if not isinstance(data, tuple | list):
-        raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
+        raise TypeError(
+            f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a "
+            f"DataLoader{how_to_wrap(data)}"
+        )
     if data and all(_is_example(part) for part in data):
         raise DataError(
             f"data is a {type(data).__name__} of {len(data)} pairs (x, y), one for each example; expected all x and "
@@ -277,6 +282,18 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
     return data[0], data[1], None
+
+
+def how_to_wrap(data: Any) -> str:
+    """How what is nearly data becomes such, in a line."""
+    if isinstance(data, Mapping):
+        return ": " + (f"(data[{next(iter(data))!r}], data[...])" if data else "(x, y)")
+    if isinstance(data, Iterator):
+        return (
+            ". What comes one by one is put together first: DataLoader(list(data), batch_size=32) where it gives "
+            "examples (x, y), tuple(map(torch.cat, zip(*data))) where it gives batches"
+        )
+    return ""
 
 
 def _is_example(part: Any) -> bool:
@@ -375,6 +392,7 @@ def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:
         raise DataError(f"y has shape {tuple(y.shape)}; expected real targets of shape (n,) or (n, outputs)")
     y = read_half(y, "y") if y.is_floating_point() else y.double()
     _check_finite(y, "y")
+    _check_not_tiny(y, "y")
     return y[:, None] if y.ndim == 1 else y
 
 
@@ -410,6 +428,16 @@ def _check_finite(values: Tensor, name: str) -> None:
         f"finite ({num_nan} NaN, {count - num_nan} infinite), the first at index {first}; expected "
         "finite numbers. Drop or fill them first."
     )
+
+
+def _check_not_tiny(values: Tensor, name: str) -> None:
+    """Raise where the unit is so large that all numbers vanish in squares."""
+    largest = float(values.abs().max())
+    if 0 < largest < SMALLEST_VALUE:
+        raise DataError(
+            f"{name} reaches {largest:.3g} in this unit; expected numbers above {SMALLEST_VALUE:g}, whose squares do "
+            f"not vanish: scale it, such as {name} / abs({name}).max()"
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -298,3 +298,14 @@ class Listed(Dataset):
 
 def test_public_names():
     assert set(bayesinv.data.__all__) == {"LIKELIHOODS", "Data", "as_data", "as_inputs"}
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e-42])
+def test_units_in_which_all_numbers_vanish(unit):
+    x, y = torch.rand(6, 2) + 1, torch.arange(6.0)
+    with pytest.raises(DataError, match=r"y reaches .*e-\d\d in this unit; .* y / abs\(y\)\.max\(\)"):
+        as_data((x, unit * y), "gaussian")
+    with pytest.raises(DataError, match="x reaches"):
+        as_data((unit * x, y), "gaussian")
+    as_data((0 * x, 0 * y), "gaussian")
+    as_inputs(1e-25 * x)  # to predict at

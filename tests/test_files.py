@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and what is left of writes that were killed."""
 
 import fcntl
+import inspect
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bayesinv import files
+from bayesinv import files, storage
 from bayesinv.files import abandoned, check_writable, clear_abandoned, locked_folder, write_atomically
 
 DIGITS = "0123456789abcdef" * 2
@@ -148,3 +150,22 @@ def test_kills_at_random_moments_lose_nothing_and_leave_nothing():
     finished = subprocess.run([sys.executable, script, "--kills", "30"], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.count("nothing lost, nothing left") == 3
+
+
+def test_only_files_of_the_kind_are_replaced(tmp_path):
+    ours = re.compile(rb"index,")
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"my own measurements")
+    with pytest.raises(FileExistsError, match="something else than bayesinv would write"):
+        check_writable(path, overwrite=True, ours=ours)
+    for content in (b"index,predicted\n", b""):  # one of ours, and a name that mkstemp has reserved
+        path.write_bytes(content)
+        assert check_writable(path, overwrite=True, ours=ours) == path
+
+
+@pytest.mark.parametrize("path", [5, None, b"a"])
+def test_what_is_no_name_of_a_file(path):
+    for call in map(inspect.unwrap, (check_writable, storage.save, storage.load)):  # without the types of the tests
+        arguments = (None, path) if call.__name__ == "save" else (path,)
+        with pytest.raises(TypeError, match="path: expected the name of a file"):
+            call(*arguments)

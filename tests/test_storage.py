@@ -548,3 +548,12 @@ def test_a_header_that_is_nested_without_end(saved):
     saved.write_bytes(pack(arrays))
     with pytest.raises(SavedFileError, match="not a posterior"):
         storage.load(saved)
+
+
+def test_a_folder_of_the_command_line_is_loaded(saved, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folder without posterior\.npz"):
+        bayesinv.load(folder)
+    (folder / "posterior.npz").write_bytes(saved.read_bytes())
+    assert bayesinv.load(folder).symmetries == bayesinv.load(saved).symmetries

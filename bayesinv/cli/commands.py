@@ -1,6 +1,7 @@
 """What each command does. Nothing is written before everything has been computed."""
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -25,24 +26,14 @@ from bayesinv.transforms import Affine2d
 
 READING_OPTIONS = ("x_key", "y_key", "layout", "divide_by", "size", "channels")
 SHOWN_PREDICTIONS = 10
+OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 
 
 def fit(options: argparse.Namespace) -> None:
     """`bayesinv fit`: read, fit, write a folder, print the table."""
     with output_folder(options.out, options.overwrite) as folder:
-        reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
-        examples = read_examples(options.data, reading)
-        if examples.y is None:
-            raise DataError(
-                f"{options.data} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
-            )
+        # before the data, which may take minutes to read
         transform = Affine2d(options.symmetries, padding=options.padding)
-        data = as_data(
-            (examples.x, examples.y),
-            options.likelihood,
-            transform,
-            num_classes=len(examples.classes) or None,
-        )
         model = bayesinv.InvarianceModel(
             bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features),
             transform,
@@ -50,6 +41,18 @@ def fit(options: argparse.Namespace) -> None:
             evidence=options.evidence,
             priors=_fixed(options.fix, transform),
             num_orbit_samples=options.num_orbit_samples,
+        )
+        reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
+        examples = read_examples(options.data, reading)
+        if examples.y is None:
+            raise DataError(
+                f"{options.data} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
+            )
+        data = as_data(
+            (examples.x, examples.y),
+            options.likelihood,
+            transform,
+            num_classes=len(examples.classes) or None,
         )
         posterior = bayesinv.fit(
             model,
@@ -63,7 +66,7 @@ def fit(options: argparse.Namespace) -> None:
             progress=not options.quiet,
         )
         facts = {
-            "reading": reading.to_json(),
+            "reading": {**reading.to_json(), "dtype": examples.dtype},
             "classes": list(examples.classes),
             "shell": shlex.join(["bayesinv", *options.arguments]),
         }
@@ -114,7 +117,7 @@ def predict(options: argparse.Namespace) -> None:
         inside = ", ".join(str(options.folder / name) for name in run["sets"])
         raise ValueError(f"{options.folder} holds several posteriors; choose one of {inside}")
     if options.out is not None:
-        check_writable(options.out, options.overwrite)
+        check_writable(options.out, options.overwrite, OUR_TABLE)
     posterior = load_posterior(options.folder / POSTERIOR_FILE)
     reading = Reading(**run["reading"]).updated({key: getattr(options, key) for key in READING_OPTIONS})
     examples = read_examples(options.data, reading)

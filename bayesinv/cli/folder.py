@@ -11,12 +11,11 @@ from bayesinv.cli.inputs import Reading
 from bayesinv.errors import SavedFileError
 from bayesinv.files import abandoned, locked, locked_folder
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.storage import load
+from bayesinv.storage import POSTERIOR_FILE, load
 
 FORMAT = "bayesinv output folder"
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
-POSTERIOR_FILE = "posterior.npz"
 
 
 @contextmanager
@@ -82,9 +81,10 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists; choose another --out, or replace it: --overwrite")
-    if not (path / RUN_FILE).is_file():
+    run = path / RUN_FILE
+    if not run.is_file() or f'"{FORMAT}"' not in run.read_text(encoding="utf-8", errors="replace"):
         raise FileExistsError(
-            f"{path} was not written by bayesinv (it holds no {RUN_FILE}), so --overwrite leaves "
+            f"{path} was not written by bayesinv (it holds no {RUN_FILE} of ours), so --overwrite leaves "
             "it alone; choose another --out"
         )
 

@@ -11,9 +11,14 @@ import numpy as np
 from bayesinv.cli.words import LAYOUTS
 from bayesinv.datasets import Examples, load_image_folder, load_npz
 from bayesinv.datasets.files import IMAGE_SUFFIXES
-from bayesinv.errors import DataError
+from bayesinv.datasets.pictures import white_of
+from bayesinv.errors import DataError, DataWarning
 
-_KINDS: dict[Any, tuple[type, ...]] = {str: (str,), float: (int, float), int | None: (int, type(None))}
+_KINDS: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    float | None: (int, float, type(None)),
+    int | None: (int, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -23,17 +28,21 @@ class Reading:
     Args:
         x_key, y_key: names of the arrays in an .npz file.
         layout: order of the axes in it: n examples, c channels, h height, w width.
-        divide_by: the largest grey level, where images are stored as integers; 1 leaves them.
+        divide_by: the grey level that becomes 1, where images are stored as integers. None, or 1, leaves arrays as
+            they are and takes the largest of 8 or 16 bits for pictures.
         size: side in pixels to bring pictures of a folder to, or None.
         channels: 1 (grey), 3 (RGB), or None, for pictures of a folder.
+        dtype: how the training data store grey levels, "uint8" or "uint16"; "" where nothing was divided, or a divisor
+            for other data was given.
     """
 
     x_key: str = "x"
     y_key: str = "y"
     layout: str = "nchw"
-    divide_by: float = 1.0
+    divide_by: float | None = None
     size: int | None = None
     channels: int | None = None
+    dtype: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +68,8 @@ class Reading:
     def updated(self, changes: Mapping[str, Any]) -> "Reading":
         """The same with what is not None in `changes` put in."""
         given = {key: value for key, value in changes.items() if value is not None}
+        if "divide_by" in given:
+            given["dtype"] = ""
         return Reading(**{**asdict(self), **given})
 
 
@@ -72,10 +83,27 @@ def read_examples(path: Path, reading: Reading) -> Examples:
         DataError: it cannot be read, or its axes are not those of `reading.layout`.
 
     Warns:
-        UserWarning: the file holds groups, which the commands have no use for.
+        UserWarning: the file holds groups, which the commands have no use for. DataWarning: grey levels are stored in
+            another type than those of the training data.
     """
+    divide_by = reading.divide_by
+    if divide_by is not None and not (np.isfinite(divide_by) and divide_by > 0):
+        raise DataError(f"--divide-by is {divide_by}; expected a positive number")
+    examples = _stored(path, reading)
+    if divide_by not in (None, 1) and examples.dtype and reading.dtype and examples.dtype != reading.dtype:
+        warnings.warn(
+            f"{path} holds {examples.dtype} images and the training data were {reading.dtype}; both are divided by "
+            f"{divide_by:g}. Where white is another number here, say it: --divide-by",
+            DataWarning,
+            stacklevel=2,
+        )
+    return examples
+
+
+def _stored(path: Path, reading: Reading) -> Examples:
+    divide_by = None if reading.divide_by == 1 else reading.divide_by
     if path.is_dir():
-        return load_image_folder(path, size=reading.size, channels=reading.channels)
+        return load_image_folder(path, size=reading.size, channels=reading.channels, divide_by=reading.divide_by)
     if not path.exists():
         raise DataError(f"there is no {path}; expected an .npz file or a folder of pictures")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -86,14 +114,14 @@ def read_examples(path: Path, reading: Reading) -> Examples:
     examples = load_npz(path, reading.x_key, reading.y_key)
     _warn_of_groups(path, reading)
     x = _channels_first(examples.x, reading.layout)
-    if reading.divide_by != 1:
-        if not (np.isfinite(reading.divide_by) and reading.divide_by > 0):
-            raise DataError(f"--divide-by is {reading.divide_by}; expected a positive number")
+    dtype = str(x.dtype) if x.dtype.kind in "iu" else ""
+    if divide_by is not None:
         wide = np.float64 if x.dtype == np.float64 else np.float32
-        x = (x / reading.divide_by).astype(wide)
-    elif x.dtype.kind in "iu":
+        return examples._replace(x=(x / divide_by).astype(wide), dtype=dtype)
+    if dtype and x.size:
         raise DataError(
-            f"{path} holds {x.dtype} images; expected floating point. For grey levels 0..255 say --divide-by 255"
+            f"{path} holds {dtype} images with values from {x.min()} to {x.max()}; expected floating point. Say which "
+            f"grey level is white: --divide-by {white_of(float(x.max())):g}"
         )
     return examples._replace(x=x)
 

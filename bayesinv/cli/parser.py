@@ -205,7 +205,7 @@ the accuracy is printed too.
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` wrote")
     parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all predictions as CSV")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--num-samples", type=int, default=32, help="posterior draws to average over (32)")
     _reweighted(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
@@ -231,7 +231,7 @@ fixed, and no invariance.
         "folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` or `demo` wrote, or a saved file"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (DIR/report.html)")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
     parser.add_argument("--no-baselines", action="store_true", help="refit no point estimates for the scores")
     parser.add_argument("--selection", type=Path, metavar="FILE", help="a saved selection of symmetries to show")
@@ -254,7 +254,7 @@ differences. The terminal gets the table, --report FILE a self-contained HTML pa
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders or files of saved fits")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals on the page (0.9)")
     _reading(parser)
@@ -303,7 +303,11 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         choices=LAYOUTS,
         help="axes of the inputs in an .npz file: n examples, c channels, h height, w width (nchw)",
     )
-    group.add_argument("--divide-by", type=float, help="the largest grey level, if images hold integers: 255")
+    group.add_argument(
+        "--divide-by",
+        type=float,
+        help="the grey level that becomes 1: 255 for arrays of bytes; for pictures the largest of 8 or 16 bits",
+    )
     group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
     group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
 

@@ -14,6 +14,7 @@ from bayesinv.errors import DataError
 from bayesinv.files import check_writable
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import write_comparison_report, write_report
+from bayesinv.report.page import OURS
 from bayesinv.selection import Selection
 
 REPORT_FILE = "report.html"
@@ -29,7 +30,7 @@ def report(options: argparse.Namespace) -> None:
         )
     paths = [options.out or file.parent / REPORT_FILE for file in files]
     for path in paths:
-        check_writable(path, options.overwrite)
+        check_writable(path, options.overwrite, OURS)
     selected = None if options.selection is None else Selection.load(options.selection)
     for file, path in zip(files, paths, strict=True):
         posterior, run = load_posterior(file), _run_of(file)
@@ -69,7 +70,7 @@ def compare(options: argparse.Namespace) -> None:
     if len(files) < 2:
         raise ValueError(f"expected at least two fits to compare, got {', '.join(files)}; for one: bayesinv report")
     if options.report is not None:
-        check_writable(options.report, options.overwrite)
+        check_writable(options.report, options.overwrite, OURS)
     elif options.test is None:
         raise ValueError("expected --test DATA to score the fits on, --report FILE to put them on a page, or both")
     fits = {name: load_posterior(file) for name, file in files.items()}

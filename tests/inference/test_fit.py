@@ -413,3 +413,14 @@ def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     assert part_first.result.num_steps < whole.result.num_steps
     assert part_first.log_evidence == pytest.approx(whole.log_evidence, abs=0.1)
     torch.testing.assert_close(part_first.quantile(0.5), whole.quantile(0.5), atol=0.02, rtol=0)
+
+
+def test_arguments_that_do_not_exist_say_where_they_belong():
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=8), "rotation")
+    data = torch.rand(2, 1, 4, 4), [0, 1]
+    with pytest.raises(TypeError, match=r"training=bayesinv\.Training\(epochs=3\)"):
+        bayesinv.fit(model, data, epochs=3)
+    with pytest.raises(TypeError, match="'sead'; did you mean seed"):
+        bayesinv.fit(model, data, sead=3)
+    with pytest.raises(TypeError, match=r"'zzz'; expected one of model, .*, callbacks$"):
+        bayesinv.fit(model, data, zzz=3)
