@@ -1,5 +1,6 @@
 """What a fit of a network refuses before its first step, and what it estimates."""
 
+import contextlib
 import logging
 
 import pytest
@@ -193,3 +194,13 @@ def test_advice_fits_the_failure(compute, kind, words, advice):
         [] if advice is None else [advice]
     )
     assert advice is not None or "evidence" not in str(caught.value)
+
+
+def test_an_estimate_passes_on_what_is_wrong_with_the_data():
+    few = bayesinv.Data(torch.rand(8, 1, 6, 6), torch.arange(8) % 2, 2)
+    model = InvarianceModel(Changed(lambda n, x: n(x)), "rotation", num_orbit_samples=2)
+    model.initialise(few)
+    for kind, expected in ((DataError, pytest.raises(DataError)), (ValueError, contextlib.nullcontext())):
+        phase = module.Phase("any", [], lambda data, n, kind=kind: raised("not usable", kind), 4)
+        with expected:
+            module.estimate_cost(model, [phase], Training(), few, 8, 2)
