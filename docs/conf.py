@@ -29,7 +29,7 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 default_role = "code"  # `x` in a docstring is code, as in Markdown
-nitpicky = False
+smartquotes = False  # "vi" in a docstring is what one types
 
 html_theme = "furo"
 html_title = f"bayesinv {version}"
