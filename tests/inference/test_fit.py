@@ -399,9 +399,11 @@ def test_cuda_agrees_with_the_cpu(train):
     assert posterior.predict(train.x[:3]).probs.shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     """The answer is that of all examples, in fewer evaluations on all of them."""
     train = bayesinv.datasets.digits(0.8, size=8, num_train=120, seed=0).train
+    monkeypatch.setattr("bayesinv.inference.inducing_gap.LARGEST_WEIGHED", 0)  # the cheaper evidence
 
     def fitted():
         model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=128), "rotation", num_orbit_samples=8)
@@ -414,6 +416,28 @@ def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     assert part_first.result.num_steps < whole.result.num_steps
     assert part_first.log_evidence == pytest.approx(whole.log_evidence, abs=0.1)
     torch.testing.assert_close(part_first.quantile(0.5), whole.quantile(0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
+@pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")  # few evaluations
+def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypatch):
+    """With so few features another seed draws another model; the exact one has no seed."""
+    x = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.sin(8.0 * x[:, 0, :3].mean((1, 2))) + 0.01 * x[:, 0, 0, 0]
+
+    def evidence(seed, **backbone):
+        process = bayesinv.GaussianProcess(**backbone)
+        model = bayesinv.InvarianceModel(process, "rotation", likelihood="gaussian", num_orbit_samples=4)
+        result = bayesinv.fit(model, (x, y), seed=seed, max_steps=20).result
+        return result.log_evidence, result.settings["weighed_by"]
+
+    exact, own = evidence(0, num_inducing=None)
+    weighed = [evidence(seed, num_features=32) for seed in (1, 2)]
+    assert own == "evidence" and {by for _, by in weighed} == {"exact evidence"}
+    for value, _ in weighed:
+        assert value == pytest.approx(exact, abs=0.3)
+    monkeypatch.setattr("bayesinv.inference.inducing_gap.LARGEST_WEIGHED", 0)
+    assert abs(evidence(1, num_features=32)[0] - exact) > 0.4
 
 
 def test_arguments_that_do_not_exist_say_where_they_belong():
