@@ -1,4 +1,4 @@
-# make demo | test | test-fast | lint | calibration | clean. Every target makes .venv first; a second call does not.
+# make demo | test | test-fast | lint | docs | calibration | clean. Every target makes .venv first; a second call does not.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,13 +17,14 @@ export BAYESINV_DATA ?=
 # another busy process the default, spinning, is four times slower and more.
 test test-fast calibration: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-fast lint format calibration clean
+.PHONY: help demo test test-fast lint docs format calibration clean
 
 help:
 	@echo "make demo       install, fit three sets of digits, print tables, write figures to $(OUT)"
 	@echo "make test       install, then ruff, mypy and every test"
 	@echo "make test-fast  the same without the slow tests"
 	@echo "make lint       ruff and mypy alone"
+	@echo "make docs       build the documentation site, docs/_build/html; needs no network once installed"
 	@echo "make calibration  simulate and fit some hundred times a case; tables to $(CALIBRATION); goes on where it stopped"
 	@echo "make clean      remove .venv, caches and build products"
 
@@ -53,6 +54,9 @@ calibration: $(TEST_STAMP)
 	    > $(CALIBRATION)/hardening.part && mv $(CALIBRATION)/hardening.part $(CALIBRATION)/hardening.md; }
 	cat $(CALIBRATION)/hardening.md
 
+docs: $(TEST_STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -78,9 +82,10 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test,docs]"
 	@touch $@ $(STAMP)
 
 clean:
+	rm -rf docs/_build docs/api docs/notebooks
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find bayesinv tests -name __pycache__ -type d -prune -exec rm -rf {} +

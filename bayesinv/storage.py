@@ -90,7 +90,7 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
         The path written.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False; or it is no file of ours, a device or a pipe.
+        FileExistsError: the file exists and `overwrite` is False; or it is a device or a pipe.
         FileNotFoundError: the folder does not exist.
         TypeError: the model's state holds something that is not a tensor.
     """

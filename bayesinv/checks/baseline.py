@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,7 +91,10 @@ def baseline_test(posterior: InvariancePosterior, data: Any, num_samples: int = 
     test = as_data(data, model.likelihood, model.transform, with_groups=model.groups is not None, **options)
     if len(test) < FEWEST:
         return []
-    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups that are not said, which the predictive check has said already
+        groups = posterior.groups_of(test)
+    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=groups)
     y, seen = test.y.cpu(), train.y.cpu()
     if prediction.probs is not None:
         probs = prediction.probs.double().cpu()

@@ -18,13 +18,14 @@ from torch import Tensor
 from bayesinv.errors import NumericalError
 from bayesinv.hyperparameters import at
 from bayesinv.inference import target as joint
+from bayesinv.inference.inducing_gap import exact_for_weights
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
 
 
 class Target:
-    """Density and change of variables of one posterior.
+    """Density and change of variables of one posterior: that by which its draws were weighed.
 
     Args:
         posterior: whose evidence is a deterministic function of the extents.
@@ -46,6 +47,8 @@ class Target:
                 f"the {model.evidence_name} evidence is an estimate from minibatches; this needs one that is a "
                 "deterministic function of the extents, of a GaussianProcess"
             )
+        if posterior.result.settings.get("weighed_by") == "exact evidence":
+            model = exact_for_weights(model, posterior.data) or model
         self.model, self.data = model, posterior.data
         self._draws, self._hyper = posterior.result.draws, posterior.result.hyperparameters
         # A copy, since evaluations move its hyperparameters; the orbit may be one that only this posterior knows.

@@ -24,7 +24,7 @@ LONG_SECONDS = 30 * 60
 LARGE_BYTES = 4 * 2**30
 # Examples of a first and a second look, whose difference tells the time of an example from that of a call. The second
 # is left out where the first took so long that a call no longer counts.
-FEW, MORE, LONG_LOOK = 2, 8, 0.5
+FEW, MORE, LONG_LOOK = 3, 8, 0.5
 # The weights' own gradients, both moments of Adam, and the states that a run can fall back on.
 COPIES_OF_WEIGHTS = 6
 # Under the Laplace evidence: those before the finish, and in both states.

@@ -31,7 +31,7 @@ from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
-from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
+from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, on_exact, train_guide
 from bayesinv.model import InvarianceModel
 from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
@@ -272,6 +272,9 @@ def _fit_collapsed(
         return facts | _point_mass(model, data), None
     if isinstance(guide, str) and guide in MIXTURES:
         exact = exact_for_weights(model, data)
+        if exact is not None:
+            modes = on_exact(target, modes, exact, asked.max_steps, asked.num_threads)
+            facts["settings"]["modes"] = _described(target, modes)
         found = approximate(
             target,
             modes,
@@ -312,9 +315,20 @@ def _fit_collapsed(
 
 
 def _mode_facts(target: Target, modes: Sequence[Mode]) -> dict[str, Any]:
-    """Trace and convergence of the climb, and every mode, as JSON holds it."""
+    """Trace and convergence of the climb, and every mode."""
     best = modes[0]
-    described = [
+    return {
+        "trace": best.trace,
+        "num_steps": sum(mode.evaluations for mode in modes),
+        "converged": best.converged and not best.ended,
+        "warnings": (),
+        "settings": {"modes": _described(target, modes)},
+    }
+
+
+def _described(target: Target, modes: Sequence[Mode]) -> list[dict[str, Any]]:
+    """Every mode, as JSON holds it."""
+    return [
         {
             "start": mode.start,
             "log_joint": mode.value,
@@ -325,13 +339,6 @@ def _mode_facts(target: Target, modes: Sequence[Mode]) -> dict[str, Any]:
         }
         for mode in modes
     ]
-    return {
-        "trace": best.trace,
-        "num_steps": sum(mode.evaluations for mode in modes),
-        "converged": best.converged and not best.ended,
-        "warnings": (),
-        "settings": {"modes": described},
-    }
 
 
 def _with_inducing_gap(posterior: InvariancePosterior) -> InvariancePosterior:

@@ -137,6 +137,22 @@ def _of_more(modes: Sequence[Mode], ratio: float) -> list[Mode]:
     return [dataclasses.replace(mode, precision=of_more_data(mode.precision, ratio)) for mode in modes]
 
 
+def on_exact(
+    target: Target, modes: Sequence[Mode], exact: InvarianceModel, max_evaluations: int, num_threads: int = 1
+) -> list[Mode]:
+    """The modes of the exact evidence near those of an approximation to it; the same ones where they cannot be told.
+
+    Few evaluations, in coordinates in which the known curvature is round. What belongs to the approximation alone, as
+    inducing inputs do, stays where it is.
+    """
+    if target.inducing is not None or any(mode.ended for mode in modes):
+        return list(modes)
+    try:
+        return find_modes(Target(exact, target.data), max_evaluations, found=modes, num_threads=num_threads)
+    except NonFiniteError:
+        return list(modes)
+
+
 def approximate(
     target: Target,
     modes: Sequence[Mode],

@@ -18,7 +18,7 @@ from bayesinv.files import check_writable, write_atomically
 from bayesinv.groups import NEW_GROUP
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import sections
-from bayesinv.report.page import OURS, Section, page, table
+from bayesinv.report.page import Section, page, table
 from bayesinv.selection import Selection
 
 
@@ -68,7 +68,7 @@ def write_report(
     Warns:
         UserWarning: the model has extents for groups, and the test data do not say which example is of which.
     """
-    check_writable(path, overwrite, OURS)
+    check_writable(path, overwrite)
     if selection is not None and not isinstance(selection, Selection):
         raise TypeError(
             f"selection: expected what bayesinv.select returns, got {type(selection).__name__}: "
@@ -138,7 +138,7 @@ def write_comparison_report(
         FileNotFoundError: its folder does not exist.
         ValueError: no fits, or a level outside (0, 1).
     """
-    check_writable(path, overwrite, OURS)
+    check_writable(path, overwrite)
     if not posteriors:
         raise ValueError("posteriors: expected at least one fit, got none")
     how = "bayesinv compare DIR DIR --test TEST.npz --report FILE, or comparison=bayesinv.compare(fits, test) in Python"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bayesinv.archives import OURS, pack, unpack
+from bayesinv.archives import pack, unpack
 from bayesinv.console import ConsoleTable
 from bayesinv.errors import SavedFileError
 from bayesinv.files import as_path, check_writable, write_atomically
@@ -36,10 +36,10 @@ def save(selection: Selection, path: str | os.PathLike[str], overwrite: bool = F
         The path written.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False, or it is no file of ours.
+        FileExistsError: the file exists and `overwrite` is False.
         FileNotFoundError: the folder does not exist.
     """
-    check_writable(path, overwrite, OURS)
+    check_writable(path, overwrite)
     header: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "method": selection.method}
     header |= {name: getattr(selection, name) for name in _COMMON}
     header |= {"symmetries": list(selection.symmetries), "settings": dict(selection.settings)}

@@ -16,7 +16,7 @@ elliptical slice sampling around q_0, which has no step size to tune.
 References:
     I. Murray, R. P. Adams, D. J. C. MacKay (2010). Elliptical slice sampling. arXiv:1001.0175.
     N. Lartillot, H. Philippe (2006). Computing Bayes factors using thermodynamic integration. Systematic
-        Biology 55:195.
+    Biology 55:195.
 """
 
 from __future__ import annotations

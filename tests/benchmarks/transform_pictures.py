@@ -20,10 +20,12 @@ from bayesinv.transforms import (
     Affine2d,
     Colour,
     CyclicRotation,
+    Dihedral,
     Elastic,
     Flip,
     GaussianBlur,
     GaussianNoise,
+    Permutation,
     Perspective,
     Transform,
 )
@@ -41,6 +43,8 @@ SHOWN: list[tuple[Transform, dict[str, float]]] = [
     (GaussianNoise(largest=0.5, unit="of the range"), dict(noise=0.2)),
     (Flip(), {}),
     (CyclicRotation(4), {}),
+    (Dihedral(4), {}),
+    (Permutation([[0, 1, 2], [2, 1, 0]], dim=-3, name="red_and_blue"), {}),
 ]
 COLUMNS = 5
 
@@ -61,7 +65,8 @@ def rows() -> list[tuple[str, list[str], torch.Tensor]]:
         for k, coordinate in enumerate(transform.coordinates):
             label = coordinate.name.replace("_", " ")
             if coordinate.is_discrete:
-                values = list(range(coordinate.order))
+                shown = min(coordinate.order, COLUMNS)  # of larger groups a few, the last one among them
+                values = torch.linspace(0, coordinate.order - 1, shown).round().long().tolist()
                 words = ["identity", *[f"element {g}" for g in values[1:]]]
             else:
                 eta = extents[coordinate.name]

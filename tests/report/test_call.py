@@ -70,7 +70,7 @@ def same(a, b):
             "name='trivialaugment', num_copies=2",
         ),
         (process, (), {"max_steps": 3, "num_draws": 5, "learning_rate": 0.1}, "learning_rate=0.1"),
-        (process, ("nuts",), {"max_steps": 3, "num_draws": 5, "num_warmup": 20, "guide": "mean_field"}, "'mean_field'"),
+        (process, ("nuts",), {"max_steps": 3, "num_draws": 5, "num_warmup": 60, "guide": "mean_field"}, "'mean_field'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

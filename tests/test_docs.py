@@ -1,0 +1,85 @@
+"""The documentation site builds without a warning, and every public name has its page."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bayesinv
+
+ROOT = Path(__file__).parents[1]
+MODULES = re.findall(
+    r"^   (bayesinv[\w.]*)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+)
+# What the command line and the streams of minibatches are made of; nothing of it is public.
+INTERNAL = {"cli", "streams"}
+
+
+def test_every_public_module_is_listed():
+    folders = {module.name for module in pkgutil.iter_modules(bayesinv.__path__) if module.ispkg} - INTERNAL
+    named = {name for name in bayesinv.__all__ if inspect.ismodule(getattr(bayesinv, name))}
+    listed = {module.split(".")[1] for module in MODULES if "." in module}
+    assert not (folders | named) - listed, "list it in docs/api.md"
+
+
+def test_every_page_is_reached():
+    docs = ROOT / "docs"
+    text = "".join(page.read_text(encoding="utf-8") for page in docs.glob("*.md"))
+    listed = {
+        line for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, flags=re.DOTALL) for line in tree.split("\n")
+    }
+    assert {page.stem for page in docs.glob("*.md")} - listed == {"index"}
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {bayesinv.__version__}\n" in text
+    licence = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
+    assert f"\nlicense: {licence}\n" in text
+
+
+def test_the_paper_has_what_it_cites():
+    paper, sources = ((ROOT / "paper" / name).read_text(encoding="utf-8") for name in ("paper.md", "paper.bib"))
+    assert set(re.findall(r"@(\w+)", paper)) == set(re.findall(r"^@\w+\{(\w+),", sources, flags=re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    for name in ("sphinx", "furo", "myst_nb", "sphinx_design"):
+        pytest.importorskip(name, reason='the site needs Sphinx: pip install -c constraints.txt ".[docs]"')
+    for name in ("docs", "notebooks"):  # the build writes beside its sources
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_build", "api", "notebooks"))
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    finished = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", "site"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    site = tmp_path / "site"
+    pages = {page.stem for page in (site / "api").glob("*.html")}
+    known: set[int] = set()
+    for name in MODULES:
+        module = importlib.import_module(name)
+        assert name in pages
+        for each in module.__all__:
+            it = getattr(module, each)
+            if not inspect.ismodule(it) and id(it) not in known:
+                assert f"{name}.{each}" in pages
+                known.add(id(it))
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert (site / "notebooks" / f"{notebook.stem}.html").exists()
+    rotate = (site / "api" / "bayesinv.Affine2d.html").read_text(encoding="utf-8")
+    assert "batch channel height width" in rotate and "half the width" in rotate  # shapes and units
