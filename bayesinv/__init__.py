@@ -1,4 +1,4 @@
-"""Learn which symmetries hold in data, how far each reaches, and how sure the data make us.
+"""Learn which symmetries hold in data, how far each reaches, and how sure the data make us::
 
     import bayesinv
 
