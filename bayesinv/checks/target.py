@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.errors import NumericalError
+from bayesinv.exact_evidence import weighing_model
 from bayesinv.hyperparameters import at
 from bayesinv.inference import target as joint
-from bayesinv.inference.inducing_gap import exact_for_weights
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior
@@ -47,8 +47,7 @@ class Target:
                 f"the {model.evidence_name} evidence is an estimate from minibatches; this needs one that is a "
                 "deterministic function of the extents, of a GaussianProcess"
             )
-        if posterior.result.settings.get("weighed_by") == "exact evidence":
-            model = exact_for_weights(model, posterior.data) or model
+        model = weighing_model(model, posterior.data, posterior.result.settings)
         self.model, self.data = model, posterior.data
         self._draws, self._hyper = posterior.result.draws, posterior.result.hyperparameters
         # A copy, since evaluations move its hyperparameters; the orbit may be one that only this posterior knows.
