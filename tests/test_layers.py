@@ -39,6 +39,7 @@ LAYERS = [
     ["selection"],
     ["callbacks", "checks"],
     ["report"],
+    ["auditing"],
     ["testing", "demo"],
     ["cli", "__main__"],
 ]

@@ -130,6 +130,10 @@ def read_run(folder: Path) -> dict[str, Any]:
 def _check(content: dict[str, Any]) -> None:
     """Raise if the commands cannot go by what a file holds."""
     command = content.get("command")
+    if command == "audit":
+        raise ValueError(
+            "command: expected 'fit' or 'demo', got 'audit', which holds no posterior; see its report.html"
+        )
     if command not in ("fit", "demo"):
         raise ValueError(f"command: expected 'fit' or 'demo', got {command!r}")
     name = "sets" if command == "demo" else "classes"

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bayesinv.cli.audit_parser import add_audit
 from bayesinv.cli.words import LAYOUTS
 
 DESCRIPTION = """\
@@ -23,6 +24,7 @@ examples:
   bayesinv demo                                 two minutes, no data needed
   bayesinv fit photos/ --out run --size 32      photos/cat/1.png, photos/dog/1.png, ...
   bayesinv fit train.npz --out run              arrays x (n, channels, height, width) and y (n,)
+  bayesinv audit photos/ --out audit            which operations to use, and how far
   bayesinv show run                             the table again
   bayesinv predict run new.npz --out new.csv    class probabilities for new images
   bayesinv report run                           run/report.html, all about the fit on one page
@@ -49,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     _predict(subparsers)
     _report(subparsers)
     _compare(subparsers)
+    add_audit(subparsers, _add, _later, _reading)
     return parser
 
 

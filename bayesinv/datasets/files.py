@@ -75,7 +75,9 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
     return Examples(named[x_key], named.get(y_key), tuple(str(name) for name in names))
 
 
-def load_image_folder(path: str | Path, size: int | None = None, channels: int | None = None) -> Examples:
+def load_image_folder(
+    path: str | Path, size: int | None = None, channels: int | None = None, skip_broken: bool = False
+) -> Examples:
     """Read pictures from a folder, one sub-folder a class.
 
     Pictures without classes lie directly in it. They are read as they are seen: turned as their EXIF data say, and
@@ -88,6 +90,7 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
         size: side in pixels: the shorter side is resized to it and the middle is cut out, so that
             angles stay what they are. None expects pictures of one size.
         channels: 1 (grey), 3 (RGB), or None: grey where every picture is.
+        skip_broken: leave out pictures that cannot be read, with a warning that lists them, instead of raising.
 
     Returns:
         x (n, channels, height, width), float32 in [0, 1]; y the labels, in the order of the sorted
@@ -97,8 +100,8 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
         DataError: no such folder, no pictures, a picture that cannot be read, or sizes that differ.
 
     Warns:
-        DataWarning: files left out, of another kind (text aside) or beside the folders of the classes; pictures that
-            are transparent in places.
+        DataWarning: files left out, of another kind (text aside), beside the folders of the classes, or broken;
+            pictures that are transparent in places.
 
     Example:
         >>> import pathlib, tempfile
@@ -116,11 +119,28 @@ def load_image_folder(path: str | Path, size: int | None = None, channels: int |
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is {channels}; expected 1 (grey), 3 (RGB) or None")
     files, labels, classes = _pictures(folder)
-    arrays, transparent = [], []
+    arrays, transparent, broken = [], [], []
     for file in files:
-        picture = open_picture(file)
+        try:
+            picture = open_picture(file)
+        except DataError:
+            if not skip_broken:
+                raise
+            broken.append(file)
+            continue
         transparent += [file] if picture.is_transparent else []
         arrays.append(pixels(picture.image if size is None else _resized(picture.image, size)))
+    if broken:
+        listed = ", ".join(file.relative_to(folder).as_posix() for file in broken)
+        if not arrays:
+            raise DataError(f"none of the {len(files)} pictures in {folder} can be read: {listed}")
+        warnings.warn(
+            f"left out {len(broken)} of {len(files)} pictures, which cannot be read: {listed}",
+            DataWarning,
+            stacklevel=2,
+        )
+        kept = [(file, label) for file, label in zip(files, labels, strict=True) if file not in set(broken)]
+        files, labels = [file for file, _ in kept], [label for _, label in kept]
     if transparent:
         warnings.warn(
             f"{len(transparent)} of {len(files)} pictures are transparent in places, and read as if over "

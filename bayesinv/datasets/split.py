@@ -21,12 +21,13 @@ class Split(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """What a file or folder holds: inputs (n, *event), targets or None, class names or (), file names or ()."""
+    """What a file or folder holds: inputs (n, *event), targets or None, names of classes, files, columns, or ()."""
 
     x: np.ndarray
     y: np.ndarray | None
     classes: tuple[str, ...]
     files: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def data_root() -> Path:
