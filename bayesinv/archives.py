@@ -1,6 +1,7 @@
 """Arrays in one .npz file: packed so that the file opens again, and unpacked within limits."""
 
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 
 from bayesinv.errors import SavedFileError
 
-__all__ = ["pack", "unpack"]
+__all__ = ["OURS", "pack", "unpack"]
+
+OURS = re.compile(rb"PK.{28}header\.npy", re.DOTALL)  # how a zip begins whose first entry is a header
 
 # What a file may unpack to: 64 MiB, or 200 bytes for each of its own. Deflate brings real data to a twentieth and
 # zeros to a thousandth, so that a file of a megabyte could ask for a gigabyte.

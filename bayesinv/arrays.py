@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from bayesinv.errors import DataError
+from bayesinv.torch_modes import refuse_meta
 
-__all__ = ["as_tensor"]
+__all__ = ["as_tensor", "widened"]
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
@@ -32,6 +34,7 @@ def as_tensor(values: Any, name: str) -> Tensor:
         ...
         bayesinv.errors.DataError: x holds 1 masked value, the first at index (1,); expected a value everywhere. ...
     """
+    refuse_meta()
     if isinstance(values, list | tuple) and values and all(isinstance(part, Tensor) for part in values):
         shapes = {tuple(part.shape) for part in values}
         if len(shapes) > 1:
@@ -63,6 +66,8 @@ def as_tensor(values: Any, name: str) -> Tensor:
             f"{name} is of type {type(values).__name__} and does not form an array ({error}); expected numbers in one "
             "rectangular array or tensor"
         ) from error
+    if array.dtype.kind not in "biuf" and hasattr(values, "columns") and hasattr(values, "iloc"):
+        name, array = _odd_column(values, array, name)
     if array.dtype.kind in "USO":
         raise DataError(_not_numbers(array, name))
     if array.dtype.kind not in "biuf":
@@ -77,6 +82,26 @@ def as_tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(
         array.copy() if any(stride % array.itemsize or stride < 0 for stride in array.strides) else array
     )
+
+
+def _odd_column(frame: Any, array: np.ndarray, name: str) -> tuple[str, np.ndarray]:
+    """The first column of a data frame that is not numbers, and what to call it."""
+    for k, label in enumerate(frame.columns):
+        column = np.asarray(frame.iloc[:, k])
+        if column.dtype.kind not in "biuf":
+            odd = [entry for entry in column.tolist() if not isinstance(entry, numbers.Real)] or column.tolist()
+            return f"column {label!r} of {name}", np.array(odd, dtype=object) if column.dtype.kind == "O" else column
+    return name, array
+
+
+def widened(values: Tensor) -> Tensor:
+    """Floating point of fewer than four bytes as float32, which holds its values; anything else as it is.
+
+    Example:
+        >>> widened(torch.ones(2, dtype=torch.float8_e4m3fn)).dtype, widened(torch.ones(2, dtype=torch.int8)).dtype
+        (torch.float32, torch.int8)
+    """
+    return values.float() if values.is_floating_point() and values.itemsize < 4 else values
 
 
 def _refuse_masked(values: Any, name: str) -> None:
@@ -97,7 +122,10 @@ def _not_numbers(array: np.ndarray, name: str) -> str:
     entry = array.ravel()[0] if array.size else None
     if array.dtype.kind in "US" or isinstance(entry, str):
         return (
-            f"{name} holds text, such as {str(entry)!r}; expected numbers. Names of classes become labels with "
+            f"{name} holds text, such as {str(entry)!r}; expected numbers. Columns of a table become such with "
+            "pandas.get_dummies(x, dtype=float), or are left out: x.drop(columns=[...])"
+            if name.startswith("column ")
+            else f"{name} holds text, such as {str(entry)!r}; expected numbers. Names of classes become labels with "
             "numpy.unique(y, return_inverse=True)[1], and item by item with names.index(y) in the data set, names "
             "being the list of all classes"
         )

@@ -8,6 +8,7 @@ equal lengths. Everything else is refused with a `DataError` that says what was 
 and what to do. Nothing is repaired or dropped silently.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv.arguments import as_integer
-from bayesinv.arrays import as_tensor
+from bayesinv.arrays import as_tensor, widened
 from bayesinv.errors import DataError
-from bayesinv.items import read_items
+from bayesinv.items import read_first, read_items
 from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
 
-LARGEST_VALUE = 1e15  # whose squares single precision holds
+LARGEST_VALUE, SMALLEST_VALUE = 1e15, 1e-18  # whose squares single precision holds
 
 LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
@@ -37,15 +38,15 @@ class Data:
         D = {(x_i, y_i)},  i = 1..n
 
     Args:
-        x: inputs, (n, *event), floating point.
-        y: class labels (n,), or maps of them (n, *cells), int64; or real targets (n, outputs), floating point.
+        x: inputs, (n, *event), floating point. Arrays, of x and of y, become tensors.
+        y: class labels (n,), or maps of them (n, *cells), integers; or real targets (n, outputs), floating point.
             Inputs without targets have ``outputs = 0``.
         num_classes: C for labels, None for real targets. State it where some class may not occur.
         groups: the group (subject, sensor, site) that each example belongs to, (n,), for models with ``groups=``: its
             name there, or its number, the position of that name. None where there are none.
 
     Raises:
-        DataError: x, y and groups hold different numbers of examples.
+        DataError: no arrays of real numbers, or x, y and groups hold different numbers of examples.
 
     Example:
         >>> import torch
@@ -61,9 +62,15 @@ class Data:
     num_classes: int | None = None
     groups: Any = None
 
-    def __post_init__(self) -> None:
-        if self.num_classes is not None:
-            object.__setattr__(self, "num_classes", as_integer("num_classes", self.num_classes))
+    def __init__(self, x: Any, y: Any, num_classes: int | None = None, groups: Any = None) -> None:
+        for name, values in {"x": x, "y": y}.items():
+            values = values if isinstance(values, Tensor) else as_tensor(values, name)
+            if values.ndim == 0:
+                raise DataError(f"{name} is a single number; expected one entry for each example along its first axis")
+            whole = name == "y" and not (values.is_floating_point() or values.dtype == torch.bool)
+            object.__setattr__(self, name, values.long() if whole else values)
+        object.__setattr__(self, "num_classes", None if num_classes is None else as_integer("num_classes", num_classes))
+        object.__setattr__(self, "groups", groups)
         if self.x.is_inference() or self.y.is_inference():  # what autograd would refuse later, and a copy is not
             object.__setattr__(self, "x", self.x.clone())
             object.__setattr__(self, "y", self.y.clone())
@@ -180,6 +187,7 @@ def as_data(
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
+    _check_not_tiny(x, "x")
     y = as_tensor(raw_y, "y").to(x.device)
     if y.ndim > 0 and len(y) != len(x):
         raise DataError(
@@ -190,6 +198,29 @@ def as_data(
         return Data(x, _real_targets(y), groups=groups)
     labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
     return Data(x, labels, num_classes, groups)
+
+
+def first_of(data: Any) -> tuple[Tensor, Tensor]:
+    """The first examples, (k, *event) and (k, ...): one of a data set or loader, all of arrays.
+
+    Args:
+        data: as for `as_data`; with (x, y) of arrays k = n.
+
+    Raises:
+        DataError: there is no example, or it is no pair (x, y) of numbers.
+        TypeError: `data` is of a kind that is not known here.
+
+    Example:
+        >>> import numpy as np
+        >>> first_of((np.zeros((3, 1, 8, 8)), [0, 1, 1]))[0].shape
+        torch.Size([3, 1, 8, 8])
+    """
+    if isinstance(data, Data):
+        return data.x, data.y
+    if isinstance(data, Dataset | DataLoader):
+        return read_first(data)
+    x, y, _ = _parts(data, with_groups=False, seed=0)
+    return as_inputs(x), as_tensor(y, "y")
 
 
 def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *event"]:
@@ -218,8 +249,7 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
             f"x has dtype {_name(x.dtype)}; expected floating point. For images stored as integers "
             "0..255 divide first: x / 255."
         )
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()  # lossless; no Cholesky factor exists in half precision
+    x = widened(x)  # no Cholesky factor exists in half precision
     if x.ndim < 2:
         raise DataError(
             f"x has shape {tuple(x.shape)}; expected (n, ...), a batch of inputs. For scalar inputs use x[:, None]."
@@ -235,7 +265,10 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     if isinstance(data, Dataset | DataLoader):
         return read_items(data, with_groups, seed)
     if not isinstance(data, tuple | list):
-        raise TypeError(f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader")
+        raise TypeError(
+            f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a "
+            f"DataLoader{how_to_wrap(data)}"
+        )
     if data and all(_is_example(part) for part in data):
         raise DataError(
             f"data is a {type(data).__name__} of {len(data)} pairs (x, y), one for each example; expected all x and "
@@ -248,6 +281,18 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
     if any(part is None for part in data):
         raise DataError("data holds None; expected (x, y), both given")
     return data[0], data[1], None
+
+
+def how_to_wrap(data: Any) -> str:
+    """How what is nearly data becomes such, in a line."""
+    if isinstance(data, Mapping):
+        return ": " + (f"(data[{next(iter(data))!r}], data[...])" if data else "(x, y)")
+    if isinstance(data, Iterator):
+        return (
+            ". What comes one by one is put together first: DataLoader(list(data), batch_size=32) where it gives "
+            "examples (x, y), tuple(map(torch.cat, zip(*data))) where it gives batches"
+        )
+    return ""
 
 
 def _is_example(part: Any) -> bool:
@@ -344,9 +389,9 @@ def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:
         raise DataError("y holds booleans; expected real targets, or likelihood='categorical'")
     if y.ndim not in (1, 2) or y.numel() == 0:
         raise DataError(f"y has shape {tuple(y.shape)}; expected real targets of shape (n,) or (n, outputs)")
-    y = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
-    y = y if y.is_floating_point() else y.double()
+    y = widened(y) if y.is_floating_point() else y.double()
     _check_finite(y, "y")
+    _check_not_tiny(y, "y")
     return y[:, None] if y.ndim == 1 else y
 
 
@@ -368,6 +413,16 @@ def _check_finite(values: Tensor, name: str) -> None:
         f"finite ({num_nan} NaN, {count - num_nan} infinite), the first at index {first}; expected "
         "finite numbers. Drop or fill them first."
     )
+
+
+def _check_not_tiny(values: Tensor, name: str) -> None:
+    """Raise where the unit is so large that all numbers vanish in squares."""
+    largest = float(values.abs().max())
+    if 0 < largest < SMALLEST_VALUE:
+        raise DataError(
+            f"{name} reaches {largest:.3g} in this unit; expected numbers above {SMALLEST_VALUE:g}, whose squares do "
+            f"not vanish: scale it, such as {name} / abs({name}).max()"
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

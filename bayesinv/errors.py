@@ -162,3 +162,13 @@ class NonFiniteError(NumericalError):
         super().__init__(message)
         self.step = step
         self.posterior: Any = None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something; the name of its class where there is none.
+
+    Example:
+        >>> first_line(ValueError("too long\\nby far")), first_line(NotImplementedError())
+        ('too long', 'NotImplementedError')
+    """
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -15,27 +15,48 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["abandoned", "check_writable", "clear_abandoned", "locked", "locked_folder", "write_atomically"]
+__all__ = ["abandoned", "as_path", "check_writable", "clear_abandoned", "locked", "locked_folder", "write_atomically"]
 
 # Bytes of a name that its temporary file repeats; longer ones would not fit into the 143 (eCryptfs) or 255 bytes of a
 # name with the 39 that are added, and are named by a checksum.
 _LONGEST_NAME = 100
+_FIRST_BYTES = 1024  # in which a file says what it is
 
 
-def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+def as_path(path: Any) -> Path:
+    """The name of a file as a path.
+
+    Raises:
+        TypeError: something else.
+
+    Example:
+        >>> as_path(5)
+        Traceback (most recent call last):
+        TypeError: path: expected the name of a file, as text or a pathlib.Path, got 5
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected the name of a file, as text or a pathlib.Path, got {path!r}")
+    return Path(path)
+
+
+def check_writable(
+    path: str | os.PathLike[str], overwrite: bool = False, ours: re.Pattern[bytes] | None = None
+) -> Path:
     """The file that a write to `path` makes or replaces: that behind a link, or the path itself.
 
     Args:
         path: the name; its folder must exist.
         overwrite: whether an existing file may be replaced.
+        ours: how the files of this kind that bayesinv writes begin; no other is replaced, unless it is empty.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False, or it is a device, a pipe or a link in a circle,
-            which are never replaced.
+        FileExistsError: the file exists and `overwrite` is False; or it is a file of something else, a device, a pipe
+            or a link in a circle, which are never replaced.
         FileNotFoundError: the folder does not exist. IsADirectoryError: the path is a folder.
 
     Example:
@@ -43,7 +64,7 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
         Traceback (most recent call last):
         FileNotFoundError: the folder no/such/folder does not exist; create it first
     """
-    path = Path(path)
+    path = as_path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file, such as {path / 'NAME'}")
@@ -51,9 +72,20 @@ def check_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
         raise FileExistsError(f"{path} is a device, a pipe or a broken link, never replaced; give the name of a file")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    if ours is not None and path.exists() and not _begins(path, ours):
+        raise FileExistsError(
+            f"{path} holds something else than bayesinv would write there, and is not replaced; choose another name, "
+            "or delete the file first"
+        )
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; create it first")
     return target
+
+
+def _begins(path: Path, ours: re.Pattern[bytes]) -> bool:
+    with open(path, "rb") as file:
+        first = file.read(_FIRST_BYTES)
+    return not first or ours.match(first) is not None
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | memoryview, overwrite: bool = True) -> Path:

@@ -9,21 +9,37 @@ give whatever `fit` takes as arrays.
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from bayesinv.arrays import as_tensor
 from bayesinv.errors import DataError
 from bayesinv.randomness import derive_seed, drawing
-from bayesinv.samplers import chunks, length_of, own_batches, served_batches
+from bayesinv.samplers import chunks, known_indices, length_of, own_batches, sampler_of, served_batches
 
-__all__ = ["CHUNK", "Fetch", "Key", "Keys", "collate_of", "options_of", "pooled", "read_items", "shown", "stack"]
+__all__ = [
+    "CHUNK",
+    "Fetch",
+    "Key",
+    "Keys",
+    "changing_item",
+    "collate_of",
+    "options_of",
+    "pooled",
+    "read_first",
+    "read_items",
+    "shown",
+    "stack",
+]
 
 # Examples that are asked for at once where nothing says how many.
 CHUNK = 64
@@ -32,6 +48,10 @@ LARGEST_WHOLE = 2**33
 # An iterable data set without a __len__ may have no end.
 MOST_WITHOUT_LENGTH = 10_000
 LARGEST_WITHOUT_LENGTH = 2**30
+# How often an item is read to see whether it changes, of which a random flip is noticed in 15 of 16, and for how long.
+READS = 5
+LONGEST_LOOK = 0.5  # seconds
+_NO_EXAMPLE = "a pass over the data set gave no example; expected at least 1"
 
 Key = tuple[int, list[Any]]  # the seed of a batch, and the indices in it
 
@@ -53,12 +73,18 @@ class Fetch(Dataset):
         whole = getattr(self.dataset, "__getitems__", None)
         with drawing(seed):
             try:
-                items = whole(indices) if callable(whole) else [self.dataset[i] for i in indices]
+                found: Any = whole(indices) if callable(whole) else [self.dataset[i] for i in indices]
+                items = list(found) if isinstance(found, Iterable) else []
             except (StopIteration, IndexError) as error:  # which would end loops further out
                 raise DataError(
                     f"the data set {type(self.dataset).__name__} raised {error!r} for the examples {shown(indices)} of "
                     f"{len(self.dataset)}; expected an item (x, y) for every index below its __len__"
                 ) from error
+            if len(items) != len(indices):
+                raise DataError(
+                    f"__getitems__ of the data set {type(self.dataset).__name__} returned {len(items)} items for the "
+                    f"{len(indices)} examples {shown(indices)}; expected one for each, in their order"
+                )
             if self.collate_fn is None:
                 return stack(items, indices)
             try:
@@ -93,7 +119,9 @@ def stack(items: Sequence[Any], indices: Sequence[Any] | None = None) -> tuple[A
     for i, item in zip(indices or range(len(items)), items, strict=True):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             came = f" of {len(item)} parts" if isinstance(item, tuple | list) else ""
-            raise DataError(f"example {i} is of type {type(item).__name__}{came}; expected a pair (x, y)")
+            raise DataError(
+                f"example {i} is of type {type(item).__name__}{came}; expected a pair (x, y){_paired(item)}"
+            )
         if parts and len(item) != len(parts[0]):
             raise DataError(f"example {i} has {len(item)} parts and those before it {len(parts[0])}; expected as many")
         try:
@@ -102,6 +130,17 @@ def stack(items: Sequence[Any], indices: Sequence[Any] | None = None) -> tuple[A
             raise DataError(f"example {i}: {error}") from error
     x, y, *groups = zip(*parts, strict=True)
     return _joined(torch.stack, x, "inputs"), _joined(torch.stack, y, "targets"), *map(list, groups)
+
+
+def _paired(item: Any) -> str:
+    """How examples that are dictionaries become pairs, in a line."""
+    if not isinstance(item, Mapping) or len(item) < 2:
+        return ""
+    x, y = list(item)[:2]
+    return (
+        f": DataLoader(dataset, batch_size=32, collate_fn=lambda items: (torch.stack([item[{x!r}] for item in items]), "
+        f"torch.as_tensor([item[{y!r}] for item in items])))"
+    )
 
 
 class Keys:
@@ -167,8 +206,77 @@ def read_items(data: Any, with_groups: bool, seed: int = 0) -> tuple[Tensor, Ten
             ys.append(y)
             groups += group[0] if group else []
     if not xs:
-        raise DataError("a pass over the data set gave no example; expected at least 1")
+        raise DataError(_NO_EXAMPLE)
     return _joined(torch.cat, xs, "inputs"), _joined(torch.cat, ys, "targets"), groups if size else None
+
+
+def changing_item(data: Any) -> int | None:
+    """The first of two items of a map-style data set that differs when it is read again; None where none does.
+
+    What is read is a copy that shares arrays and lists, so that generators of its own stay where they are; data sets
+    that cannot be copied, or are slow, are not looked at.
+
+    Example:
+        >>> class Noisy(Dataset):
+        ...     def __len__(self):
+        ...         return 9
+        ...
+        ...     def __getitem__(self, i):
+        ...         return torch.rand(2), 0
+        >>> changing_item(Noisy())
+        0
+    """
+    loader = data if isinstance(data, DataLoader) else None
+    dataset: Any = data if loader is None else loader.dataset
+    if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset | TensorDataset):
+        return None
+    began, first = time.perf_counter(), dict[int, Any]()
+    try:
+        fetch = Fetch(copy.deepcopy(dataset, _shared(dataset)), None if loader is None else collate_of(loader))
+        for k, i in itertools.product(range(READS), range(min(2, length_of(dataset, dataset)))):
+            batch = [as_tensor(part, "item").double().numpy() for part in fetch[derive_seed("again", k), [i]][:2]]
+            if not all(map(partial(np.array_equal, equal_nan=True), batch, first.setdefault(i, batch))):
+                return i
+            if time.perf_counter() - began > LONGEST_LOOK:
+                break
+    except Exception:  # code of the caller's own, which fails again, with its message, where the data are read
+        pass
+    return None
+
+
+def _shared(dataset: Any) -> dict[int, Any]:
+    """What a copy of a data set, and of those it is made of, has in common with it, as `copy.deepcopy` wants it."""
+    memo: dict[int, Any] = {}
+    for part in vars(dataset).values():
+        parts = part if isinstance(part, list | tuple) and part and isinstance(part[0], Dataset) else [part]
+        for inner in parts:
+            if isinstance(inner, Dataset):
+                memo |= _shared(inner)
+            elif hasattr(inner, "__len__"):
+                memo[id(inner)] = inner
+    return memo
+
+
+def read_first(data: Any) -> tuple[Tensor, Tensor]:
+    """x (1, *event) and y (1, ...) of the first example of a data set or loader, as `read_items` reads it.
+
+    Raises:
+        DataError: there is none, or it is no pair (x, y).
+    """
+    loader = data if isinstance(data, DataLoader) else None
+    dataset: Any = data if loader is None else loader.dataset
+    with drawing(0):
+        if isinstance(dataset, IterableDataset):
+            batch = next((batch for _, batch in _iterated(dataset, loader, 1)), None)
+            if batch is None:
+                raise DataError(_NO_EXAMPLE)
+        else:
+            length_of(dataset, data)
+            sampler = None if loader is None or own_batches(loader) else sampler_of(loader)
+            index = 0 if sampler is None or known_indices(sampler) is not None else next(iter(sampler), 0)
+            batch = Fetch(dataset, None if loader is None else collate_of(loader))[0, [index]]
+    x, y = _parts(batch, 1, with_groups=False, where="the first example of the data set")
+    return x, y
 
 
 def _has_length(dataset: Any) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from bayesinv.backbones import GaussianProcess
 from bayesinv.backbones.invariant_network import AVERAGES
 from bayesinv.data import Data
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
 from bayesinv.groups import as_groups
@@ -98,10 +100,14 @@ def check_data(model: InvarianceModel, data: Data) -> None:
     if model.groups is not None:
         as_groups(data.groups, model.groups, len(data), training=True)
     if model.structure is not None and data.num_outputs != len(model.structure.outputs):
+        missing = ""
+        if model.likelihood == "categorical" and data.num_outputs < len(model.structure.outputs):
+            number = len(model.structure.outputs)
+            missing = f", or, where a class does not occur in the data, say so: Data(x, y, num_classes={number})"
         raise DataError(
             f"the model has extents for {len(model.structure.outputs)} outputs, "
             f"{', '.join(model.structure.outputs)}, and the data have {data.num_outputs}; "
-            "name each of them, in order"
+            f"name each of them, in order{missing}"
         )
 
 
@@ -153,3 +159,22 @@ def check_cells(model: InvarianceModel, data: Data) -> None:
             model.output_action.inverse(outputs[None], t)
         except ValueError as error:
             raise DataError(str(error)) from error
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse numbers in a model that are no start for a fit, as those of a training that diverged.
+
+    Raises:
+        NumericalError: names the parameter or buffer.
+    """
+    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, values in named:
+            if is_lazy(values):
+                continue
+            bad = values.isnan() if kind == "buffer" else ~values.isfinite()  # bounds of constraints are infinite
+            if bool(bad.any()):
+                raise NumericalError(
+                    f"the {kind} {name.removeprefix('backbone.net.').removeprefix('backbone.')!r} of the model holds "
+                    f"values that are not finite, {int(bad.sum())} of {values.numel()}; expected finite weights. "
+                    "Build or load the network again"
+                )

@@ -1,5 +1,6 @@
 """Orbits: the base draws ε, the points T_{t(ε; η)} x and their weights, and the two averages over them."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -142,6 +143,13 @@ class Orbit(torch.nn.Module):
         self._is_drawn = tuple(is_drawn)
         self.base: Tensor
         self.register_buffer("base", base)  # (S, columns of t); 0 where a group's elements go
+
+    def part(self, num_draws: int) -> "Orbit":
+        """The orbit of the first draws alone; of Sobol points these are spread evenly too."""
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "base": self.base[:num_draws]}
+        other._num_draws = len(other.base)
+        return other
 
     @property
     def num_copies(self) -> int:

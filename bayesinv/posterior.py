@@ -43,6 +43,18 @@ if TYPE_CHECKING:
 
 # Images of 8 bits that were scaled and others that were not are 255 apart; one bright pixel is not 20 times as bright.
 LARGEST_RATIO = 20.0
+# A byte divided as if it had 12 bits is at most a sixteenth; where this share of the training data is as dark, it is
+# usual.
+SMALLEST_RATIO, USUAL = 0.25, 0.05
+
+
+def _inputs_of(data: Any) -> str:
+    """How to take the inputs out of what holds more."""
+    if isinstance(data, DataLoader):
+        return "torch.cat([x for x, *_ in loader])"
+    if isinstance(data, tuple):
+        return "x, without y"
+    return "test.x" if isinstance(data, Data) else "torch.stack([x for x, *_ in dataset])"
 
 
 def _missing_axes(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
@@ -408,10 +420,11 @@ class InvariancePosterior:
             DataError: x is of another shape or type than the training inputs, empty, or not finite.
 
         Warns:
-            UserWarning: images that reach far beyond those of the training data, as where one of the two is not scaled.
+            UserWarning: images that reach far beyond those of the training data, or not nearly as far, as where one of
+                the two is not scaled.
         """
         if isinstance(x, Data | tuple | Dataset | DataLoader):
-            raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: pass test.x")
+            raise DataError(f"x is a {type(x).__name__}; expected inputs alone, a tensor or an array: {_inputs_of(x)}")
         expected = self.data.event_shape
         wanted = f"({', '.join(('n', *map(str, expected)))})"
         shape = tuple(getattr(x, "shape", ()))
@@ -428,12 +441,14 @@ class InvariancePosterior:
         return inputs.to(self.data.x.device, self.data.x.dtype)
 
     def _warn_of_scale(self, largest: float) -> None:
-        """Warn where images reach far beyond those of training."""
+        """Warn where images reach far beyond those of training, or not nearly as far as almost all of them."""
         seen = max(abs(float(end)) for end in torch.aminmax(self.data.x))  # without a copy of them
-        if 0 < seen * LARGEST_RATIO < largest:
+        darkest = float(self.data.x.flatten(1).amax(1).float().quantile(USUAL))
+        if 0 < seen * LARGEST_RATIO < largest or 0 < largest < min(SMALLEST_RATIO * seen, darkest):
+            how = "such as x / 255" if largest > seen else "and divide by what is white in them"
             warnings.warn(
                 f"x holds images with values up to {largest:.3g}, and those trained on reach {seen:.3g}; scale them in "
-                "the same way, such as x / 255",
+                f"the same way, {how}",
                 UserWarning,
                 stacklevel=4,  # the line that called predict or plot_orbit
             )

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.orbits import base_draws
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -103,7 +105,10 @@ class Average(ABC):
 
 
 class ClassAverage(Average):
-    """Class probabilities, by draws of the function that are the same at every draw of the extents.
+    """Class probabilities, E softmax(m + √v z), z ~ N(0, I) in C dimensions, by quasi-random z.
+
+    The same z for every input and every draw of the extents, so that a prediction does not depend on what else is in
+    the batch.
 
     Args:
         log_probabilities: from function values (draws, n, C) to log class probabilities.
@@ -121,8 +126,8 @@ class ClassAverage(Average):
 
     def _take(self, mean: Float[Tensor, "n *cells C"], variance: Float[Tensor, "n *cells C"], weight: float) -> None:
         if self._noise is None:
-            flat = standard_normal_draws(self._num_samples, mean.numel(), self._seed)
-            self._noise = flat.reshape(self._num_samples, *mean.shape).to(mean.device)
+            normal = even_normal_draws(self._num_samples, mean.shape[-1], self._seed)
+            self._noise = normal.reshape(-1, *[1] * (mean.ndim - 1), mean.shape[-1]).to(mean.device)
         probabilities = self._log_probabilities(mean + variance.sqrt() * self._noise).exp()  # (draws, n, *cells, C)
         first, second = weight * probabilities.mean(0), weight * probabilities.square().mean(0)
         self._first = first if self._first is None else self._first + first
@@ -170,3 +175,15 @@ def standard_normal_draws(num_samples: int, num_columns: int, seed: int) -> Floa
     generator = torch.Generator().manual_seed(seed)
     half = torch.randn((num_samples + 1) // 2, num_columns, generator=generator, dtype=torch.float64)
     return torch.cat([half, -half])[:num_samples]
+
+
+def even_normal_draws(num_samples: int, num_columns: int, seed: int) -> Float[Tensor, "samples columns"]:
+    """Standard normal draws from scrambled Sobol points, the same for the same seed, float64.
+
+    Example:
+        >>> even_normal_draws(64, 3, seed=0).shape
+        torch.Size([64, 3])
+    """
+    kind = "sobol" if num_columns <= torch.quasirandom.SobolEngine.MAXDIM else "monte_carlo"
+    uniform = base_draws(num_samples, num_columns, kind, seed)  # on [-1, 1]
+    return torch.special.ndtri((0.5 + 0.5 * uniform).clamp(1e-12, 1 - 1e-12))

@@ -103,11 +103,8 @@ def seeded(seed: Any) -> Iterator[None]:
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed: expected an integer from 0 to 2**32 - 1, got {seed!r}")
-    if _own.refuses:
-        raise SeededInHelperError("a seeded block inside of a computation next to others")
     global _outside
-    _one_at_a_time.acquire()
-    try:
+    with _alone():
         before = _Process()
         _outside = before if _own.depth == 0 else _outside
         _own.depth += 1
@@ -118,8 +115,19 @@ def seeded(seed: Any) -> Iterator[None]:
             before.restore()
             _own.depth -= 1
             _outside = None if _own.depth == 0 else _outside
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """The generators of the process are this thread's for a block."""
+    if _own.refuses:
+        raise SeededInHelperError("a seeded block inside of a computation next to others")
+    lock = _one_at_a_time  # a child forked inside of the block may have another
+    lock.acquire()
+    try:
+        yield
     finally:
-        _one_at_a_time.release()
+        lock.release()
 
 
 @contextmanager
@@ -185,12 +193,23 @@ def set_seed(seed: int, device: torch.device | None = None) -> None:
 
 @contextmanager
 def drawing(seed: int) -> Iterator[None]:
-    """Run a block with the generators of the CPU seeded, and restore them; cheap enough for every batch."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            set_seed(seed)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+    """Run a block with the generators of the CPU seeded, and restore them; cheap enough for every batch.
+
+    Threads wait for each other as at :func:`seeded`.
+
+    Example:
+        >>> with drawing(3):
+        ...     first = random.random()
+        >>> with drawing(3):
+        ...     random.random() == first
+        True
+    """
+    with _alone():
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                set_seed(seed)
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

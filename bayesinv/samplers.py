@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -144,7 +144,8 @@ def num_served(loader: DataLoader[Any], num_total: int) -> int:
         num_total: examples of the data set.
 
     Raises:
-        DataError: a batch sampler that can be read once, or has no end, or serves other examples on every pass.
+        DataError: a sampler that can be read once; a batch sampler that can, has no end, or serves other examples on
+            every pass.
     """
     sampler = sampler_of(loader)
     if not own_batches(loader):
@@ -152,6 +153,11 @@ def num_served(loader: DataLoader[Any], num_total: int) -> int:
         if known is not None:
             return len(known)
         served = _same_on_every_pass(lambda: ([index] for index in sampler), num_total)
+        if isinstance(sampler, Iterator) and next(sampler, None) is None:
+            raise DataError(
+                f"the sampler is a {type(sampler).__name__}, which can be read once, and training takes many passes; "
+                "make it a list of indices: sampler=list(indices)"
+            )
         if served is None:
             return min(num_total, len(sampler)) if hasattr(sampler, "__len__") else num_total
         return served

@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesinv.archives import pack, unpack
+from bayesinv.archives import OURS, pack, unpack
 from bayesinv.bend import Bend
 from bayesinv.data import Data
 from bayesinv.errors import SavedFileError
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.files import as_path, check_writable, write_atomically
 from bayesinv.inference.checkpoints import is_checkpoint
 from bayesinv.inference.differences import differences
 from bayesinv.inference.result import InferenceResult
@@ -44,6 +44,7 @@ from bayesinv.torch_modes import ordinary
 from bayesinv.transforms import from_config
 
 FORMAT = "bayesinv.InvariancePosterior"
+POSTERIOR_FILE = "posterior.npz"  # in a folder of the command line
 # Raised when a file of this version can no longer be read by the code before it.
 FORMAT_VERSION = 2
 READABLE = (1, 2)
@@ -81,17 +82,17 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
     Args:
         posterior: what to save.
         path: the file; its folder must exist. The name is used as given.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing file that bayesinv saved may be replaced.
 
     Returns:
         The path written.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False, or it is a device or a pipe.
+        FileExistsError: the file exists and `overwrite` is False; or it is no file of ours, a device or a pipe.
         FileNotFoundError: the folder does not exist.
         TypeError: the model's state holds something that is not a tensor.
     """
-    check_writable(path, overwrite)
+    check_writable(path, overwrite, OURS)
     return write_atomically(path, pack(_arrays(posterior)), overwrite)
 
 
@@ -100,7 +101,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     """Read a posterior that `save` wrote. No code in the file is run.
 
     Args:
-        path: the file.
+        path: the file, or the folder that `bayesinv fit` wrote.
         model: needed where the model was built around a user's own kernel, which no file describes:
             one built in the same way, a copy of which takes on the saved state. Others are rebuilt.
 
@@ -117,7 +118,14 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             f"model: expected a bayesinv.InvarianceModel, built as the one saved was, got {type(model).__name__}: "
             "load(path, model=InvarianceModel(net, transforms))"
         )
-    path = Path(path)
+    path = as_path(path)
+    if path.is_dir():
+        if not (path / POSTERIOR_FILE).is_file():
+            raise FileNotFoundError(
+                f"{path} is a folder without {POSTERIOR_FILE}; give the file that posterior.save wrote, or a folder of "
+                "`bayesinv fit`"
+            )
+        path = path / POSTERIOR_FILE
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if is_checkpoint(path):

@@ -7,6 +7,24 @@ from contextlib import contextmanager
 
 import torch
 
+from bayesinv.errors import DataError
+
+
+def refuse_meta() -> None:
+    """Raise inside of ``torch.device("meta")``, where new tensors hold no values.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     refuse_meta()
+        Traceback (most recent call last):
+        bayesinv.errors.DataError: torch.device("meta") is on, where new tensors hold no values; leave that block ...
+    """
+    if torch.get_default_device().type == "meta":
+        raise DataError(
+            'torch.device("meta") is on, where new tensors hold no values; leave that block before you build, fit, '
+            'load or predict (or call torch.set_default_device("cpu"))'
+        )
+
 
 @contextmanager
 def ordinary(grad: bool | None = None) -> Iterator[None]:
@@ -19,13 +37,15 @@ def ordinary(grad: bool | None = None) -> Iterator[None]:
         grad: whether gradients are recorded; None leaves that as it is.
 
     Raises:
-        ValueError: tensors are half precision by default, in which no evidence can be computed.
+        DataError: inside of ``torch.device("meta")``. ValueError: tensors are half precision by default, in which no
+            evidence can be computed.
 
     Example:
         >>> with torch.inference_mode(), ordinary(grad=True):
         ...     torch.ones(1, requires_grad=True).exp().requires_grad
         True
     """
+    refuse_meta()
     if torch.get_default_dtype() not in (torch.float32, torch.float64):
         raise ValueError(
             f"expected float32 or float64 as torch's default type, got {torch.get_default_dtype()}: call "

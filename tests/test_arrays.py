@@ -88,3 +88,20 @@ def test_inference_tensors_become_ordinary_ones():
 def test_what_has_no_values_is_refused(values, message):
     with pytest.raises(DataError, match=message):
         as_tensor(values, "x")
+
+
+def test_the_column_of_a_table_that_is_not_numbers_is_named():
+    table = pd.DataFrame({"a": [1.0, 2.0], "name": ["v", "w"], "mixed": pd.Series([3, "x"], dtype=object)})
+    with pytest.raises(DataError, match=r"column 'name' of x holds text, such as 'v'.*get_dummies"):
+        as_tensor(table, "x")
+    with pytest.raises(DataError, match="column 'mixed' of x holds text, such as 'x'"):
+        as_tensor(table[["a", "mixed"]], "x")
+    table["day"] = pd.date_range("2020", periods=2)
+    with pytest.raises(DataError, match="column 'day' of x has dtype datetime64"):
+        as_tensor(table[["a", "day"]], "x")
+    assert as_tensor(table[["a"]], "x").shape == (2, 1)
+
+
+def test_nothing_is_read_where_tensors_hold_no_values():
+    with torch.device("meta"), pytest.raises(DataError, match="leave that block"):
+        as_tensor([1.0], "x")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,8 @@ def test_show_prints_the_table(run, capsys):
     assert "rotation" in output
     assert "±10.0" in output
     assert "Pareto" in output
+    (modes,) = [line for line in output.splitlines() if line.startswith("modes ")]
+    assert "log joint" in modes and "evaluations from start" in modes and "{" not in output
     assert "log evidence" in output
     assert "60 training examples" in output
 
@@ -200,6 +203,33 @@ def test_overwrite_replaces_all_of_it(train, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_no_command_replaces_what_it_reads(run, train, tmp_path, capsys):
+    data = tmp_path / "data.npz"
+    data.write_bytes(train.read_bytes())
+    link, twin = tmp_path / "link.csv", tmp_path / "twin.csv"
+    link.symlink_to(data)
+    os.link(data, twin)
+    for out in (data, link, twin):
+        refused(capsys, ["predict", run, data, "--out", out, "--overwrite"], "would replace it", "data.npz")
+    refused(capsys, ["report", run, "--test", data, "--out", link, "--overwrite"], "would replace it")
+    refused(capsys, ["compare", run, data, "--report", data, "--overwrite"], "would replace it")
+    refused(capsys, ["predict", run, data, "--out", run / "posterior.npz", "--overwrite"], "something else")
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    (own / "data.npz").write_bytes(train.read_bytes())
+    refused(capsys, ["fit", own / "data.npz", "--out", own, "--overwrite"], "would replace it")
+    assert data.read_bytes() == (own / "data.npz").read_bytes() == train.read_bytes()
+    (own / "run.json").write_text("{}")  # that of another program
+    refused(capsys, ["fit", train, "--out", own, "--overwrite"], "not written by bayesinv")
+
+
+def test_predictions_and_reports_replace_their_like(run, train, tmp_path, capsys):
+    table, page = tmp_path / "new.csv", tmp_path / "page.html"
+    for more in ([], ["--overwrite"]):
+        assert main(["predict", str(run), str(train), "--out", str(table), *more]) == 0
+        assert main(["report", str(run), "--out", str(page), *more]) == 0
+
+
 def bad_data(tmp_path, kind):
     rng = np.random.default_rng(0)
     x, y = rng.random((12, 1, 8, 8)), np.arange(12) % 3
@@ -284,6 +314,47 @@ def test_bad_options(train, tmp_path, capsys, arguments, messages):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("typo", [["--symmetries", "rotate"], ["--fix", "rotate=1"], ["--evidence", "laplace"]])
+def test_typos_are_found_before_the_data_are_read(tmp_path, capsys, typo):
+    refused(capsys, ["fit", tmp_path / "missing.npz", "--out", tmp_path / "run", *typo], typo[1])
+
+
+@pytest.mark.filterwarnings("always")
+def test_grey_levels_of_another_type_than_those_of_the_training_data(tmp_path, capsys):
+    images, labels = np.arange(12 * 64, dtype=np.uint16).reshape(12, 1, 8, 8) * 5, np.arange(12) % 2
+    np.savez(tmp_path / "train.npz", x=images, y=labels)
+    refused(capsys, ["fit", tmp_path / "train.npz", "--out", tmp_path / "run"], "uint16", "to 3835", "--divide-by 4095")
+    fit = ["fit", str(tmp_path / "train.npz"), "--out", str(tmp_path / "run"), "--symmetries", "rotation", *QUICK]
+    assert main([*fit, "--divide-by", "4095"]) == 0
+    np.savez(tmp_path / "new.npz", x=(images // 16).astype(np.uint8))
+    predict = ["predict", str(tmp_path / "run"), str(tmp_path / "new.npz")]
+    capsys.readouterr()
+    assert main(predict) == 0
+    said = capsys.readouterr().err
+    assert "uint8 images and the training data were uint16" in said and "--divide-by" in said
+    assert "reach 0.937" in said  # far darker, too
+    assert main([*predict, "--divide-by", "255"]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "train.npz")]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("always")
+def test_divide_by_is_for_pictures_too(tmp_path, capsys):
+    for label in range(2):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        for i in range(6):
+            image = np.full((8, 8), 500 * (i + 1 + label), np.uint16)
+            Image.fromarray(image).save(tmp_path / "photos" / str(label) / f"{i}.png")
+    fit = ["fit", str(tmp_path / "photos"), "--symmetries", "rotation", *QUICK]
+    assert main([*fit, "--out", str(tmp_path / "dark")]) == 0
+    assert "is 3500" in (said := capsys.readouterr().err) and "--divide-by 4095" in said
+    assert main([*fit, "--out", str(tmp_path / "run"), "--divide-by", "4095"]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photos" / "0")]) == 0
+    assert "--divide-by" not in capsys.readouterr().err
+    with np.load(tmp_path / "run" / "posterior.npz") as saved:
+        assert saved["x"].max() == pytest.approx(3500 / 4095)
+
+
 def test_bad_folders(run, train, tmp_path, capsys):
     refused(capsys, ["show", tmp_path / "missing"], "there is no folder")
     foreign = tmp_path / "foreign"
@@ -350,6 +421,7 @@ def test_bad_predictions(run, train, tmp_path, capsys):
     existing = tmp_path / "new.csv"
     existing.write_text("kept")
     refused(capsys, ["predict", run, train, "--out", existing], "--overwrite")
+    refused(capsys, ["predict", run, train, "--out", existing, "--overwrite"], "something else", "another name")
     assert existing.read_text() == "kept"
     refused(capsys, ["predict", run, train, "--num-samples", "0"], "at least 1")
     refused(capsys, ["show", run, "--level", "90"], "between 0 and 1")

@@ -242,5 +242,38 @@ def test_mapping_labels_as_the_message_says_is_accepted(labels):
     assert data.num_classes == len(set(labels))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist, pd.Series, lambda y: torch.tensor(y).int()])
+def test_the_container_takes_arrays(kind):
+    x, y = np.random.rand(4, 1, 3, 3).astype(np.float32), np.array([0, 1, 1, 0])
+    data = Data(x, kind(y), num_classes=2)
+    assert data.y.dtype == torch.int64 and data.y.tolist() == [0, 1, 1, 0]
+    assert torch.equal(as_data(data, "categorical").x, torch.from_numpy(x))
+
+
+@pytest.mark.parametrize(("x", "y"), [(np.zeros((2, 2)), None), (np.array([["a"], ["b"]]), [0, 1]), ([[1.0]], 3)])
+def test_the_container_takes_numbers_alone(x, y):
+    with pytest.raises(DataError, match="expected"):
+        Data(x, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16])
+def test_few_bytes_become_four(dtype):
+    x, y = torch.tensor([[0.5], [1.0], [2.0]]), torch.tensor([1.0, 2.0, 3.0])
+    data = as_data((x.to(dtype), y.to(dtype)), "gaussian")
+    assert data.x.dtype == data.y.dtype == torch.float32
+    assert torch.equal(data.x, x) and torch.equal(data.y[:, 0], y)
+
+
 def test_public_names():
     assert set(bayesinv.data.__all__) == {"LIKELIHOODS", "Data", "as_data", "as_inputs"}
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e-42])
+def test_units_in_which_all_numbers_vanish(unit):
+    x, y = torch.rand(6, 2) + 1, torch.arange(6.0)
+    with pytest.raises(DataError, match=r"y reaches .*e-\d\d in this unit; .* y / abs\(y\)\.max\(\)"):
+        as_data((x, unit * y), "gaussian")
+    with pytest.raises(DataError, match="x reaches"):
+        as_data((unit * x, y), "gaussian")
+    as_data((0 * x, 0 * y), "gaussian")
+    as_inputs(1e-25 * x)  # to predict at

@@ -140,12 +140,12 @@ def bad_npz(tmp_path: Path, kind: str) -> Path:
         ("missing", "there is no file"),
         ("folder", "there is no file"),
         ("other names", "no array 'x'; it holds images"),
-        ("text", "cannot be read"),
         ("empty", "cannot be read"),
         ("npy", "single array"),
         ("cut short", "cannot be read"),
         ("damaged", "cannot be read"),
         ("objects", "Python objects"),
+        ("text", r"it is none, whatever its name, and begins with b'x,y"),
         ("zip", "cannot be read"),
     ],
 )
@@ -179,14 +179,48 @@ def test_image_folder(tmp_path):
 
 
 def test_pixel_types(tmp_path):
-    save_picture(tmp_path / "grey.png", "L", value=51)
-    save_picture(tmp_path / "sixteen.png", "I;16", value=13107)
-    save_picture(tmp_path / "rgb.png", "RGB", value=51)
-    Image.new("RGBA", (8, 8), (51, 51, 51, 255)).save(tmp_path / "rgba.png")
+    save_picture(tmp_path / "grey.png", "L", value=102)
+    save_picture(tmp_path / "sixteen.png", "I;16", value=26214)
+    save_picture(tmp_path / "rgb.png", "RGB", value=102)
+    Image.new("RGBA", (8, 8), (102, 102, 102, 255)).save(tmp_path / "rgba.png")
     examples = load_image_folder(tmp_path)
     assert examples.x.shape == (4, 3, 8, 8)
-    assert np.allclose(examples.x, 0.2, atol=1e-3)
-    assert np.allclose(load_image_folder(tmp_path, channels=1).x, 0.2, atol=1e-3)
+    assert np.allclose(examples.x, 0.4, atol=1e-3)
+    assert np.allclose(load_image_folder(tmp_path, channels=1).x, 0.4, atol=1e-3)
+    with pytest.raises(DataError, match=r"(grey|rgb|rgba)\.png has 8 bits and .*sixteen\.png more"):
+        load_image_folder(tmp_path, divide_by=4095)
+
+
+@pytest.mark.parametrize("largest", [4000, 16383])
+def test_pictures_of_sixteen_bits_that_hold_fewer(tmp_path, largest):
+    save_picture(tmp_path / "dark.png", "I;16", value=100)
+    save_picture(tmp_path / "bright.png", "I;16", value=largest)
+    white = 2 ** len(f"{largest:b}") - 1
+    with pytest.warns(DataWarning, match=f"largest value in these 2 is {largest}.*divide_by={white}"):
+        assert load_image_folder(tmp_path).x.max() == pytest.approx(largest / 65535)
+    examples = load_image_folder(tmp_path, divide_by=white)
+    assert examples.x[0].max() == pytest.approx(largest / white)
+    assert examples.dtype == "uint16"
+    save_picture(tmp_path / "bright.png", "I;16", value=16384)  # as many as sixteen bits may
+    load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "level", "white"), [(np.float32, 0.5, 1), (np.float32, 3000, 4095), (np.int32, 99, 255)]
+)
+def test_pictures_that_do_not_say_what_is_white(tmp_path, dtype, level, white):
+    Image.fromarray(np.full((8, 8), level, dtype)).save(tmp_path / "1.tif")
+    with pytest.raises(DataError, match=f"reaches {level}; expected 8 or 16 bits, .*: divide_by={white}$"):
+        load_image_folder(tmp_path)
+    for size in (None, 4):
+        assert np.allclose(load_image_folder(tmp_path, size, divide_by=white).x, level / white)
+
+
+def test_pictures_of_eight_bits_are_divided_by_what_is_said(tmp_path):
+    save_picture(tmp_path / "1.png", value=12)
+    assert np.allclose(load_image_folder(tmp_path, divide_by=15).x, 0.8)
+    for same in (None, 1, 255):
+        assert np.allclose(load_image_folder(tmp_path, divide_by=same).x, 12 / 255)
 
 
 def test_what_is_left_out_is_counted_and_named(tmp_path):

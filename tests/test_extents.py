@@ -134,6 +134,29 @@ def test_every_positive_distribution_can_be_truncated(base):
     assert draws.min() >= low and draws.max() <= high and draws.dtype == torch.float64
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-9])
+def test_a_narrow_peak_between_the_nodes_is_summed_up(scale):
+    prior = Truncated(dist.StudentT(3.0, 0.3, scale), high=1.0)
+    at = prior.base.loc + scale * torch.tensor([0.0, 1.0, -3.0], dtype=torch.float64)
+    expected = stats.t(3, float(prior.base.loc), float(prior.base.scale)).logpdf(at.numpy())
+    np.testing.assert_allclose(prior.log_prob(at).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "base", [dist.StudentT(3.0, 0.3, 1e-18), dist.RelaxedBernoulli(torch.tensor(0.5), torch.tensor(0.3))]
+)
+def test_what_cannot_be_summed_up_is_refused(base):
+    with pytest.raises(ExtentError, match="peak that is too narrow"):
+        Truncated(base, high=1.0)
+
+
+@pytest.mark.parametrize("base", [dist.ContinuousBernoulli(0.3), dist.GeneralizedPareto(0.1, 0.2, 0.3)])
+def test_a_prior_that_no_file_can_build_again_is_not_written_down(base):
+    extents = Extents(COORDINATES, {"rotation": Truncated(base, high=1.0)})
+    with pytest.raises(ExtentError, match=f"{type(base).__name__} cannot be written down"):
+        extents.config()
+
+
 @pytest.mark.parametrize("name", [name for name in POSITIVE if name not in ("folded", "mixture")])
 def test_truncated_distributions_are_written_down_and_built_again(name):
     extents = Extents(COORDINATES, {"rotation": Truncated(POSITIVE[name], high=1.0)})

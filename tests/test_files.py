@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -145,3 +146,14 @@ def test_kills_at_random_moments_lose_nothing_and_leave_nothing():
     finished = subprocess.run([sys.executable, script, "--kills", "30"], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert finished.stdout.count("nothing lost, nothing left") == 3
+
+
+def test_only_files_of_the_kind_are_replaced(tmp_path):
+    ours = re.compile(rb"index,")
+    path = tmp_path / "table.csv"
+    path.write_bytes(b"my own measurements")
+    with pytest.raises(FileExistsError, match="something else than bayesinv would write"):
+        check_writable(path, overwrite=True, ours=ours)
+    for content in (b"index,predicted\n", b""):  # one of ours, and a name that mkstemp has reserved
+        path.write_bytes(content)
+        assert check_writable(path, overwrite=True, ours=ours) == path

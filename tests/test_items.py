@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import re
+import threading
 
 import numpy as np
 import pytest
@@ -9,18 +11,21 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     ChainDataset,
+    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
     RandomSampler,
+    Subset,
     SubsetRandomSampler,
+    TensorDataset,
     WeightedRandomSampler,
 )
 
 import bayesinv.items
 from bayesinv.data import as_data
 from bayesinv.errors import DataError, DataWarning
-from bayesinv.items import read_items, stack
+from bayesinv.items import changing_item, read_first, read_items, stack
 from bayesinv.streams import Stream
 
 N = 12
@@ -40,6 +45,17 @@ class Numbered(Dataset):
             raise self.fault
         noise = torch.rand(()) + np.random.rand() + random.random() if self.noise else 0.0
         return torch.full((2,), float(i % N)) + noise, i % 2
+
+
+class AtOnce(Numbered):
+    """Several items at once, as `give` passes them on."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.give = give
+
+    def __getitems__(self, indices):
+        return self.give([self[i] for i in indices])
 
 
 class Iterated(IterableDataset):
@@ -112,12 +128,42 @@ def test_weights_of_a_sampler_are_said_to_be_left_out():
         (DataLoader(Numbered(), batch_size=None), "batch_size=None"),
         (DataLoader(Numbered(), batch_size=4, collate_fn=lambda items: (torch.zeros(1, 4, 2), torch.zeros(4))),
          r"examples 0 to 3 .*x of a batch has shape \(1, 4, 2\); expected 4 along its first axis"),
+        (AtOnce(lambda items: items[:-1]), r"returned 11 items for the 12 examples 0, 1, .*; expected one for each"),
+        (DataLoader(AtOnce(lambda items: items[:-1]), 4, collate_fn=stack), "returned 3 items for the 4 examples"),
+        (AtOnce(lambda items: None), "returned 0 items for the 12 examples"),
         (DataLoader(Numbered(), collate_fn=lambda items: {"x": 1}), "of type dict; expected a pair"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_at_once(data, message):
     with pytest.raises(DataError, match=message):
         as_data(data, "categorical")
+
+
+def test_items_at_once_may_be_any_iterable():
+    assert torch.equal(as_data(AtOnce(iter), "categorical").x, as_data(Numbered(), "categorical").x)
+
+
+@pytest.mark.parametrize(
+    ("data", "x"),
+    [
+        (Numbered(), 0.0),
+        (DataLoader(Numbered(), 4, sampler=[5, 3]), 5.0),
+        (DataLoader(Numbered(), 4, shuffle=True), 0.0),
+        (Promised(8, 8), 0.0),
+        (DataLoader(Iterated(3), collate_fn=lambda items: [v + 1 for v in stack(items)]), 1.0),
+    ],
+)
+def test_the_first_example_leaves_the_generators(data, x):
+    before = torch.get_rng_state()
+    first, label = read_first(data)
+    assert first.tolist() == [[x, x]] and label.shape == (1,)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("data", [Iterated(0), Numbered(0), DataLoader(Iterated(0))])
+def test_a_data_set_without_a_first_example(data):
+    with pytest.raises(DataError, match="expected at least 1"):
+        read_first(data)
 
 
 def test_more_than_fits_into_memory_is_refused(monkeypatch):
@@ -174,3 +220,80 @@ def test_a_stream_passes_over_empty_batches_and_names_what_ends_loops():
     for data in (Numbered(fault=StopIteration()), DataLoader(Numbered(fault=StopIteration()), sampler=[6, 7, 8])):
         with pytest.raises(DataError, match="raised StopIteration"):
             Stream.of(data, "categorical").batch(0, "weights", 0, N)
+
+
+class Own(Numbered):
+    """Noise from a generator that the data set holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.reads = np.random.default_rng(0), 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return torch.full((2,), float(i)) + self.generator.random(), 0
+
+
+def test_an_item_that_changes_is_found_and_no_generator_moves():
+    states = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    for noisy in (Numbered(noise=True), Subset(Numbered(noise=True), range(3)), DataLoader(Numbered(noise=True))):
+        assert changing_item(noisy) == 0
+    own = Own()
+    both = ConcatDataset([own, own])
+    assert changing_item(own) == changing_item(both) == changing_item(DataLoader(own, batch_size=3)) == 0
+    assert own.reads == 0
+    assert own.generator.random() == np.random.default_rng(0).random()
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+
+
+def test_what_stays_or_cannot_be_looked_at_is_no_changing_item(monkeypatch):
+    class Missing(Numbered):
+        def __getitem__(self, i):
+            return torch.tensor([torch.nan, 1.0]), i
+
+    locked = Numbered(noise=True)
+    locked.lock = threading.Lock()  # of which there is no copy
+    tensors = TensorDataset(torch.rand(4, 2), torch.zeros(4))
+    for data in (
+        Numbered(),
+        Missing(),
+        tensors,
+        Subset(tensors, [1]),
+        Iterated(4),
+        Numbered(n=0),
+        locked,
+        (1, 2),
+        None,
+    ):
+        assert changing_item(data) is None
+    monkeypatch.setattr(bayesinv.items, "LONGEST_LOOK", 0.0)
+    assert changing_item(Numbered(noise=True)) is None
+
+
+def test_examples_that_are_dictionaries_become_pairs_in_a_line():
+    class Named(Numbered):
+        def __getitem__(self, i):
+            return {"image": torch.full((2,), float(i)), "label": i % 2}
+
+    dataset = Named()
+    with pytest.raises(DataError, match="of type dict; expected a pair") as caught:
+        as_data(dataset, "categorical")
+    loader = eval(str(caught.value).split("(x, y): ")[1])  # what the message says, as it says it
+    assert as_data(loader, "categorical").x[:, 0].tolist() == list(range(N))
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_generators_become_data_in_a_line(batches):
+    def data():
+        if batches:
+            return ((torch.ones(3, 2) * k, torch.tensor([0, 1, 0])) for k in range(4))
+        return ((torch.ones(2) * k, k % 2) for k in range(12))
+
+    with pytest.raises(TypeError, match="data is of type generator") as caught:
+        as_data(data(), "categorical")
+    cure = re.search(r"tuple\(.*\)(?= where)" if batches else r"DataLoader\(list.*?32\)", str(caught.value)).group()
+    assert len(as_data(eval(cure, globals(), {"data": data()}), "categorical")) == 12
+    with pytest.raises(TypeError, match=r"\(data\['x'\], data\[\.\.\.\]\)"):
+        as_data({"x": 0, "y": 1}, "categorical")

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -87,8 +88,30 @@ def test_images_on_another_scale_than_those_trained_on_are_told_of():
     with pytest.warns(UserWarning, match=r"up to 25\d, and those trained on reach 1; .*x / 255") as caught:
         posterior.predict(255 * x)
     assert len(caught) == 1
-    for usual in (x, 5 * x, 0 * x, 255 * x - 128):  # warnings are errors
+    with pytest.warns(UserWarning, match=r"up to 0.06.*, and those trained on reach 1; .*white"):
+        posterior.predict(x / 16)
+    for usual in (x, 5 * x, 0.3 * x, 0 * x, 255 * x - 128):  # warnings are errors
         posterior.predict(usual)
+
+
+def test_what_holds_more_than_inputs_says_how_to_take_them_out():
+    posterior = make_posterior()
+    tensors = torch.utils.data.TensorDataset(posterior.data.x)
+    loader = torch.utils.data.DataLoader(tensors)
+    for given, cure in (
+        (loader, "torch.cat"),
+        (tensors, "torch.stack"),
+        (posterior.data, "test.x"),
+        ((1, 2), "without y"),
+    ):
+        with pytest.raises(DataError, match=re.escape(cure)):
+            posterior.predict(given)
+
+
+def test_dark_images_are_usual_where_training_had_some():
+    posterior = make_posterior()
+    posterior.data.x[::4] /= 16
+    posterior.predict(posterior.data.x[:1])  # warnings are errors
 
 
 def test_reweighted_is_no_name():

@@ -8,7 +8,7 @@ import torch
 from pyro.poutine import runtime
 
 from bayesinv.inference.loop import Step, ended_by
-from bayesinv.randomness import seeded, unseeded
+from bayesinv.randomness import drawing, seeded, unseeded
 
 
 def wait_for(function):
@@ -53,6 +53,29 @@ def wait_for_a_moment(function):
     thread.start()
     thread.join(0.2)
     return not thread.is_alive()
+
+
+@pytest.mark.parametrize("block", [seeded, drawing])
+@pytest.mark.parametrize("other", [seeded, drawing])
+def test_a_block_of_another_thread_changes_no_draw(block, other):
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with other(1):
+            inside.set()
+            leave.wait(10)
+
+    with block(0):
+        alone = [torch.rand(1), torch.rand(1)]
+    with block(0):
+        first = torch.rand(1)
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert not inside.wait(0.1)  # it waits for the end of this one
+        both = [first, torch.rand(1)]
+    leave.set()
+    thread.join(10)
+    assert inside.is_set() and torch.equal(torch.cat(both), torch.cat(alone))
 
 
 def test_draws_of_a_callback_are_its_own():

@@ -175,6 +175,20 @@ def test_nothing_is_overwritten_unasked(saved):
     assert bayesinv.load(saved).result.num_draws == 7
 
 
+def test_only_saved_files_are_overwritten(tmp_path):
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.zeros(3))
+    content = data.read_bytes()
+    with pytest.raises(FileExistsError, match="something else"):
+        posterior_of(build()).save(data, overwrite=True)
+    assert data.read_bytes() == content
+    data.write_bytes(b"")
+    posterior_of(build()).save(data, overwrite=True)
+    data.write_bytes(data.read_bytes()[:200])  # a damaged file of ours
+    posterior_of(build()).save(data, overwrite=True)
+    assert bayesinv.load(data).result.num_draws == posterior_of(build()).result.num_draws
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
     content = saved.read_bytes()
 
@@ -493,3 +507,19 @@ def test_a_header_that_is_nested_without_end(saved):
     saved.write_bytes(pack(arrays))
     with pytest.raises(SavedFileError, match="not a posterior"):
         storage.load(saved)
+
+
+def test_a_folder_of_the_command_line_is_loaded(saved, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folder without posterior\.npz"):
+        bayesinv.load(folder)
+    (folder / "posterior.npz").write_bytes(saved.read_bytes())
+    assert bayesinv.load(folder).symmetries == bayesinv.load(saved).symmetries
+
+
+@pytest.mark.parametrize("path", [5, None, b"a"])
+def test_what_is_no_name_of_a_file(saved, path):
+    for call in (bayesinv.load(saved).save, bayesinv.load, bayesinv.selection.Selection.load):
+        with pytest.raises(TypeError, match="path: expected the name of a file"):
+            call(path)

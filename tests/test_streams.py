@@ -200,6 +200,12 @@ def test_a_subset_sampler_keeps_to_its_examples():
         assert rows(stream.subset(9, 0)) == chosen
 
 
+@pytest.mark.parametrize("num", [N, 3])
+def test_a_sampler_that_can_be_read_once_is_refused(num):
+    with pytest.raises(DataError, match="range_iterator, which can be read once"):
+        Stream.of(DataLoader(Counted(), 2, sampler=iter(range(num))), "categorical")
+
+
 def test_the_sampler_inside_a_batch_sampler_counts():
     def loader(sampler, data):
         return DataLoader(data, batch_sampler=BatchSampler(sampler, 4, False))

@@ -165,3 +165,12 @@ def test_an_input_moves_by_one_output_at_a_time():
         by_output(both, torch.zeros(3))
     assert priors_of_blocks(both, None) == {}
     assert both.negligible((1, 8, 8)).shape == (2,)
+
+
+def test_a_class_that_does_not_occur_is_stated_as_the_error_says():
+    backbone = bayesinv.GaussianProcess(num_features=16)
+    model = bayesinv.InvarianceModel(backbone, "rotation", outputs=["a", "b", "c"], num_orbit_samples=2)
+    x, y = torch.rand(6, 1, 5, 5), torch.arange(6) % 2
+    with pytest.raises(DataError, match=r"does not occur in the data, say so: Data\(x, y, num_classes=3\)"):
+        model.initialise(Data(x, y, 2))
+    model.initialise(Data(x, y, num_classes=3))

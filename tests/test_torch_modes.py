@@ -6,6 +6,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Training
+from bayesinv.errors import DataError
 from bayesinv.torch_modes import ordinary
 
 MODES = {
@@ -60,3 +61,8 @@ def test_half_precision_by_default_is_refused():
             InvarianceModel(GaussianProcess(), "rotation")
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_block_in_which_tensors_hold_no_values_is_named():
+    with torch.device("meta"), pytest.raises(DataError, match="leave that block before you build"):
+        bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=8), "rotation")

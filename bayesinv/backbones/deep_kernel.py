@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesinv.backbones.gp import GaussianProcess
 from bayesinv.backbones.network import START_GAIN, NeuralNetwork
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, first_line
 from bayesinv.randomness import seeded
 
 # On the diagonal of k(Z, Z), which is one: the share of the prior variance that is lost at a point of Z. Below it the
@@ -148,7 +148,7 @@ class DeepKernelNetwork(NeuralNetwork):
                 phi = self.net.features(inputs.clone())
             except Exception as error:
                 raise DataError(
-                    f"the network failed on inputs of shape {tuple(inputs.shape)}: {str(error).splitlines()[0]}"
+                    f"the network failed on inputs of shape {tuple(inputs.shape)}: {first_line(error)}"
                 ) from error
             if not isinstance(phi, Tensor) or phi.ndim < 2 or len(phi) != len(inputs):
                 came = f"shape {tuple(phi.shape)}" if isinstance(phi, Tensor) else type(phi).__name__

@@ -20,7 +20,7 @@ from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.own_copy import own_copy
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.backbones.spectral import Frequencies, has_spectral_density
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, first_line
 from bayesinv.orbits import Orbit, weighted_mean
 from bayesinv.randomness import seeded
 from bayesinv.torch_modes import ordinary
@@ -272,7 +272,7 @@ class GaussianProcess(nn.Module):
             out = self.features(flat.to(flat.dtype if weight is None else weight.dtype, copy=True))
         except Exception as error:
             raise DataError(
-                f"the features failed on inputs of shape {tuple(flat.shape)}: {str(error).splitlines()[0]}"
+                f"the features failed on inputs of shape {tuple(flat.shape)}: {first_line(error)}"
             ) from error
         if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(flat):
             came = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bayesinv.arguments import as_number
+from bayesinv.arrays import widened
 from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
-from bayesinv.errors import DataError
+from bayesinv.backbones.replaced_weights import called_with
+from bayesinv.errors import DataError, first_line
 from bayesinv.groups import GroupedOrbit
 from bayesinv.orbits import Orbit
 from bayesinv.randomness import seeded
@@ -142,7 +143,7 @@ class NeuralNetwork(nn.Module):
         """
         x = x.to(self.dtype, copy=True)  # networks may work in place, on what may be the caller's array
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            out = functional_call(self.net, dict(weights), (x,)) if weights else self.net(x)
+            out = called_with(self.net, weights, x) if weights else self.net(x)
         if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4) or len(out) != len(x):
             is_tensor = isinstance(out, Tensor)
             came = f"shape {tuple(out.shape)}" if is_tensor else type(out).__name__
@@ -157,7 +158,7 @@ class NeuralNetwork(nn.Module):
                 "predicted values as they are, without rounding, argmax or a change of type"
             )
         out = out[:, None] if out.ndim == 1 else out
-        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
+        return widened(out)
 
     def functional_in_parts(
         self, weights: Mapping[str, Tensor], points: Float[Tensor, N * event], memory_budget: int
@@ -211,11 +212,18 @@ class NeuralNetwork(nn.Module):
         return copy.deepcopy(self, {id(value): value for value in shared}).eval()
 
     def check_layers(self, evidence: str) -> None:
-        """Refuse layers under which the evidence has no meaning, also in evaluation mode.
+        """Refuse layers and weights under which the evidence has no meaning, also in evaluation mode.
 
         Raises:
-            ValueError: naming the layers, and what to use instead.
+            ValueError: naming them, and what to use instead.
         """
+        for name, weight in self.weights().items():
+            if weight.is_complex():
+                raise ValueError(
+                    f"the weight {name!r} is complex, and the {evidence} evidence takes the curvature in real "
+                    "ones; keep its real and imaginary parts as two parameters, put together with torch.complex in "
+                    'forward, or fit with evidence="plugin"'
+                )
         for name, module in self.net.named_modules():
             where = f"layer {name or '(the network itself)'!r} ({type(module).__name__})"
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
@@ -281,7 +289,7 @@ class NeuralNetwork(nn.Module):
                 raise
             except Exception as error:
                 raise DataError(
-                    f"the network failed on inputs of shape {tuple(x[:2].shape)}: {str(error).splitlines()[0]}"
+                    f"the network failed on inputs of shape {tuple(x[:2].shape)}: {first_line(error)}"
                 ) from error
         return out.shape[1]
 

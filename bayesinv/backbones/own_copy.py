@@ -6,14 +6,16 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from bayesinv.arrays import widened
+from bayesinv.errors import first_line
+
 OLD_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
-HALF = (torch.float16, torch.bfloat16)
 
 
 def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -> nn.Module:
@@ -30,7 +32,8 @@ def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -
             TorchScript cannot do.
 
     Raises:
-        TypeError: a ScriptModule, a weight that a hook computes, or a module that cannot be copied.
+        TypeError: a ScriptModule, a weight that a hook computes, no weight that is real, or a module that cannot be
+            copied.
         ValueError: weights without numbers: lazy ones, or on the meta device.
 
     Example:
@@ -65,19 +68,25 @@ def own_copy(net: nn.Module, name: str = "net", replaces_weights: bool = True) -
                 f"{name}: expected weights that hold numbers, got {path!r} on the meta device; make room with "
                 'net.to_empty(device="cpu"), and initialise or load the weights'
             )
+    complex_weights = [path for path, p in net.named_parameters() if p.is_complex()]
+    if replaces_weights and complex_weights and not any(p.is_floating_point() for p in net.parameters()):
+        raise TypeError(
+            f"{name}: expected real weights, got complex ones alone, such as {complex_weights[0]!r}; keep real and "
+            "imaginary parts as two real parameters, and put them together with torch.complex in forward"
+        )
     try:
         own = copy.deepcopy(net)
     except Exception as error:  # whatever a user's class raises in __deepcopy__ or __reduce__
         raise TypeError(
             f"{name}: expected a module that copy.deepcopy can copy, got a {type(net).__name__} for which it fails: "
-            f"{str(error).splitlines()[0]}; keep locks, files and tensors with a graph out of its attributes"
+            f"{first_line(error)}; keep locks, files and tensors with a graph out of its attributes"
         ) from error
     for parent in list(own.modules()):
-        for child, module in list(parent.named_children()):
+        for child, module in list(parent._modules.items()):  # named_children leaves out a second place
             if _unwrapped(module) is not module:
                 setattr(parent, child, _unwrapped(module))
-    half = any(t.dtype in HALF for t in [*own.parameters(), *own.buffers()])
-    return own._apply(_single) if half else own  # .float() would take double ones too
+    half = any(widened(t) is not t for t in [*own.parameters(), *own.buffers()])
+    return own._apply(widened) if half else own  # .float() would take double ones too
 
 
 def _unwrapped(net: Any) -> nn.Module:
@@ -88,7 +97,3 @@ def _unwrapped(net: Any) -> nn.Module:
             net = net._orig_mod
         else:
             return net
-
-
-def _single(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in HALF else tensor

@@ -26,9 +26,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from bayesinv.backbones.replaced_weights import called_with
 
 Average = Callable[..., Tensor]
 Rows = Callable[[Tensor], Tensor]
@@ -176,7 +178,7 @@ def checked_rows(A: Tensor, f: Float[Tensor, "m C"]) -> Float[Tensor, "R m C"]:
 
 def outputs_of(net: nn.Module, weights: Mapping[str, Tensor], points: Float[Tensor, "S m *event"]) -> Tensor:
     """h_θ of every copy, with weights in place of its own, (S, m, C) or maps of them."""
-    outputs = functional_call(net, dict(weights), (points.flatten(0, 1).clone(),))  # networks may work in place
+    outputs = called_with(net, weights, points.flatten(0, 1).clone())  # networks may work in place
     outputs = outputs[:, None] if outputs.ndim == 1 else outputs
     return outputs.unflatten(0, points.shape[:2])  # (S, m, C), or (S, m, channels, *cells)
 

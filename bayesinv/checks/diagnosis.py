@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from bayesinv.arguments import counted
 from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts, own_weights_verdicts
+from bayesinv.checks.baseline import baseline_test, baseline_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents import Outward
 from bayesinv.inference.fit import LARGEST_RHAT
@@ -60,7 +61,8 @@ def diagnose(
 
     Returns:
         Verdicts, in the order: convergence, modes, importance, draws, inducing, own weights, bound, prior, orbit,
-            classes, sensitivity, predictive, guides; those with nothing to say are left out.
+            classes, baseline, sensitivity, predictive, baseline on the test data, guides; those with nothing to say are
+            left out.
 
     Raises:
         TypeError: ``other`` is no fit. ValueError: a fit of other symmetries.
@@ -78,10 +80,12 @@ def diagnose(
     found = [verdict for check in checks for verdict in check(posterior)]
     found += _orbit_size(posterior) if not orbit else _orbit_measured(posterior)
     found += _classes(posterior)
+    found += baseline_verdicts(posterior)
     if sensitivity:
         found += _sensitivity(posterior)
     if test is not None:
         found.append(_predictive(posterior, test))
+        found += baseline_test(posterior, test)
     if other is not None:
         for fit in other.values() if isinstance(other, Mapping) else [other]:
             if not hasattr(fit, "result"):

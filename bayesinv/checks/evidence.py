@@ -170,10 +170,16 @@ def rank_evidences(posteriors: Mapping[str, InvariancePosterior]) -> pd.DataFram
 
     Raises:
         EvidenceError: a fit without evidence, or evidences of different kinds, orbits or data.
+        TypeError: no mapping.
 
     Example:
         >>> rank_evidences({"affine": posterior, "none": plain})  # doctest: +SKIP
     """
+    if not isinstance(posteriors, Mapping):
+        raise TypeError(
+            f'posteriors: expected a mapping {{"name": posterior}} with a name for each fit, got a '
+            f"{type(posteriors).__name__}"
+        )
     if not posteriors:
         raise EvidenceError("posteriors: expected at least one fit, got none")
     without = [name for name, p in posteriors.items() if p.log_evidence is None]

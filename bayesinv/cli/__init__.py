@@ -1,16 +1,19 @@
-"""The command line: `bayesinv demo`, `fit`, `show`, `predict`, `report` and `compare`.
+"""The command line: `bayesinv demo`, `fit`, `audit`, `show`, `predict`, `report` and `compare`.
 
 The only part of the library that prints. Results go to standard output; progress, warnings and
 errors to standard error. Exit codes: 0 done, 2 refused or failed with one line that says why, 130
 interrupted.
 """
 
+import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from bayesinv.cli.parser import make_parser
@@ -56,9 +59,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         warnings.showwarning = _show_warning
         previous = _terminate_as_interrupt()
         try:
+            _check_apart(options)
             options.run(options)
-        except KeyboardInterrupt:
-            print("bayesinv: interrupted; nothing was written", file=sys.stderr)
+        except KeyboardInterrupt as stopped:
+            print(f"bayesinv: interrupted; {str(stopped) or 'nothing was written'}", file=sys.stderr)
             return 130
         except Exception as error:
             if options.traceback:
@@ -69,6 +73,18 @@ def _run(arguments: Sequence[str] | None) -> int:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _check_apart(options: argparse.Namespace) -> None:
+    """Raise where what a command is to write would replace what it reads: the same file, or a folder around it."""
+    outputs = [Path(os.path.realpath(path)) for name in ("out", "report") if (path := getattr(options, name, None))]
+    for name in ("data", "folder", "folders", "selection", "test"):
+        given = getattr(options, name, None) or []
+        for path in given if isinstance(given, list) else [given]:
+            real = Path(os.path.realpath(path))
+            same = [output for output in outputs if real.exists() and output.exists() and real.samefile(output)]
+            if same or {real, *real.parents} & set(outputs):
+                raise ValueError(f"{path} is read, and the output would replace it; choose another name for the output")
 
 
 def _terminate_as_interrupt() -> Any:

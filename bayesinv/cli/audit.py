@@ -6,14 +6,10 @@ import shlex
 import bayesinv
 from bayesinv.auditing.page import HEAD, table_rows
 from bayesinv.cli.folder import output_folder, write_run
-from bayesinv.cli.inputs import Reading, read_examples
+from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, no_targets, read_examples
 from bayesinv.cli.tables import columns
-from bayesinv.datasets import Examples, load_npz, load_table
-from bayesinv.datasets.columns import TABLE_SUFFIXES
-from bayesinv.datasets.files import load_image_folder
+from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
-
-READING_OPTIONS = ("x_key", "y_key", "layout", "divide_by", "size", "channels")
 
 
 def audit(options: argparse.Namespace) -> None:
@@ -53,20 +49,10 @@ def audit(options: argparse.Namespace) -> None:
 
 def _read(options: argparse.Namespace) -> tuple[Examples, str]:
     """Examples with targets, and the kind of data."""
-    reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
-    path = options.data
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        if options.target is None:
-            raise DataError(f"{path}: name the column to predict: --target COLUMN")
-        labels = {"auto": None, "categorical": True, "gaussian": False}[options.likelihood]
-        return load_table(path, options.target, options.columns, labels), "tables"
-    kind = options.kind or "images"
-    if path.is_dir():
-        examples = load_image_folder(path, reading.size, reading.channels, skip_broken=options.skip_broken)
-    elif kind == "images":
-        examples = read_examples(path, reading)
-    else:
-        examples = load_npz(path, reading.x_key, reading.y_key)
+    labels = {"auto": None, "categorical": True, "gaussian": False}[options.likelihood]
+    changes = {key: getattr(options, key) for key in READING_OPTIONS}
+    reading = Reading(labels=labels).updated(changes)
+    examples = read_examples(options.data, reading)
     if examples.y is None:
-        raise DataError(f"{path} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class")
-    return examples, kind
+        raise DataError(no_targets(options.data, reading))
+    return examples, kind_in(options.data, reading)

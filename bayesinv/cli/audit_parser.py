@@ -37,9 +37,6 @@ DATA is a folder of pictures with one sub-folder a class, an .npz file with x an
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     reading(parser)
     group = parser.add_argument_group("audit")
-    group.add_argument("--kind", choices=KINDS, help="of an .npz file (images)")
-    group.add_argument("--target", metavar="COLUMN", help="of a table: the column to predict")
-    group.add_argument("--columns", nargs="+", metavar="COLUMN", help="of a table: the inputs (all but the target)")
     group.add_argument("--sampling-rate", type=float, default=1.0, help="of signals, samples a second (1)")
     group.add_argument("--operations", nargs="+", metavar="NAME", help="try these alone (all)")
     group.add_argument(
@@ -53,7 +50,4 @@ DATA is a folder of pictures with one sub-folder a class, an .npz file with x an
     group.add_argument("--num-orbit-samples", type=int, default=16, help="copies of each example (16)")
     group.add_argument("--num-features", type=int, default=512, help="random features (512)")
     group.add_argument("--prior-inclusion", type=float, default=0.5, help="probability of every operation before (0.5)")
-    group.add_argument(
-        "--skip-broken", action="store_true", help="leave out pictures that cannot be read, and list them"
-    )
     group.add_argument("--seed", type=int, default=0, help="of everything random (0)")

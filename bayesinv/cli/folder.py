@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bayesinv.cli.inputs import Reading
+from bayesinv.cli.networks import load_network
 from bayesinv.errors import SavedFileError
 from bayesinv.files import abandoned, locked, locked_folder
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.storage import load
+from bayesinv.storage import POSTERIOR_FILE, load
 
 FORMAT = "bayesinv output folder"
 FORMAT_VERSION = 1
 RUN_FILE = "run.json"
-POSTERIOR_FILE = "posterior.npz"
 
 
 @contextmanager
@@ -82,9 +82,10 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists; choose another --out, or replace it: --overwrite")
-    if not (path / RUN_FILE).is_file():
+    run = path / RUN_FILE
+    if not run.is_file() or f'"{FORMAT}"' not in run.read_text(encoding="utf-8", errors="replace"):
         raise FileExistsError(
-            f"{path} was not written by bayesinv (it holds no {RUN_FILE}), so --overwrite leaves "
+            f"{path} was not written by bayesinv (it holds no {RUN_FILE} of ours), so --overwrite leaves "
             "it alone; choose another --out"
         )
 
@@ -168,6 +169,8 @@ def load_posterior(file: Path) -> InvariancePosterior:
     except SavedFileError as error:
         if "model=model" not in str(error):
             raise
+        if (file.parent / RUN_FILE).is_file() and "network" in (run := read_run(file.parent)):
+            return load_network(file, run["network"])
         raise SavedFileError(
             f"{file} was saved from a model around somebody's own network or kernel, whose code no file holds; the "
             "command line opens posteriors of the built-in Gaussian process. Load it from Python, where the network is"

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bayesinv.cli.audit_parser import add_audit
+from bayesinv.cli.audit_parser import KINDS, add_audit
 from bayesinv.cli.words import LAYOUTS
 
 DESCRIPTION = """\
@@ -112,13 +112,14 @@ def _fit(subparsers: Any) -> None:
         subparsers,
         "fit",
         _later("commands", "fit"),
-        "fit a posterior to your own images",
+        "fit a posterior to your own data",
         """\
-Fit the posterior over the extents of image symmetries, with a Gaussian process as the free
+Fit the posterior over the extents of symmetries, with a Gaussian process or a network as the free
 function, and write it to a folder: posterior.npz, summary.csv, run.json and figures.
 
-DATA is an .npz file with x and y, or a folder of pictures with one sub-folder a class. Up to a few
-thousand training images are practical.
+DATA is an .npz file with x and y (--kind signals, points or tables where x is no images), a folder of
+pictures with one sub-folder a class, or a .csv or .parquet table with --target. Up to a few thousand
+examples are practical. Columns of tables are standardised.
 """,
         "bayesinv fit photos/ --out run --size 32 --fix shear=0 --fix scale_x=10",
     )
@@ -130,7 +131,8 @@ thousand training images are practical.
         "--symmetries",
         nargs="+",
         metavar="NAME",
-        help="which to learn, out of translate_x translate_y rotation scale_x scale_y shear (all)",
+        help="which to learn: of images out of translate_x translate_y rotation scale_x scale_y shear (all six), or "
+        "flip_x, hue and others that audit tries; of other data out of those that audit tries (all)",
     )
     model.add_argument(
         "--fix",
@@ -163,7 +165,17 @@ thousand training images are practical.
         help="auto: random features, exact and fast (default); none: the exact covariance, for a few hundred images; "
         "a number: so many inducing points",
     )
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--network",
+        metavar="NAME",
+        help="in place of the Gaussian process: lenet, resnet8, or module:attr, a network or a function that makes "
+        "one, from your own Python; an interrupted training goes on when the command is repeated",
+    )
+    network.add_argument("--epochs", type=float, default=60.0, help="passes over the data (60)")
+    network.add_argument("--batch-size", type=int, default=100, help="examples in a step (100)")
     inference = parser.add_argument_group("inference")
+    inference.add_argument("--sampling-rate", type=float, default=1.0, help="of signals, samples a second (1)")
     inference.add_argument(
         "--inference",
         default="vi",
@@ -208,7 +220,7 @@ the accuracy is printed too.
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` wrote")
     parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all predictions as CSV")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--num-samples", type=int, default=32, help="posterior draws to average over (32)")
     _reweighted(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
@@ -234,7 +246,7 @@ fixed, and no invariance.
         "folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` or `demo` wrote, or a saved file"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (DIR/report.html)")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
     parser.add_argument("--no-baselines", action="store_true", help="refit no point estimates for the scores")
     parser.add_argument("--selection", type=Path, metavar="FILE", help="a saved selection of symmetries to show")
@@ -257,7 +269,7 @@ differences. The terminal gets the table, --report FILE a self-contained HTML pa
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders or files of saved fits")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals on the page (0.9)")
     _reading(parser)
@@ -306,9 +318,19 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         choices=LAYOUTS,
         help="axes of the inputs in an .npz file: n examples, c channels, h height, w width (nchw)",
     )
-    group.add_argument("--divide-by", type=float, help="the largest grey level, if images hold integers: 255")
+    group.add_argument(
+        "--divide-by",
+        type=float,
+        help="the grey level that becomes 1: 255 for arrays of bytes; for pictures the largest of 8 or 16 bits",
+    )
     group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
     group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
+    group.add_argument(
+        "--skip-broken", action="store_true", default=None, help="leave out broken pictures, and list them"
+    )
+    group.add_argument("--kind", choices=KINDS, help="of the inputs in an .npz file (images)")
+    group.add_argument("--target", dest="y_key", metavar="COLUMN", help="of a .csv or .parquet table: what to predict")
+    group.add_argument("--columns", nargs="+", metavar="COLUMN", help="of a table: the inputs (all but the target)")
 
 
 def _reweighted(parser: argparse.ArgumentParser) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import bayesinv
 from bayesinv.cli.folder import RUN_FILE, load_posterior, posterior_files, read_run
-from bayesinv.cli.inputs import Reading, labels_in, read_examples
+from bayesinv.cli.inputs import READING_OPTIONS, Reading, labels_in, read_examples
 from bayesinv.comparison import Comparison
 from bayesinv.data import Data, as_data
 from bayesinv.errors import DataError
 from bayesinv.files import check_writable
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import write_comparison_report, write_report
+from bayesinv.report.page import OURS
 from bayesinv.selection import Selection
 
 REPORT_FILE = "report.html"
@@ -29,7 +30,7 @@ def report(options: argparse.Namespace) -> None:
         )
     paths = [options.out or file.parent / REPORT_FILE for file in files]
     for path in paths:
-        check_writable(path, options.overwrite)
+        check_writable(path, options.overwrite, OURS)
     selected = None if options.selection is None else Selection.load(options.selection)
     for file, path in zip(files, paths, strict=True):
         posterior, run = load_posterior(file), _run_of(file)
@@ -69,7 +70,7 @@ def compare(options: argparse.Namespace) -> None:
     if len(files) < 2:
         raise ValueError(f"expected at least two fits to compare, got {', '.join(files)}; for one: bayesinv report")
     if options.report is not None:
-        check_writable(options.report, options.overwrite)
+        check_writable(options.report, options.overwrite, OURS)
     elif options.test is None:
         raise ValueError("expected --test DATA to score the fits on, --report FILE to put them on a page, or both")
     fits = {name: load_posterior(file) for name, file in files.items()}
@@ -93,7 +94,7 @@ def _run_of(file: Path) -> dict[str, Any]:
 
 def _test_data(path: Path, posterior: InvariancePosterior, run: dict[str, Any], options: argparse.Namespace) -> Data:
     """Test data, read as the training data were."""
-    changes = {key: getattr(options, key) for key in ("x_key", "y_key", "layout", "divide_by", "size", "channels")}
+    changes = {key: getattr(options, key) for key in READING_OPTIONS}
     reading = Reading(**json.loads(json.dumps(run.get("reading", {})))).updated(changes)
     examples = read_examples(path, reading)
     targets = labels_in(examples, tuple(run.get("classes", ())))

@@ -1,6 +1,7 @@
 """Tables as text, for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -78,4 +79,34 @@ def settings_text(posterior: InvariancePosterior) -> str:
         "seed": result.seed,
         **result.settings,
     }
-    return "\n".join(f"{name.replace('_', ' '):<13} {value}" for name, value in rows.items() if value is not None)
+    if rows.get("modes"):
+        rows["modes"] = "; ".join(map(_mode_in_words, rows["modes"]))
+    lines = (f"{name.replace('_', ' '):<13} {_in_words(value)}" for name, value in rows.items() if value is not None)
+    return "\n".join(lines)
+
+
+def _mode_in_words(mode: Mapping[str, Any]) -> str:
+    """Where a climb of the evidence began and ended.
+
+    Example:
+        >>> _mode_in_words({"start": 0.1, "log_joint": -101.347, "evaluations": 8, "merged": True})
+        'log joint -101.3 after 8 evaluations from start 0.1, where another ended'
+    """
+    text = f"log joint {mode['log_joint']:.1f} after {mode['evaluations']} evaluations from start {mode['start']}"
+    return f"{text}, where another ended" if mode["merged"] else text
+
+
+def _in_words(value: Any) -> str:
+    """A setting as text, whatever it is made of.
+
+    Example:
+        >>> _in_words({"batch_size": 64, "rates": [0.1, 0.05], "mixed_precision": False})
+        'batch size 64, rates 0.1 0.05, mixed precision no'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(name).replace('_', ' ')} {_in_words(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_in_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -30,6 +30,8 @@ _RULES = (
     (r"\bpass reweighted=False|call with reweighted=False", "leave out --reweighted"),
     (r"bayesinv\.Data\(x, y, num_classes=\.\.\.\)", "that takes Python"),
     (rf"\b({_ONE_OF})=[\"']([\w-]+)[\"']", r"--\1 \2"),
+    (r"\bdivide_by=([\d.e+]+)", r"--divide-by \1"),
+    (r"\bdivide_by\b", "--divide-by"),
     (r"\bnum_inducing=None", "--num_inducing exact"),
     (rf"^({_ONE_OF}):", r"--\1:"),
     (r"(?<![\w-])(max_steps|num_draws|num_features|num_inducing|num_orbit_samples|num_samples)\b", r"--\1"),

@@ -82,6 +82,15 @@ def load_table(
     return Examples(x, y, classes, columns=tuple(names))
 
 
+def column_names(path: str | Path) -> tuple[str, ...]:
+    """The columns of a table.
+
+    Raises:
+        DataError: no such file, or none that can be read. ImportError: parquet without pyarrow.
+    """
+    return tuple(_read(Path(path)).columns)
+
+
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"there is no file {path}; expected a table, {', '.join(TABLE_SUFFIXES)}")

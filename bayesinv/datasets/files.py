@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from bayesinv.datasets.pictures import open_picture, pixels
+from bayesinv.arguments import as_number
+from bayesinv.datasets.pictures import SIXTEEN_BITS, open_picture, pixels, white_of
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError, DataWarning
 
@@ -17,6 +18,7 @@ __all__ = ["IMAGE_SUFFIXES", "load_image_folder", "load_npz"]
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 SHOWN = 5  # files in a warning
+DARK = 0.25  # of what 16 bits hold: what 14 bits do
 
 
 def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
@@ -57,7 +59,11 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
             )
     # A damaged zip fails in as many ways as it has fields, and a header may ask for more memory than there is.
     except Exception as error:
-        reason = "it holds Python objects" if "pickle" in str(error) else str(error)
+        reason = str(error)
+        if "pickle" in reason:
+            first = path.read_bytes()[:20]
+            known = first.startswith((b"PK", b"\x93NUMPY"))
+            reason = "it holds Python objects" if known else f"it is none, whatever its name, and begins with {first!r}"
         raise DataError(
             f"{path} cannot be read as .npz ({reason}); expected a file of plain arrays written by numpy.savez"
         ) from error
@@ -76,7 +82,11 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
 
 
 def load_image_folder(
-    path: str | Path, size: int | None = None, channels: int | None = None, skip_broken: bool = False
+    path: str | Path,
+    size: int | None = None,
+    channels: int | None = None,
+    divide_by: float | int | None = None,
+    skip_broken: bool = False,
 ) -> Examples:
     """Read pictures from a folder, one sub-folder a class.
 
@@ -90,6 +100,8 @@ def load_image_folder(
         size: side in pixels: the shorter side is resized to it and the middle is cut out, so that
             angles stay what they are. None expects pictures of one size.
         channels: 1 (grey), 3 (RGB), or None: grey where every picture is.
+        divide_by: the grey level that becomes 1; None, or 1, takes the largest of 8 or 16 bits. Pictures of 12 bits in
+            files of 16 need 4095, and those of floating point or 32 bits a number in any case.
         skip_broken: leave out pictures that cannot be read, with a warning that lists them, instead of raising.
 
     Returns:
@@ -97,11 +109,12 @@ def load_image_folder(
         class names, or None; the class names; the files, relative to the folder.
 
     Raises:
-        DataError: no such folder, no pictures, a picture that cannot be read, or sizes that differ.
+        DataError: no such folder, no pictures, a picture that cannot be read, or sizes that differ. Pictures of 8 bits
+            beside others, for which one `divide_by` cannot be right.
 
     Warns:
         DataWarning: files left out, of another kind (text aside), beside the folders of the classes, or broken;
-            pictures that are transparent in places.
+            pictures that are transparent in places; pictures of 16 bits that hold fewer.
 
     Example:
         >>> import pathlib, tempfile
@@ -119,17 +132,21 @@ def load_image_folder(
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is {channels}; expected 1 (grey), 3 (RGB) or None")
     files, labels, classes = _pictures(folder)
+    divide_by = None if divide_by is None else as_number("divide_by", divide_by)
+    stated = None if divide_by == 1 else divide_by  # by which no picture of 8 or 16 bits is in [0, 1]
     arrays, transparent, broken = [], [], []
+    deep: dict[Path, float] = {}
     for file in files:
         try:
-            picture = open_picture(file)
+            picture = open_picture(file, divide_by)
         except DataError:
             if not skip_broken:
                 raise
             broken.append(file)
             continue
         transparent += [file] if picture.is_transparent else []
-        arrays.append(pixels(picture.image if size is None else _resized(picture.image, size)))
+        deep |= {} if picture.largest is None else {file: picture.largest}
+        arrays.append(pixels(picture.image if size is None else _resized(picture.image, size), stated or 255.0))
     if broken:
         listed = ", ".join(file.relative_to(folder).as_posix() for file in broken)
         if not arrays:
@@ -141,6 +158,7 @@ def load_image_folder(
         )
         kept = [(file, label) for file, label in zip(files, labels, strict=True) if file not in set(broken)]
         files, labels = [file for file, _ in kept], [label for _, label in kept]
+    _check_depth(files, deep, divide_by)
     if transparent:
         warnings.warn(
             f"{len(transparent)} of {len(files)} pictures are transparent in places, and read as if over "
@@ -159,7 +177,27 @@ def load_image_folder(
             )
     x = np.stack([_with_channels(array, channels) for array in arrays])
     names = tuple(file.relative_to(folder).as_posix() for file in files)
-    return Examples(x, np.asarray(labels, dtype=np.int64) if classes else None, classes, names)
+    dtype = "uint16" if deep else "uint8"
+    return Examples(x, np.asarray(labels, dtype=np.int64) if classes else None, classes, names, dtype)
+
+
+def _check_depth(files: list[Path], deep: dict[Path, float], divide_by: float | None) -> None:
+    """Refuse one divisor for several depths; warn of files of 16 bits that hold fewer."""
+    if divide_by not in (None, 1) and 0 < len(deep) < len(files):
+        shallow = next(file for file in files if file not in deep)
+        raise DataError(
+            f"{shallow} has 8 bits and {next(iter(deep))} more, and divide_by={divide_by:g} is for all; expected one "
+            "depth: leave out divide_by, or convert them"
+        )
+    largest = max(deep.values(), default=0)
+    if divide_by is None and 0 < largest < DARK * SIXTEEN_BITS:
+        warnings.warn(
+            f"pictures of 16 bits are divided by {SIXTEEN_BITS}, and the largest value in these {len(deep)} is "
+            f"{largest:g}, as of a camera with fewer bits; where white is less, say so: "
+            f"divide_by={white_of(largest):g}",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _pictures(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:

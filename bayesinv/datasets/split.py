@@ -21,12 +21,16 @@ class Split(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """What a file or folder holds: inputs (n, *event), targets or None, names of classes, files, columns, or ()."""
+    """What a file or folder holds: inputs (n, *event), targets or None, names of classes, files and columns, or ().
+
+    `dtype` is how the file stores grey levels that were divided: "uint8", "uint16", ...; "" where nothing was.
+    """
 
     x: np.ndarray
     y: np.ndarray | None
     classes: tuple[str, ...]
     files: tuple[str, ...] = ()
+    dtype: str = ""
     columns: tuple[str, ...] = ()
 
 

@@ -40,10 +40,15 @@ def cholesky(A: Float[Tensor, "*batch M M"], what: str, regularise: bool = False
     try:
         factor: Tensor = psd_safe_cholesky(A, jitter=RELATIVE_JITTER * float(scale), max_tries=MAX_TRIES)
     except (NotPSDError, NanError) as error:
-        finite = "is not finite" if isinstance(error, NanError) else "is not positive definite"
+        size = f"{what} ({A.shape[-1]} x {A.shape[-1]})"
+        if isinstance(error, NanError):
+            raise NumericalError(
+                f"{size} is not finite; look for NaN in the model, and whether x and y are scaled"
+            ) from error
+        fewer = "Use fewer inducing points, remove" if "inducing points" in what else "Remove"
         raise NumericalError(
-            f"{what} ({A.shape[-1]} x {A.shape[-1]}) {finite}, also with jitter up to "
-            f"{RELATIVE_JITTER * 10 ** (MAX_TRIES - 1):g} of its diagonal. Use fewer inducing points, remove "
-            'duplicated inputs, or take the model as InvarianceModel(..., precision="double")'
+            f"{size} is not positive definite, also with jitter up to "
+            f"{RELATIVE_JITTER * 10 ** (MAX_TRIES - 1):g} of its diagonal. {fewer} duplicated inputs, or take the "
+            'model as InvarianceModel(..., precision="double")'
         ) from error
     return factor

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesinv.errors import CheckpointError
+from bayesinv.errors import CheckpointError, first_line
 from bayesinv.files import check_writable, clear_abandoned, write_atomically
 from bayesinv.inference.differences import differences
 
@@ -124,10 +124,9 @@ class CheckpointFile:
             ) from error
         # A file of something else fails in as many ways as torch's format has fields.
         except Exception as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{self.path} is a checkpoint of bayesinv that is damaged ({first_line}); delete {self.path} to start "
-                "anew"
+                f"{self.path} is a checkpoint of bayesinv that is damaged ({first_line(error)}); delete {self.path} to "
+                "start anew"
             ) from error
         different = differences(fingerprint, self.fingerprint)
         if different:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bayesinv.backbones import NeuralNetwork
 from bayesinv.backbones.memory import unchanged
 from bayesinv.data import Data
-from bayesinv.errors import DataError
+from bayesinv.errors import DataError, first_line
 from bayesinv.evidence import NetworkEvidence
 from bayesinv.inference.target import start_extents
 from bayesinv.model import InvarianceModel
@@ -37,7 +37,7 @@ def differentiated() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise DataError(
-            f"the gradient of the network's loss cannot be computed: {str(error).splitlines()[0]}; leave activation "
+            f"the gradient of the network's loss cannot be computed: {first_line(error)}; leave activation "
             "checkpointing to memory_budget, and layers without a second derivative out of the network, fit with "
             'evidence="plugin", or fit a Gaussian process on its frozen features, GaussianProcess(features=net)'
         ) from error

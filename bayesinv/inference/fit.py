@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import inspect
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
 
 from bayesinv.arguments import as_integer, as_number, counted
-from bayesinv.data import Data, as_data
-from bayesinv.errors import ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
+from bayesinv.data import Data, as_data, first_of
+from bayesinv.errors import DataWarning, ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
@@ -31,9 +30,10 @@ from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
-from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
+from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, train_guide
 from bayesinv.model import InvarianceModel
+from bayesinv.model_checks import check_weights
 from bayesinv.model_conditioning import is_light
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.psis import why_no_standard_error
@@ -49,7 +49,11 @@ HYPERPARAMETERS = ("latent", "optimised")
 # autocorrelation of 0.5 and nothing wrong, the largest R̂ of three extents passed 1.01 in 66 % of 200 trials, and 1.05
 # in none (at most 1.042).
 LARGEST_RHAT = 1.05
-WARNING_OF = {"importance": ImportanceWarning, "convergence": NotConvergedWarning}  # by the name of a verdict
+WARNING_OF = {
+    "baseline": DataWarning,
+    "importance": ImportanceWarning,
+    "convergence": NotConvergedWarning,
+}  # by the name of a verdict
 
 
 def fit(
@@ -69,6 +73,7 @@ def fit(
     num_warmup: int = 150,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
+    **unknown: Any,
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
@@ -83,7 +88,8 @@ def fit(
             classification where y holds integers.
         data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
             labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
-            it in minibatches, whatever its size.
+            it in minibatches, whatever its size. Weights of a sampler count nothing: an example of weight above 0
+            counts once, and one of weight 0 drops out.
         inference: "vi" or "nuts"; for networks also the baselines "augerino", "augnet", "lila", "optima", "fixed",
             "policy" and "none", by name or as an object with options, such as
             ``bayesinv.inference.Augerino(regularisation=0.1)``. All but "optima" are point estimates.
@@ -104,22 +110,25 @@ def fit(
             ``learning_rate``, and a point method ``guide``, at any value but the default.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
+        unknown: anything else is a TypeError that says where it belongs.
 
     Returns:
         The posterior. With every extent fixed, and for point estimates, it is a point mass.
 
     Raises:
-        DataError: unusable data. NonFiniteError: the objective could not be computed; its ``posterior``
-            holds the last good state, if there was one. CheckpointError: a checkpoint of another fit. ValueError: an
-            argument out of range, or one that this fit does not use.
+        DataError: unusable data. NumericalError: a weight of the model that is not finite. NonFiniteError: the
+            objective could not be computed; its ``posterior`` holds the last good state, if there was one.
+            CheckpointError: a checkpoint of another fit. ValueError: an argument out of range, or one that this fit
+            does not use.
 
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
             more than 1 % of divergent draws, a gradient that says that the optimum was not reached, or too
-            few steps over minibatches for the extents to cross their range. Each is a serious verdict of
-            ``posterior.check()``. UserWarning: inducing values that the library chose leave a gap in the evidence; a
-            network that ends in a softmax or a sigmoid or has more outputs than there are classes, images that are not
-            scaled, groups in the data that the model does not tell apart, or groups of the model without an example.
+            few steps over minibatches for the extents to cross their range. DataWarning: the evidence is no higher than
+            that of a constant. Each is a serious verdict of ``posterior.check()``. UserWarning: inducing values that
+            the library chose leave a gap in the evidence; a network that ends in a softmax or a sigmoid or has more
+            outputs than there are classes, images that are not scaled, a data set that transforms at random, groups in
+            the data that the model does not tell apart, or groups of the model without an example.
 
     Example:
         >>> from bayesinv import GaussianProcess, InvarianceModel
@@ -130,6 +139,7 @@ def fit(
         >>> posterior.sample(3).shape
         torch.Size([3, 1])
     """
+    _refuse_unknown(unknown)
     model = _as_model(model, data)
     method = _method(inference)
     max_steps = None if max_steps is None else as_integer("max_steps", max_steps)
@@ -148,6 +158,8 @@ def fit(
             "training=bayesinv.Training(epochs=5)"
         )
     place = choose_device(device)
+    check_weights(model)
+    warn_of_random_items(data)
     if isinstance(data, Data) and data.groups is not None:
         data = _with_groups(model, data)
     if model.evidence.minibatch or isinstance(method, PointMethod):
@@ -373,30 +385,13 @@ def _as_model(model: Any, data: Any) -> InvarianceModel:
         return model
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a bayesinv.InvarianceModel or a torch.nn.Module, got {type(model).__name__}")
-    x, y = _first(data)
-    if np.ndim(x) != 3:
+    x, y = first_of(data)
+    if x.ndim != 4:
         raise ValueError(
             f"fit({type(model).__name__}, data) takes images (channels, height, width), and one input here has shape "
-            f"{tuple(np.shape(x))}; say which symmetries to consider: fit(InvarianceModel(net, transforms), data)"
+            f"{tuple(x.shape[1:])}; say which symmetries to consider: fit(InvarianceModel(net, transforms), data)"
         )
-    real = y.is_floating_point() if isinstance(y, Tensor) else np.asarray(y).dtype.kind == "f"
-    return InvarianceModel(model, "affine2d", likelihood="gaussian" if real else "categorical")
-
-
-def _first(data: Any) -> tuple[Any, Any]:
-    """The first example, whatever the data come as."""
-    if isinstance(data, Data):
-        data = (data.x, data.y)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return data[0][0], data[1][0]
-    try:
-        source = data.dataset if isinstance(data, DataLoader) else data
-        x, y = next(iter(source)) if isinstance(source, IterableDataset) else source[0]
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise TypeError(
-            f"data is of type {type(data).__name__}; expected (x, y) tensors or arrays, a torch Dataset or a DataLoader"
-        ) from error
-    return x, y
+    return InvarianceModel(model, "affine2d", likelihood="gaussian" if y.is_floating_point() else "categorical")
 
 
 def _method(inference: str | PointMethod) -> str | PointMethod:
@@ -426,6 +421,21 @@ def _check_minibatch(model: InvarianceModel, method: str | PointMethod, guide: s
         )
     if guide == "flow" and method == "vi":
         raise ValueError('guide="flow" needs a deterministic evidence; use "full_rank" or a callable')
+
+
+def _refuse_unknown(given: dict[str, Any]) -> None:
+    """Raise as Python does for an argument that does not exist, and say where it belongs.
+
+    Raises:
+        TypeError: there are such arguments.
+    """
+    for name, value in given.items():
+        text = f"fit() got an unexpected keyword argument {name!r}"
+        if name in Training.__dataclass_fields__:
+            raise TypeError(f"{text}, an option of Training: fit(..., training=bayesinv.Training({name}={value!r}))")
+        known = [*inspect.signature(fit).parameters][:-1]
+        near = difflib.get_close_matches(name, known, 1)
+        raise TypeError(f"{text}; did you mean {near[0]}?" if near else f"{text}; expected one of {', '.join(known)}")
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

@@ -59,12 +59,13 @@ def inducing_gap(model: InvarianceModel, data: Data, eta: Float[Tensor, " K"]) -
 
 
 def exact_for_weights(model: InvarianceModel, data: Data) -> InvarianceModel | None:
-    """The model with the exact covariance, by which draws of a fit with inducing values are weighed; None if too slow.
+    """The model with the exact covariance, by which draws of a fit are weighed; None if too slow, or if it is exact.
 
-    It shares every parameter with the model.
+    Random features cost up to 8 nats at the truth in simulations with little noise, and another seed draws others. The
+    model shares every parameter.
     """
     backbone = model.backbone
-    if not isinstance(backbone, GaussianProcess) or backbone.space != "inducing" or not _exact_fits(model, data):
+    if not isinstance(backbone, GaussianProcess) or backbone.space == "exact" or not _exact_fits(model, data):
         return None
     return _exact(model) if len(data) * model.orbit.num_copies <= LARGEST_WEIGHED else None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.errors import NonFiniteError, NumericalError, first_line
 from bayesinv.randomness import unseeded
 
 # Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps
@@ -118,8 +118,7 @@ def maximise(
                     for module, state in zip(modules, good, strict=True):
                         module.load_state_dict(state)
                 kept = "the state of the step before is kept" if good is not None else "there is no earlier state"
-                first_line = str(error).splitlines()[0]
-                raise NonFiniteError(f"step {step}: {first_line}; {kept}", step=step) from error
+                raise NonFiniteError(f"step {step}: {first_line(error)}; {kept}", step=step) from error
             good = [copy.deepcopy(module.state_dict()) for module in modules]
             (-value).backward()
             optimiser.step()

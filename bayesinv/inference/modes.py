@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.errors import NonFiniteError, NumericalError, first_line
 from bayesinv.inference.loop import Callback, Step, ended_by
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
@@ -142,7 +142,7 @@ def find_modes(
             mode = _climb(many, theta, precision, quantile, max_evaluations, known, callbacks, describe, began)
         except (NumericalError, torch.linalg.LinAlgError) as error:
             if number == 0:
-                text = f"step 1: {str(error).splitlines()[0]}; there is no earlier state"
+                text = f"step 1: {first_line(error)}; there is no earlier state"
                 raise NonFiniteError(text, step=1) from error
             continue  # other starts are a check, and the first has an answer
         modes.append(mode)

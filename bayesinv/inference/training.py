@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from bayesinv.errors import DataError, NonFiniteError, NumericalError
+from bayesinv.errors import DataError, NonFiniteError, NumericalError, first_line
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.inference.loop import Callback, Step, Trace, ended_by
 from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
@@ -184,7 +184,7 @@ class _Run:
                 if isinstance(error, DataError) or (type(error) is ValueError and "nan" not in str(error)):
                     raise  # Pyro reports parameters that are not finite as ValueError; others are not ours to explain
                 self.check()  # an earlier loss may be the first that was not finite
-                self._fail(step, str(error).splitlines()[0], error)
+                self._fail(step, first_line(error), error)
             loss.backward(inputs=phase.params)  # and not into what another phase trains
             if phase.clip and self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(phase.params, self.clip_norm)

@@ -2,7 +2,8 @@
 
 The default kernel, the noise and the means of a Gaussian process start at the scale of the data, and a network's
 outputs are read as standardised targets. Left are the inputs of a network, the numbers in a kernel of the user's own,
-targets in units of their own that share one noise, and what float32 has rounded before an offset was subtracted.
+columns whose extents are said in standard deviations, columns and targets of very different spread that share one scale
+or noise, and what float32 has rounded before an offset was subtracted.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ from torch import Tensor
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data import Data
 from bayesinv.model import InvarianceModel
+from bayesinv.transforms.tables import ColumnTransform
 
 # Networks: largest value below which, and root mean square or offset over spread above which, inputs are not of about
 # one. Images in [0, 1] have a largest value of one, standardised inputs a root mean square of one.
 SMALLEST_INPUT, LARGEST_INPUT, LARGEST_OFFSET = 0.3, 5.0, 10.0
 LARGEST_FACTOR = 10.0  # between where a kernel of the user's own starts and the distances of the inputs
 LARGEST_VARIANCE_FACTOR = 100.0  # between its variance and that of the targets, and the square of that between targets
+LARGEST_SD_FACTOR = 3.0  # between one and the standard deviation of a column whose extents are said in those
+LARGEST_SPREADS = 30.0  # between the standard deviations of columns that share a lengthscale, or a prior over weights
+FEWEST_ROWS = 8  # of which a standard deviation is within LARGEST_SD_FACTOR of the true one
 ROUNDING = 1e-3  # of the spread: what is lost where numbers came in float32
+SHOWN = 3  # columns in a message
+CURE = "standardise: (x - x.mean(0)) / x.std(0), here and where you predict, with numbers of the training data"
 
 
 def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
@@ -40,6 +47,9 @@ def unit_mistakes(model: InvarianceModel, data: Data) -> list[str]:
     """
     x = data.x.double()
     found = _of_network(x) if model.is_network else _of_kernel(model, x, data)
+    found += _of_columns(model, x)
+    if not found and not _has_lengthscales_by_column(model):
+        found = _of_spreads(x)
     found += _rounded(data.x, "x")
     if model.likelihood == "gaussian" and len(data) > 1:
         found += _rounded(data.y, "y")
@@ -70,6 +80,53 @@ def _of_network(x: Float[Tensor, n * event]) -> list[str]:
         "prior over the weights of a network is made for inputs of about one; scale them, here and where you predict, "
         f"with numbers of the training data: {cure}"
     ]
+
+
+def _of_columns(model: InvarianceModel, x: Float[Tensor, n * event]) -> list[str]:
+    """Columns whose extents are said in standard deviations, and are in another unit."""
+    if x.ndim != 2 or len(x) < FEWEST_ROWS:
+        return []
+    sizes = _spreads(x)
+    moved = {
+        name: float(sizes[at])
+        for stage in model.orbit.transform.stages
+        if isinstance(stage, ColumnTransform) and stage.coordinates[0].unit == "sd"
+        for at, name in zip(stage.columns_at, stage.column_names, strict=True)
+    }
+    far = {k: sd for k, sd in moved.items() if sd > 0 and not 1 / LARGEST_SD_FACTOR <= sd <= LARGEST_SD_FACTOR}
+    if not far:
+        return []
+    shown = ", ".join(f"{sd:.3g} in column {name}" for name, sd in list(far.items())[:SHOWN])
+    return [
+        "extents of shifts and noise of columns are in the unit of x and written as standard deviations (sd), which "
+        f"takes columns of about 1, and x has a standard deviation of {shown}{', ...' * (len(far) > SHOWN)}; {CURE}"
+    ]
+
+
+def _spreads(x: Float[Tensor, "n columns"]) -> Float[Tensor, " columns"]:
+    """Standard deviations, 0 where a column differs by rounding alone."""
+    return x.std(0).where(x.std(0) > 1e-12 * x.abs().amax(0), 0.0)
+
+
+def _of_spreads(x: Float[Tensor, n * event]) -> list[str]:
+    """Columns of very different spread, of which the widest alone tells inputs apart."""
+    if x.ndim != 2 or len(x) < FEWEST_ROWS:
+        return []
+    sizes = _spreads(x)
+    widest, narrowest = int(sizes.argmax()), int(sizes.where(sizes > 0, torch.inf).argmin())
+    if float(sizes[widest]) <= LARGEST_SPREADS * float(sizes[narrowest]):
+        return []
+    return [
+        f"the columns of x have standard deviations from {float(sizes[narrowest]):.3g} (column {narrowest}) to "
+        f"{float(sizes[widest]):.3g} (column {widest}) and one scale for all, so that the narrow ones hardly count; "
+        f"{CURE}"
+    ]
+
+
+def _has_lengthscales_by_column(model: InvarianceModel) -> bool:
+    backbone = model.backbone
+    parts = backbone.kernel.modules() if isinstance(backbone, GaussianProcess) else ()
+    return any(isinstance(part, Kernel) and part.ard_num_dims not in (None, 1) for part in parts)
 
 
 def _of_kernel(model: InvarianceModel, x: Float[Tensor, n * event], data: Data) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from bayesinv.data import Data
 from bayesinv.errors import DataWarning
 from bayesinv.inference.units import unit_mistakes
+from bayesinv.items import changing_item
 from bayesinv.model import InvarianceModel
 from bayesinv.randomness import seeded
 from bayesinv.transforms.signals.mistakes import signal_mistakes
@@ -80,6 +82,26 @@ def warn_of_usual_mistakes(
             "the network's outputs lie between 0 and 1 whatever its weights, as by a sigmoid in its end; the "
             f"likelihood takes logits and applies a softmax of its own, so that no class of {num_outputs} could be "
             f"more probable than {math.e / (math.e + num_outputs - 1):.2f}: remove that layer"
+        )
+
+
+def warn_of_random_items(data: Any, stacklevel: int = 3) -> None:
+    """Warn of a data set that changes its inputs at random, which hides from a fit what it is to learn.
+
+    Args:
+        data: as given to ``fit``.
+        stacklevel: of the warning; 3 is the line that called ``fit`` where it calls this function.
+
+    Warns:
+        DataWarning: an item differs when it is read twice.
+    """
+    item = changing_item(data)
+    if item is not None:
+        warnings.warn(
+            f"item {item} differs when read twice: your data set transforms at random; take the augmentation out, "
+            "bayesinv learns it",
+            DataWarning,
+            stacklevel=stacklevel,
         )
 
 

@@ -8,6 +8,7 @@ held.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -35,7 +36,7 @@ from bayesinv.model import InvarianceModel
 from bayesinv.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
-LARGEST_EXPLORED, LARGEST_CLIMB = 100, 200  # examples
+LARGEST_EXPLORED, COPIES_EXPLORED, LARGEST_CLIMB = 100, 12, 200  # examples and copies of each; examples
 FEWEST_TO_EXPLORE = 20  # evaluations of a climb
 MOST_DRAWS, ENOUGH = 480, 100.0  # where their number is left open: until they are worth so many independent ones
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
@@ -112,14 +113,23 @@ def climb(
 
 def _explored(target: Target, seed: int, num_threads: int, on_value: Callable[[], object]) -> list[Mode]:
     """Where climbs shall start; nowhere if the evidence cannot be computed."""
+    few = _with_few_copies(target.model)
     try:
-        target(target.start(0.5))  # and the start of the inner iteration of all others
+        with target.evaluating(few):
+            target(target.start(0.5))  # and the start of the inner iteration of all others
     except NumericalError:
         return []
-    theta, value = populate(target, seed, num_threads, on_value)
+    theta, value = populate(target, seed, num_threads, on_value, few)
     d = target.num_extents + target.num_hyper
     starts = starts_among(theta, value, d)
     return [Mode(at, height, precision, math.inf, 0, (), None) for at, height, precision in starts]
+
+
+def _with_few_copies(model: InvarianceModel) -> InvarianceModel:
+    """The same model on the first copies of its orbit; it shares every parameter."""
+    other = copy.copy(model)
+    other._modules = {**model._modules, "orbit": model.orbit.part(COPIES_EXPLORED)}
+    return other
 
 
 def _of_more(modes: Sequence[Mode], ratio: float) -> list[Mode]:

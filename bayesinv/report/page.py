@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
@@ -63,6 +64,7 @@ PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="bayesinv">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>$title</title>
@@ -80,6 +82,7 @@ $sections
 </body>
 </html>
 """)
+OURS = re.compile(rb'<!DOCTYPE html>.*name="generator" content="bayesinv"', re.DOTALL)  # how a page begins
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bayesinv.files import check_writable, write_atomically
 from bayesinv.groups import NEW_GROUP
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report import sections
-from bayesinv.report.page import Section, page, table
+from bayesinv.report.page import OURS, Section, page, table
 from bayesinv.selection import Selection
 
 
@@ -53,13 +53,14 @@ def write_report(
         command: the command line that made the fit, where one did.
         level: the mass of the intervals.
         reweighted: whether to use the importance weights; None uses them where they are good.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing report may be replaced.
 
     Returns:
         The path written.
 
     Raises:
-        FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
+        FileExistsError: the file exists and ``overwrite`` is False, or is no report.
+        FileNotFoundError: its folder does not exist.
         TypeError: ``selection`` or ``comparison`` is something else. ValueError: a level outside (0, 1), no weights to
             use, a selection among other symmetries, or both ``comparison`` and ``test``. DataError: test data that do
             not fit.
@@ -67,7 +68,7 @@ def write_report(
     Warns:
         UserWarning: the model has extents for groups, and the test data do not say which example is of which.
     """
-    check_writable(path, overwrite)
+    check_writable(path, overwrite, OURS)
     if selection is not None and not isinstance(selection, Selection):
         raise TypeError(
             f"selection: expected what bayesinv.select returns, got {type(selection).__name__}: "
@@ -127,16 +128,17 @@ def write_comparison_report(
         comparison: what ``bayesinv.compare`` returned for them on test data.
         title: the heading.
         level: the mass of the intervals.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing report may be replaced.
 
     Returns:
         The path written.
 
     Raises:
-        FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
+        FileExistsError: the file exists and ``overwrite`` is False, or is no report.
+        FileNotFoundError: its folder does not exist.
         ValueError: no fits, or a level outside (0, 1).
     """
-    check_writable(path, overwrite)
+    check_writable(path, overwrite, OURS)
     if not posteriors:
         raise ValueError("posteriors: expected at least one fit, got none")
     how = "bayesinv compare DIR DIR --test TEST.npz --report FILE, or comparison=bayesinv.compare(fits, test) in Python"

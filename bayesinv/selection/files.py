@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bayesinv.archives import pack, unpack
+from bayesinv.archives import OURS, pack, unpack
 from bayesinv.console import ConsoleTable
 from bayesinv.errors import SavedFileError
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.files import as_path, check_writable, write_atomically
 from bayesinv.selection.relaxed import RelaxedSelection
 from bayesinv.selection.result import Selection
 from bayesinv.selection.subsets import SetDraws, SubsetSelection
@@ -30,23 +30,23 @@ def save(selection: Selection, path: str | os.PathLike[str], overwrite: bool = F
     Args:
         selection: what to save. The fit under a relaxed selection is not in the file; save it by its own `save`.
         path: the file; its folder must exist. The name is used as given.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing file that bayesinv saved may be replaced.
 
     Returns:
         The path written.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is False.
+        FileExistsError: the file exists and `overwrite` is False, or it is no file of ours.
         FileNotFoundError: the folder does not exist.
     """
-    check_writable(path, overwrite)
+    check_writable(path, overwrite, OURS)
     header: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "method": selection.method}
     header |= {name: getattr(selection, name) for name in _COMMON}
     header |= {"symmetries": list(selection.symmetries), "settings": dict(selection.settings)}
     header["warnings"] = list(selection.warnings)
     more, arrays = _subset_parts(selection) if isinstance(selection, SubsetSelection) else _relaxed_parts(selection)
     header |= more
-    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays}
     return write_atomically(path, pack(arrays), overwrite)
 
 
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> Selection:
         FileNotFoundError: no such file.
         SavedFileError: the file is damaged, or written by something else or by a later version.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     arrays = unpack(path, "selection")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bayesinv import InvarianceModel, NeuralNetwork, Training, fit
+from bayesinv import DeepKernel, GaussianProcess, InvarianceModel, NeuralNetwork, Training, fit
 from bayesinv.backbones import as_backbone
 from bayesinv.backbones.invariant_network import average_copies
 from bayesinv.data import Data
@@ -195,3 +195,37 @@ def test_an_evidence_of_the_other_kind_of_backbone_is_refused():
         InvarianceModel(conv_net(), "rotation", evidence="dirichlet")
     with pytest.raises(ValueError, match=r"average: .*laplace.*log_likelihood"):
         InvarianceModel(conv_net(), "rotation", average="log_likelihood")
+
+
+class Silent(nn.Module):
+    def forward(self, x):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        lambda: nn.Sequential(Silent(), conv_net()),
+        lambda: DeepKernel(nn.Sequential(Silent(), conv_net()), num_inducing=3),
+        lambda: GaussianProcess(num_inducing=3, features=Silent()),
+    ],
+)
+def test_an_error_without_text_is_named_by_its_class(backbone):
+    with pytest.raises(DataError, match=r"failed on inputs of shape .*: AssertionError"):
+        InvarianceModel(backbone(), "rotation").initialise(data())
+
+
+class HalfComplex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.spectrum = nn.Parameter(torch.randn(36, 3, dtype=torch.complex64))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return (x.flatten(1).to(torch.complex64) @ self.spectrum).abs() + self.bias
+
+
+def test_complex_weights_are_refused_where_curvature_is_asked_for():
+    with pytest.raises(ValueError, match="'spectrum' is complex"):
+        InvarianceModel(HalfComplex(), "rotation").initialise(data())
+    InvarianceModel(HalfComplex(), "rotation", evidence="plugin").initialise(data())

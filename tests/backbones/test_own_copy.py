@@ -51,6 +51,12 @@ def test_tied_weights_stay_tied():
     assert own[3].weight is own[2].weight
 
 
+def test_a_wrapper_is_taken_off_wherever_it_stands():
+    wrapped = nn.DataParallel(nn.Linear(3, 3))
+    own = own_copy(nn.Sequential(wrapped, nn.Tanh(), wrapped))
+    assert type(own[0]) is nn.Linear and own[2] is own[0]
+
+
 def pruned():
     n = net()
     prune.l1_unstructured(n[0], "weight", 0.5)
@@ -63,13 +69,32 @@ def locked():
     return n
 
 
+class Refuses:
+    """A module that says nothing about why it cannot be copied."""
+
+    def __deepcopy__(self, memo):
+        raise NotImplementedError
+
+
+def silent():
+    n = net()
+    n.extra = Refuses()
+    return n
+
+
 REFUSED = {
+    "silent": (silent, TypeError, "fails: NotImplementedError"),
     "script": (lambda: torch.jit.script(net()), TypeError, "torch.jit"),
     "script inside": (lambda: nn.Sequential(torch.jit.script(net())), TypeError, "layer '0'"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(2)), ValueError, "lazy '0.weight'"),
     "meta": (lambda: net().to("meta"), ValueError, "to_empty"),
     "pruned": (pruned, TypeError, "prune.remove"),
     "weight_norm": (lambda: nn.utils.weight_norm(nn.Linear(4, 2)), TypeError, "parametrizations"),
+    "complex": (
+        lambda: nn.ParameterList([torch.zeros(2, dtype=torch.complex64)]),
+        TypeError,
+        "complex ones alone, such as '0'",
+    ),
     "lock": (locked, TypeError, "deepcopy"),
 }
 

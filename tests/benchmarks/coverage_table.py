@@ -8,7 +8,8 @@
 translations from their flat priors; targets from the model's own prior, three real ones with noise a tenth of the
 variance, or labels of 4 or 10 classes through a softmax whose functions have the given amplitude (outputscale its
 square). Hyperparameters are known to the fit, or learned by it: the same in all simulations ("learned"), or drawn from
-the weak priors that a fit has on them, around the same ("drawn"), where Bayes' rule promises 90 %.
+the weak priors that a fit has on them, around the same ("drawn"). Where they are learned the functions are draws of the
+exact Gaussian process; known ones come with the random features that drew the function.
 
 --dense: the teacher is another model than the one that is fitted: the exact prior on an orbit of 64 copies, lengthscale
 and amplitude drawn for every simulation and unknown to the fit. --null: data without any symmetry, and with a rotation
@@ -48,8 +49,10 @@ CASES = {
 }
 
 
-def start(model, x, seed, amplitude, lengthscale):
-    """Hyperparameters that draw the targets."""
+def start(model, x, seed, amplitude, lengthscale, exact=False):
+    """Hyperparameters that draw the targets, from the exact prior or from random features."""
+    if exact:
+        model.backbone = gaussian_process("exact")
     model.backbone.initialise(x, amplitude**2, seed)
     model.backbone.kernel.base_kernel.lengthscale *= lengthscale
     noise = getattr(model.evidence, "noise_model", None)
@@ -93,7 +96,9 @@ def planned(options):
         for amplitude in options.amplitudes if case.likelihood == "categorical" else [1.0]:
             for hyperparameters in options.hyperparameters:
                 begin = start_drawn if hyperparameters == "drawn" else start
-                prepare = functools.partial(begin, amplitude=amplitude, lengthscale=case.lengthscale)
+                prepare = functools.partial(
+                    begin, amplitude=amplitude, lengthscale=case.lengthscale, exact=hyperparameters != "known"
+                )
                 yield name, case, f"{amplitude:g}", hyperparameters, prepare
 
 

@@ -6,10 +6,10 @@
 A configuration is a function of its seed alone: images, signals, point clouds or tables of random shape and dtype, at
 scales of 1e-6 to 1e6, random, constant, duplicated, sparse or with an outlier; one to forty examples; real targets or
 labels with few or many classes, balanced or all but one of a class; a Gaussian process, a deep kernel or a network,
-each evidence, every kind of inference, priors that are default, extremely narrow, fixed, off or pushing outwards. They
-come as arrays of any byte order and strides, memory maps, masked arrays without a mask, lists, tensors, and as
-data sets and loaders of every kind of sampler, some of which draw with replacement or have no end. One in five has
-something wrong with its data on purpose, and has to be refused.
+some with one layer at two places, each evidence, every kind of inference, priors that are default, extremely narrow,
+fixed, off or pushing outwards. They come as arrays of any byte order and strides, memory maps, masked arrays without a
+mask, lists, tensors, and as data sets and loaders of every kind of sampler, some of which draw with replacement or have
+no end. One in five has something wrong with its data on purpose, and has to be refused.
 
 What counts: "valid" is a fit whose extents, trace and evidence are finite and inside their supports, and whose
 predictions at the training inputs, at new ones and at ones a thousand times larger are finite (probabilities that sum
@@ -107,6 +107,7 @@ class Configuration:
     layout: str = "plain"
     source: str = "arrays"
     in_place: bool = False
+    shared: bool = False
 
     def __str__(self) -> str:
         facts = {k: v for k, v in vars(self).items() if k not in ("seed", "options") and v is not None}
@@ -182,6 +183,7 @@ def draw(seed: int) -> Configuration:
         layout=pick(*LAYOUTS) if rng.random() < 0.6 else "plain",
         source=pick(*SOURCES) if rng.random() < 0.6 else "arrays",
         in_place=bool(rng.random() < 0.3),
+        shared=bool(rng.random() < 0.2),
     )
 
 
@@ -432,7 +434,8 @@ def _network(c: Configuration, outputs: int) -> nn.Module:
                 nn.Flatten(),
                 nn.Linear(16, outputs),
             )
-        return nn.Sequential(*first, nn.Flatten(), nn.Linear(size, 6), nn.Tanh(), nn.Linear(6, outputs))
+        again = [nn.Linear(6, 6), nn.Tanh()] * 2 if c.shared else []
+        return nn.Sequential(*first, nn.Flatten(), nn.Linear(size, 6), nn.Tanh(), *again, nn.Linear(6, outputs))
 
 
 def _priors(c: Configuration, coordinates: Any) -> dict[str, Any]:

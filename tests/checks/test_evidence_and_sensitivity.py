@@ -118,6 +118,8 @@ def test_what_may_not_be_ranked_is_refused():
     other_orbit = InvariancePosterior(model, make_data(), make_result())
     with pytest.raises(EvidenceError, match="differ in num_orbit_samples"):
         checks.rank_evidences({"one": one, "other": other_orbit})
+    with pytest.raises(TypeError, match="got a list"):
+        checks.rank_evidences([one])
     other_data = InvariancePosterior(one.model, make_data(n=10), make_result())
     with pytest.raises(EvidenceError, match="number of training examples, training data"):
         checks.rank_evidences({"one": one, "other": other_data})

@@ -345,14 +345,16 @@ def test_jitter_escalates_and_then_gives_up_by_name():
         factor = cholesky(singular, "a nearly singular matrix")
     torch.testing.assert_close(factor @ factor.T, singular, atol=1e-3, rtol=0.0)
     with (
-        pytest.raises(NumericalError, match=r"the broken one .* is not positive definite"),
+        pytest.raises(NumericalError, match=r"the broken one .* is not positive definite.* Remove duplicated"),
         pytest.warns(NumericalWarning),
     ):
         cholesky(
             -torch.eye(3, dtype=torch.float64) + 1.01 * torch.ones(3, 3, dtype=torch.float64),
             "the broken one",
         )
-    with pytest.raises(NumericalError, match="is not finite"):
+    with pytest.raises(NumericalError, match="Use fewer inducing points"), pytest.warns(NumericalWarning):
+        cholesky(torch.eye(3, dtype=torch.float64) - 0.5, "k(Z, Z), the covariance of the inducing points")
+    with pytest.raises(NumericalError, match="is not finite; look for NaN"):
         cholesky(torch.full((2, 2), float("nan"), dtype=torch.float64), "nan")
 
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyro
 import pytest
 import torch
@@ -350,6 +351,39 @@ def test_not_a_model():
         bayesinv.fit(torch.nn.Linear(2, 2), (torch.rand(4, 2), torch.zeros(4)))
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (([], []), "x is empty"),
+        ((np.zeros((4, 1, 8, 8)), None), "data holds None"),
+        ([(torch.zeros(1, 8, 8), 0, "left")] * 3, "of 3 parts; expected a pair .*groups of the examples go into"),
+    ],
+)
+def test_a_bare_network_with_bad_data(data, message):
+    if isinstance(data, list):
+        data = Triples(data)
+    with pytest.raises(DataError, match=message):
+        bayesinv.fit(torch.nn.Flatten(), data)
+
+
+class Triples(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def test_a_bare_network_with_labels_of_a_split_table(train):
+    labels = pd.Series(train.y.numpy(), index=range(500, 500 + len(train)))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(train.x[0].numel(), 10))
+    posterior = bayesinv.fit(net, (train.x.numpy(), labels), "none", max_steps=1)
+    assert posterior.model.likelihood == "categorical"
+
+
 @pytest.mark.cuda
 def test_cuda_agrees_with_the_cpu(train):
     eta = torch.tensor([0.5, 0.1], dtype=torch.float64)
@@ -379,3 +413,14 @@ def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     assert part_first.result.num_steps < whole.result.num_steps
     assert part_first.log_evidence == pytest.approx(whole.log_evidence, abs=0.1)
     torch.testing.assert_close(part_first.quantile(0.5), whole.quantile(0.5), atol=0.02, rtol=0)
+
+
+def test_arguments_that_do_not_exist_say_where_they_belong():
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=8), "rotation")
+    data = torch.rand(2, 1, 4, 4), [0, 1]
+    with pytest.raises(TypeError, match=r"training=bayesinv\.Training\(epochs=3\)"):
+        bayesinv.fit(model, data, epochs=3)
+    with pytest.raises(TypeError, match="'sead'; did you mean seed"):
+        bayesinv.fit(model, data, sead=3)
+    with pytest.raises(TypeError, match=r"'zzz'; expected one of model, .*, callbacks$"):
+        bayesinv.fit(model, data, zzz=3)

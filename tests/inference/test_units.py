@@ -13,7 +13,7 @@ from bayesinv import GaussianProcess, InvarianceModel, Training
 from bayesinv.data import Data
 from bayesinv.inference import Fixed
 from bayesinv.inference.units import unit_mistakes
-from bayesinv.transforms import ColumnShift, TimeShift, Translation3d
+from bayesinv.transforms import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift, TimeShift, Translation3d
 
 N = 24
 G = torch.Generator().manual_seed(0)
@@ -133,7 +133,9 @@ def test_adam_moves_what_is_in_the_unit_of_the_data_in_steps_of_that_unit():
 
 def texts(backbone, x, y=LABELS, transform=None, likelihood="categorical"):
     data = Data(x, y, 2 if likelihood == "categorical" else None)
-    model = InvarianceModel(backbone, transform or ColumnShift([0]), likelihood=likelihood, num_orbit_samples=2)
+    model = InvarianceModel(
+        backbone, transform or ColumnPermutation([0, 1]), likelihood=likelihood, num_orbit_samples=2
+    )
     model.initialise(data, 0)
     return unit_mistakes(model, data)
 
@@ -180,3 +182,32 @@ def test_targets_in_units_of_their_own_are_named():
     (text,) = texts(GaussianProcess(num_features=16), TABLE, y, likelihood="gaussian")
     assert "share one noise" in text
     assert texts(GaussianProcess(num_features=16), TABLE, y[:, :1].repeat(1, 2), likelihood="gaussian") == []
+
+
+@pytest.mark.parametrize("backbone", [GaussianProcess(num_features=16), net(outputs=2)], ids=["process", "network"])
+@pytest.mark.parametrize("unit", [120.0, 0.1])
+def test_extents_in_standard_deviations_of_columns_that_have_others(backbone, unit):
+    def named(transform, x, y=LABELS):
+        return [text for text in texts(backbone, x.float(), y, transform) if "sd" in text]
+
+    other = unit * TABLE
+    (text,) = named(ColumnShift(["b"], table=["a", "b", "c"]), other)
+    assert f"{float(other[:, 1].std()):.3g} in column b" in text and "x.std(0)" in text
+    assert len(named(ColumnNoise([0, 2]), other)) == len(named([ColumnScale([0]), ColumnShift([0])], other)) == 1
+    assert named(ColumnScale([0]), other) == []  # a factor has no unit
+    for x in (TABLE, 2.5 * TABLE, 0.4 * TABLE + 5.0, other * torch.tensor([1.0, 1.0, 0.0]) + torch.randn(N, 1)):
+        assert named(ColumnShift([2]), x) == []
+    assert named(ColumnShift([0]), other[:7], LABELS[:7]) == []  # too few to say
+
+
+def test_columns_of_very_different_spread_are_named_where_they_share_a_scale():
+    wide = TABLE * torch.tensor([1.0, 1e5, 1.0])
+    (text,) = texts(GaussianProcess(num_features=16), wide)
+    assert "(column 1)" in text and "x.std(0)" in text
+    (text,) = texts(net(outputs=2), (TABLE * torch.tensor([1.0, 1.0, 1e-3])).float())
+    assert "(column 2)" in text
+    assert texts(GaussianProcess(RBFKernel(ard_num_dims=3), num_inducing=8), wide) == []
+    assert (
+        texts(GaussianProcess(num_features=16), TABLE * torch.tensor([1.0, 20.0, 0.0]) + torch.tensor([0.0, 0.0, 0.1]))
+        == []
+    )

@@ -10,6 +10,7 @@ from torch import nn
 import bayesinv
 from bayesinv import InvarianceModel, Training
 from bayesinv.data import Data
+from bayesinv.errors import DataWarning, NumericalError
 from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
 from bayesinv.transforms import AmplitudeScale, FrequencyShift, TimeMask, TimeShift
 
@@ -184,3 +185,37 @@ def test_the_statistics_of_a_batch_are_left_alone():
     before = model.network.net[1].running_mean.clone()
     warn_of_usual_mistakes(model, Data(X, Y, 2), True)
     assert torch.equal(model.network.net[1].running_mean, before) and model.network.net[1].training
+
+
+class Turned(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return torch.rot90(X[i], int(torch.randint(4, ())), (-2, -1)), int(Y[i])
+
+
+@pytest.mark.parametrize("backbone", [bayesinv.GaussianProcess(num_features=16), network()], ids=["process", "network"])
+def test_augmentation_that_was_left_in_is_named_once(backbone):
+    model = InvarianceModel(backbone, "rotation", num_orbit_samples=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bayesinv.fit(model, torch.utils.data.DataLoader(Turned(), batch_size=5), max_steps=2, num_draws=5)
+    (found,) = [each for each in caught if "differs when read twice" in str(each.message)]
+    assert issubclass(found.category, DataWarning)
+    assert "take the augmentation out" in str(found.message)
+
+
+@pytest.mark.parametrize("inference", ["vi", "augerino"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(inference, value):
+    net = network()
+    with torch.no_grad():
+        net[3].weight[1, 2] = value
+    with pytest.raises(NumericalError, match=r"parameter '3\.weight' of the model holds values .* 1 of 10"):
+        bayesinv.fit(InvarianceModel(net, "rotation"), (X, Y), inference)
+    norm = nn.BatchNorm1d(36)
+    norm.running_var[0] = torch.nan
+    features = bayesinv.GaussianProcess(features=nn.Sequential(nn.Flatten(), norm.eval()))
+    with pytest.raises(NumericalError, match=r"buffer 'features\.1\.running_var'"):
+        bayesinv.fit(InvarianceModel(features, "rotation"), (X, Y))

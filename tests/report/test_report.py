@@ -246,4 +246,6 @@ def test_what_is_refused(tmp_path):
     path.write_text("kept")
     with pytest.raises(FileExistsError, match="overwrite"):
         posterior.report(path)
+    with pytest.raises(FileExistsError, match="something else"):
+        posterior.report(path, overwrite=True)
     assert path.read_text() == "kept"
