@@ -121,6 +121,7 @@ def test_an_interrupted_training_is_kept_and_said(tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("always::bayesinv.errors.DataWarning")
 def test_broken_pictures_are_refused_or_skipped_with_a_list(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ SHARES = (0.0, 0.05, 0.2, 0.5, 1.0)
 HALVINGS = 3
 WORTH = 0.1  # nats that some extent has to gain before hyperparameters are fitted for it
 FINE = 2001  # points of the interpolated density
+
+LogEvidence = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -74,26 +77,47 @@ def one_more(
         max_steps: of the fit of the hyperparameters.
     """
     largest = model.coordinates[place].largest
-    found: dict[float, float] = {}
 
-    def compute(current: InvarianceModel, share: float) -> None:
-        eta = extents.clone()
-        eta[place] = share * largest
-        try:
-            with torch.no_grad():
-                found[share] = float(current.log_evidence(eta, data))
-        except NumericalError:  # no evidence there, and no weight
-            found[share] = -math.inf
+    def at(eta_k: float) -> torch.Tensor:
+        return extents.index_fill(0, torch.tensor([place]), eta_k)
 
-    for share in SHARES[1:]:
-        compute(model, share)
+    def evaluate(current: InvarianceModel) -> LogEvidence:
+        def log_evidence(eta_k: float) -> float:
+            try:
+                with torch.no_grad():
+                    return float(current.log_evidence(at(eta_k), data))
+            except NumericalError:  # no evidence there, and no weight
+                return -math.inf
+
+        return log_evidence
+
+    def refit(eta_k: float) -> LogEvidence:
+        return evaluate(refitted_model(model, data, at(eta_k), max_steps) or model)
+
+    return integrated(evaluate(model), refit, largest, without)
+
+
+def integrated(
+    log_evidence: LogEvidence, refit: Callable[[float], LogEvidence], largest: float, without: float
+) -> OneMore:
+    """The integral of an evidence over one extent on [0, largest].
+
+    Args:
+        log_evidence: η_k -> log p(D | η_k), nats, at the hyperparameters that fit without it.
+        refit: η_k -> the same function at hyperparameters that were fitted there.
+        largest: the largest extent.
+        without: log p(D | 0), nats, at the hyperparameters that fit there.
+
+    Example:
+        >>> found = integrated(lambda eta: 5.0, lambda eta: lambda eta: 5.0, 2.0, without=4.0)
+        >>> round(found.log_bf, 6)
+        1.0
+    """
+    found = {share: log_evidence(share * largest) for share in SHARES[1:]}
     best = max(found, key=lambda share: found[share])
     if found[best] > without + WORTH:  # else no hyperparameters make up for what the prior takes
-        eta = extents.clone()
-        eta[place] = best * largest
-        model = refitted_model(model, data, eta, max_steps) or model
-        for share in SHARES:
-            compute(model, share)
+        log_evidence = refit(best * largest)
+        found = {share: log_evidence(share * largest) for share in SHARES}
     else:
         found[0.0] = without
     for _ in range(HALVINGS):
@@ -101,7 +125,8 @@ def one_more(
         at = shares.index(max(found, key=lambda share: found[share]))
         for other in (at - 1, at + 1):
             if 0 <= other < len(shares):
-                compute(model, 0.5 * (shares[at] + shares[other]))
+                middle = 0.5 * (shares[at] + shares[other])
+                found[middle] = log_evidence(middle * largest)
     shares = [share for share in sorted(found) if math.isfinite(found[share])]
     if len(shares) < 2:
         return OneMore(-math.inf, np.zeros(1), np.array([without]))

@@ -138,8 +138,8 @@ class Audit:
     def augmentation(self, copies: int = 1, seed: int | None = None) -> Augmentation:
         """What is in, as an augmentation for any pipeline: see `bayesinv.export.Augmentation`.
 
-        Each copy draws extents from their posterior, and an operation with P(in) = 0.97 is out in 3 % of the draws. Where
-        nothing is in, inputs stay as they are.
+        Each copy draws extents from their posterior, and an operation with P(in) = 0.97 is out in 3 % of the draws.
+        Where nothing is in, inputs stay as they are.
 
         Args:
             copies: how many copies of an input.

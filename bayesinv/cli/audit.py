@@ -6,10 +6,9 @@ import shlex
 import bayesinv
 from bayesinv.auditing.page import HEAD, table_rows
 from bayesinv.cli.folder import output_folder, write_run
-from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, no_targets, read_examples
+from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, read_training
 from bayesinv.cli.tables import columns
 from bayesinv.datasets import Examples
-from bayesinv.errors import DataError
 
 
 def audit(options: argparse.Namespace) -> None:
@@ -52,7 +51,4 @@ def _read(options: argparse.Namespace) -> tuple[Examples, str]:
     labels = {"auto": None, "categorical": True, "gaussian": False}[options.likelihood]
     changes = {key: getattr(options, key) for key in READING_OPTIONS}
     reading = Reading(labels=labels).updated(changes)
-    examples = read_examples(options.data, reading)
-    if examples.y is None:
-        raise DataError(no_targets(options.data, reading))
-    return examples, kind_in(options.data, reading)
+    return read_training(options.data, reading), kind_in(options.data, reading)

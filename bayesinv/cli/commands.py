@@ -14,12 +14,11 @@ from tqdm import tqdm
 import bayesinv
 from bayesinv import demo as demonstration
 from bayesinv.cli.folder import POSTERIOR_FILE, load_posterior, output_folder, posterior_files, read_run, write_run
-from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, labels_in, no_targets, read_examples
+from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, labels_in, read_examples, read_training
 from bayesinv.cli.kinds import scales_of, transform_for
 from bayesinv.cli.networks import goes_on_from, network_facts, network_for, training_for
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
 from bayesinv.data import as_data
-from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
 from bayesinv.files import check_writable, write_atomically
 from bayesinv.inference import Step
@@ -40,7 +39,7 @@ def fit(options: argparse.Namespace) -> None:
         examples, kind = None, kind_in(options.data, reading)
         found = transform_for(options, kind)
         if found is None or options.network is not None:  # these depend on the data
-            examples = _examples(options, reading)
+            examples = read_training(options.data, reading)
             reading = scales_of(examples, reading, kind)
             examples = read_examples(options.data, reading) if reading.scales is not None else examples
             found = found or transform_for(options, kind, examples)
@@ -57,7 +56,7 @@ def fit(options: argparse.Namespace) -> None:
             priors=fixed,
             num_orbit_samples=options.num_orbit_samples,
         )
-        examples = _examples(options, reading) if examples is None else examples
+        examples = read_training(options.data, reading) if examples is None else examples
         data = as_data(
             (examples.x, examples.y),
             options.likelihood,
@@ -87,14 +86,6 @@ def fit(options: argparse.Namespace) -> None:
         text = f"{summary_text(posterior.summary())}\n\n{facts_text(posterior)}"
     print(text)
     print(f"\nwritten to {options.out}")
-
-
-def _examples(options: argparse.Namespace, reading: Reading) -> Examples:
-    """Examples with targets."""
-    examples = read_examples(options.data, reading)
-    if examples.y is None:
-        raise DataError(no_targets(options.data, reading))
-    return examples
 
 
 def _fixed(settings: list[str], transform: Transform) -> dict[str, float]:

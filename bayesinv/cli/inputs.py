@@ -104,7 +104,7 @@ def read_examples(path: Path, reading: Reading) -> Examples:
     """Read an .npz file, a folder of pictures or a table.
 
     Returns:
-        x (n, channels, height, width) for images, other kinds as they are stored; y and class names where there are some.
+        x (n, channels, height, width) for images, else as stored; y and class names where there are some.
 
     Raises:
         DataError: it cannot be read, or its axes are not those of `reading.layout`.
@@ -132,12 +132,23 @@ def kind_in(path: Path, reading: Reading) -> str:
     return "tables" if path.suffix.lower() in TABLE_SUFFIXES else "images" if path.is_dir() else reading.kind
 
 
-def no_targets(path: Path, reading: Reading) -> str:
-    """Why a command that learns cannot go on."""
+def read_training(path: Path, reading: Reading) -> Examples:
+    """`read_examples`, with targets.
+
+    Raises:
+        DataError: there are none, or as `read_examples`.
+    """
     if path.suffix.lower() in TABLE_SUFFIXES:
-        names = ", ".join(column_names(path))
-        return f"{path} has no column {reading.y_key!r}; name the one to predict, --target COLUMN, out of {names}"
-    return f"{path} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
+        names = column_names(path)
+        if reading.y_key not in names:
+            raise DataError(
+                f"{path} has no column {reading.y_key!r}; name the one to predict, --target COLUMN, out of "
+                f"{', '.join(names)}"
+            )
+    examples = read_examples(path, reading)
+    if examples.y is None:
+        raise DataError(f"{path} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class")
+    return examples
 
 
 def _stored(path: Path, reading: Reading) -> Examples:

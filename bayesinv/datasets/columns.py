@@ -76,9 +76,7 @@ def load_table(
             f"{path} has {len(table)} rows and {len(names)} columns of inputs; expected at least one of each"
         )
     x = table[names].to_numpy(dtype=np.float64)
-    y, classes = None, ()
-    if target is not None:
-        y, classes = _targets(table[target].to_numpy(), labels)
+    y, classes = (None, ()) if target is None else _targets(table[target].to_numpy(), labels)
     return Examples(x, y, classes, columns=tuple(names))
 
 
