@@ -116,8 +116,8 @@ class Audit:
         """One row an operation, the likeliest first.
 
         Index `operation`; columns `inclusion` (P(in)), `log_bf` (on top of the others that are in) and
-        `log_bf_alone`, nats, `needed`, `needed_lower`, `needed_upper` (median and 90 % interval), `permitted`, `permitted_lower`,
-        `permitted_upper`, `unit` and `answer`. Extents in people's units.
+        `log_bf_alone`, nats, `needed`, `needed_lower`, `needed_upper` (median and 90 % interval), `permitted`,
+        `permitted_lower`, `permitted_upper`, `unit` and `answer`. Extents in people's units.
         """
         rows = {}
         for f in self.findings:
