@@ -274,6 +274,7 @@ def _fit_collapsed(
         exact = exact_for_weights(model, data)
         if exact is not None:
             modes = on_exact(target, modes, exact, asked.max_steps, asked.num_threads)
+            facts["settings"]["modes"] = _described(target, modes)
         found = approximate(
             target,
             modes,
@@ -314,9 +315,20 @@ def _fit_collapsed(
 
 
 def _mode_facts(target: Target, modes: Sequence[Mode]) -> dict[str, Any]:
-    """Trace and convergence of the climb, and every mode, as JSON holds it."""
+    """Trace and convergence of the climb, and every mode."""
     best = modes[0]
-    described = [
+    return {
+        "trace": best.trace,
+        "num_steps": sum(mode.evaluations for mode in modes),
+        "converged": best.converged and not best.ended,
+        "warnings": (),
+        "settings": {"modes": _described(target, modes)},
+    }
+
+
+def _described(target: Target, modes: Sequence[Mode]) -> list[dict[str, Any]]:
+    """Every mode, as JSON holds it."""
+    return [
         {
             "start": mode.start,
             "log_joint": mode.value,
@@ -327,13 +339,6 @@ def _mode_facts(target: Target, modes: Sequence[Mode]) -> dict[str, Any]:
         }
         for mode in modes
     ]
-    return {
-        "trace": best.trace,
-        "num_steps": sum(mode.evaluations for mode in modes),
-        "converged": best.converged and not best.ended,
-        "warnings": (),
-        "settings": {"modes": described},
-    }
 
 
 def _with_inducing_gap(posterior: InvariancePosterior) -> InvariancePosterior:
