@@ -1,10 +1,12 @@
 """Learn which symmetries hold in data, how far each reaches, and how sure the data make us.
 
-import bayesinv
+    import bayesinv
 
-model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(), "affine2d", likelihood="categorical")
-posterior = bayesinv.fit(model, (x, y), seed=0)
-posterior.summary()
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(), "affine2d", likelihood="categorical")
+    posterior = bayesinv.fit(model, (x, y), seed=0)
+    posterior.summary()
+
+docs/guide.md goes on from here.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from bayesinv.arguments import as_integer, as_probability
 from bayesinv.console import ConsoleTable, for_console
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
+from bayesinv.exact_evidence import weighing_model
 from bayesinv.function_cache import FunctionCache
 from bayesinv.groups import as_groups
 from bayesinv.linearised import Linearised, predict_linearised
@@ -563,10 +564,11 @@ class InvariancePosterior:
         eta[:, k] = torch.from_numpy(grid)
         num_train = int(self.result.settings.get("num_train", len(self.data)))
         num_total = None if num_train == len(self.data) else num_train  # of large data a fit keeps some examples
+        model = weighing_model(self.model, self.data, self.result.settings)
         values = []
         for row in eta:
             with torch.no_grad(), seeded(0):  # an evidence that draws outputs at random draws the same ones everywhere
-                values.append(float(self.model.log_evidence(row, self.data, num_total)))
+                values.append(float(model.log_evidence(row, self.data, num_total)))
         people = coordinate.to_people(grid)
         return ConsoleTable({"extent": grid, "extent_people": people, "log_evidence": values})
 

@@ -254,9 +254,11 @@ class InvarianceRegressor(RegressorMixin, _InvarianceEstimator):
             parameters that exclude each other.
 
     Example:
-        >>> X = np.random.default_rng(0).uniform(-2, 2, (60, 2))
-        >>> small = InvarianceRegressor(num_features=64, num_orbit_samples=8)
-        >>> mean, deviation = small.fit(X, np.sin(3 * X[:, 0])).predict(X, return_std=True)
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.uniform(-2, 2, (40, 2))
+        >>> y = np.sin(2 * X[:, 0]) + 0.3 * rng.normal(size=40)
+        >>> small = InvarianceRegressor(num_features=32, num_orbit_samples=8, num_draws=80)
+        >>> mean, deviation = small.fit(X, y).predict(X, return_std=True)
         >>> small.posterior_.summary()["median"].idxmax()  # the column that the targets do not depend on
         'shift_1'
     """

@@ -38,7 +38,7 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
 }
 
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]  # formulae of the notebooks
 myst_heading_anchors = 4
 nb_execution_mode = "off"
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)

@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def same_state_after_each_test():
-    """Global generator and default dtype are as they were found, whatever a test does with them."""
+    """Generator, default dtype and Pyro's parameters are as they were found, whatever a test does with them."""
+    import pyro
     import torch
 
     dtype = torch.get_default_dtype()
@@ -39,3 +40,4 @@ def same_state_after_each_test():
         torch.manual_seed(0)
         yield
     torch.set_default_dtype(dtype)
+    pyro.clear_param_store()

@@ -82,6 +82,8 @@ WRONG_KINDS = [
     ("fit(num_draws='8')", "num_draws: expected"),
     ("fit(max_steps=2.5)", "max_steps: expected"),
     ("fit(learning_rate='x')", "learning_rate: expected"),
+    ("bayesinv.datasets.load_image_folder('.', size='8')", "size: expected an integer"),
+    ("bayesinv.checks.rank_evidences([p])", "posteriors: expected a mapping"),
     ("GaussianProcess(learn_inducing='no')", "learn_inducing: expected"),
     ("NeuralNetwork(torch.nn.Linear(2, 2), start_gain='x')", "start_gain: expected"),
     ("p.upper_limit('rotation')", "level: expected a probability"),

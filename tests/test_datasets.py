@@ -328,7 +328,7 @@ def test_arguments_of_image_folder(tmp_path):
     save_picture(tmp_path / "1.png")
     with pytest.raises(ValueError, match="channels is 2"):
         load_image_folder(tmp_path, channels=2)
-    with pytest.raises(ValueError, match="size is 0"):
+    with pytest.raises(ValueError, match="size: expected an integer of at least 1"):
         load_image_folder(tmp_path, size=0)
 
 

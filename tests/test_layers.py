@@ -30,7 +30,7 @@ LAYERS = [
     ["backbones"],
     ["evidence"],
     ["model", "model_checks", "model_conditioning", "model_config", "model_simulation"],
-    ["linearised"],
+    ["linearised", "exact_evidence"],
     ["inference.result"],
     ["recalibrated"],
     ["posterior_summary", "plots", "blocks_plot", "orbit_plot", "arviz_export"],

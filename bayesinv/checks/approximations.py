@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bayesinv.backbones.spectral import has_spectral_density
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.inference.inducing_gap import inducing_gap
+from bayesinv.exact_evidence import inducing_gap
 
 if TYPE_CHECKING:
     from bayesinv.posterior import InvariancePosterior

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.errors import NumericalError
+from bayesinv.exact_evidence import weighing_model
 from bayesinv.hyperparameters import at
 from bayesinv.inference import target as joint
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Target:
-    """Density and change of variables of one posterior.
+    """Density and change of variables of one posterior: that by which its draws were weighed.
 
     Args:
         posterior: whose evidence is a deterministic function of the extents.
@@ -46,6 +47,7 @@ class Target:
                 f"the {model.evidence_name} evidence is an estimate from minibatches; this needs one that is a "
                 "deterministic function of the extents, of a GaussianProcess"
             )
+        model = weighing_model(model, posterior.data, posterior.result.settings)
         self.model, self.data = model, posterior.data
         self._draws, self._hyper = posterior.result.draws, posterior.result.hyperparameters
         # A copy, since evaluations move its hyperparameters; the orbit may be one that only this posterior knows.

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from bayesinv.arguments import as_number
+from bayesinv.arguments import as_integer, as_number
 from bayesinv.datasets.pictures import SIXTEEN_BITS, open_picture, pixels, white_of
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError, DataWarning
@@ -146,6 +146,7 @@ def load_image_folder(
     folder = Path(path)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels is {channels}; expected 1 (grey), 3 (RGB) or None")
+    size = None if size is None else as_integer("size", size)
     files, labels, classes = _pictures(folder)
     divide_by = None if divide_by is None else as_number("divide_by", divide_by)
     stated = None if divide_by == 1 else divide_by  # by which no picture of 8 or 16 bits is in [0, 1]
@@ -260,8 +261,6 @@ def _some(files: list[Path], folder: Path) -> str:
 
 def _resized(picture: Image.Image, size: int) -> Image.Image:
     """The shorter side to `size`, then the middle square."""
-    if size < 1:
-        raise ValueError(f"size is {size}; expected at least 1 pixel")
     scale = size / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)

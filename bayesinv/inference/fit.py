@@ -17,11 +17,11 @@ from torch import nn
 from bayesinv.arguments import as_integer, as_number, counted
 from bayesinv.data import Data, as_data, first_of
 from bayesinv.errors import DataWarning, ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
+from bayesinv.exact_evidence import exact_for_weights, inducing_gap
 from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
-from bayesinv.inference.inducing_gap import exact_for_weights, inducing_gap
 from bayesinv.inference.loop import Callback
 from bayesinv.inference.minibatch_fit import fit_minibatches
 from bayesinv.inference.modes import Mode
@@ -268,13 +268,16 @@ def _fit_collapsed(
     latent = asked.hyperparameters == "latent" and target.num_hyper > 0
     facts = _mode_facts(target, modes)
     facts["settings"]["hyperparameters"] = asked.hyperparameters
+    exact = exact_for_weights(model, data) if isinstance(guide, str) and guide in MIXTURES else None
+    if exact is not None:
+        modes = on_exact(target, modes, exact, asked.max_steps, asked.num_threads)
+        facts["settings"]["modes"] = _described(target, modes)
+    weighed_by = "evidence" if exact is None else "exact evidence"
     if not model.active:
-        return facts | _point_mass(model, data), None
+        target.move(modes[0].theta)
+        facts["settings"]["weighed_by"] = weighed_by
+        return facts | _point_mass(exact or model, data), None
     if isinstance(guide, str) and guide in MIXTURES:
-        exact = exact_for_weights(model, data)
-        if exact is not None:
-            modes = on_exact(target, modes, exact, asked.max_steps, asked.num_threads)
-            facts["settings"]["modes"] = _described(target, modes)
         found = approximate(
             target,
             modes,
@@ -287,7 +290,7 @@ def _fit_collapsed(
             exact,
         )
         weighed = weigh(found.extents, found.log_weights)
-        facts["settings"]["weighed_by"] = "evidence" if exact is None else "exact evidence"
+        facts["settings"]["weighed_by"] = weighed_by
         facts |= _weighted_draws(weighed, guide)
         facts |= {"hyperparameters": found.hyperparameters, "density": found.density}
         failure = None
@@ -528,5 +531,5 @@ def _chain_draws(chains: Chains, num_warmup: int) -> dict[str, Any]:
         "rhat": chains.rhat,
         "ess": chains.ess,
         "warnings": notes,
-        "settings": {"divergences": chains.divergences, "saturated": chains.saturated},
+        "settings": {"divergences": chains.divergences, "saturated": chains.saturated, "weighed_by": "evidence"},
     }

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bayesinv.data import Data
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
+from bayesinv.exact_evidence import weighing_model
 from bayesinv.extents import Outward, Prior
 from bayesinv.inference import Training, fit
 from bayesinv.inference.modes import find_modes
@@ -247,7 +248,8 @@ def _subsets(
     began: float,
     on_round: Callable[[int, int], object] | None,
 ) -> SubsetSelection:
-    model, data = posterior.model, posterior.data
+    data = posterior.data
+    model = weighing_model(posterior.model, data, posterior.result.settings)
     slabs = slabs_of(model)
     space = UnconstrainedSpace(slabs, model.active)
     places = [posterior.index(name) for name in model.active]

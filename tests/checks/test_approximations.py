@@ -9,7 +9,7 @@ from gpytorch.kernels import MaternKernel, ScaleKernel
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
-from bayesinv.inference.inducing_gap import inducing_gap
+from bayesinv.exact_evidence import inducing_gap
 from bayesinv.posterior import InvariancePosterior
 from tests.fakes import make_posterior
 

@@ -134,6 +134,6 @@ def test_a_fit_says_where_it_looked():
     few, many = (
         bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, num_draws=40, max_steps=steps) for steps in (20, 21)
     )
-    assert {mode["start"] for mode in few.result.settings["modes"]} == {0.1, 0.5, 0.9}
-    assert {mode["start"] for mode in many.result.settings["modes"]} == {None}
+    assert few.result.settings["modes"][0]["start"] in (0.1, 0.5, 0.9)
+    assert many.result.settings["modes"][0]["start"] is None
     assert math.isfinite(many.log_evidence)

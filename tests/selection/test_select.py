@@ -9,6 +9,7 @@ import torch
 
 import bayesinv
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
+from bayesinv.exact_evidence import weighing_model
 from bayesinv.extents import Truncated, UniformExtent
 from bayesinv.selection import SubsetSelection
 from bayesinv.selection.select import _as_posterior
@@ -314,7 +315,8 @@ def test_on_digits():
     eta = torch.zeros(400, 2, dtype=torch.float64)
     eta[:, 0] = (torch.arange(400, dtype=torch.float64) + 0.5) / 400 * math.pi
     with torch.no_grad():
-        values = torch.stack([posterior.model.log_evidence(row, posterior.data) for row in eta])
+        model = weighing_model(posterior.model, posterior.data, posterior.result.settings)
+        values = torch.stack([model.log_evidence(row, posterior.data) for row in eta])
     row = found.subsets.loc["rotation"]
     by_grid = float(values.logsumexp(0)) - math.log(400)
     assert row["log_evidence"] == pytest.approx(by_grid, abs=4 * row["log_evidence_se"] + 0.02)

@@ -1,8 +1,10 @@
-"""What inducing values cost at one value of the extents: nats of evidence, or the variance that they leave."""
+"""The exact covariance under a fitted model: what inducing values cost, and by which evidence a fit is weighed."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,6 +70,25 @@ def exact_for_weights(model: InvarianceModel, data: Data) -> InvarianceModel | N
     if not isinstance(backbone, GaussianProcess) or backbone.space == "exact" or not _exact_fits(model, data):
         return None
     return _exact(model) if len(data) * model.orbit.num_copies <= LARGEST_WEIGHED else None
+
+
+def weighing_model(model: InvarianceModel, data: Data, settings: Mapping[str, Any]) -> InvarianceModel:
+    """The model whose evidence weighed the draws of a fit, by its settings: what else is set against that fit needs it.
+
+    Args:
+        model: as fitted.
+        data: what it was fitted to.
+        settings: of the fit's result.
+
+    Returns:
+        The model with the exact covariance, which shares every parameter, or `model` itself.
+
+    Example:
+        >>> weighing_model(posterior.model, posterior.data, posterior.result.settings)  # doctest: +SKIP
+    """
+    if settings.get("weighed_by") != "exact evidence":
+        return model
+    return exact_for_weights(model, data) or model
 
 
 def _exact_fits(model: InvarianceModel, data: Data) -> bool:
