@@ -66,7 +66,10 @@ class Finding:
             tail = "" if share >= WHOLE or self.permitted[1] <= self.needed[1] else f"; harmless up to {self._far()}"
             return f"{name}: {self.answer}{sure}, {how} (90 % interval {low:.1f} to {high:.1f}){tail}"
         if c.is_discrete:
-            return f"{name}: no; " + ("it would do no harm" if share >= WHOLE else "predictions get worse with it")
+            if share >= WHOLE:
+                return f"{name}: no; it would do no harm"
+            clear = self.permitted[2] < WHOLE * c.largest
+            return f"{name}: no; " + ("predictions get worse with it" if clear else "whether it harms is not clear")
         if share >= WHOLE:
             return f"{name}: not needed; harmless"
         if share <= HARDLY:
@@ -116,8 +119,8 @@ class Audit:
         """One row an operation, the likeliest first.
 
         Index `operation`; columns `inclusion` (P(in)), `log_bf` (on top of the others that are in) and
-        `log_bf_alone`, nats, `needed`, `needed_lower`, `needed_upper` (median and 90 % interval), `permitted`, `permitted_lower`,
-        `permitted_upper`, `unit` and `answer`. Extents in people's units.
+        `log_bf_alone`, nats, `needed`, `needed_lower`, `needed_upper` (median and 90 % interval), `permitted`,
+        `permitted_lower`, `permitted_upper`, `unit` and `answer`. Extents in people's units.
         """
         rows = {}
         for f in self.findings:
