@@ -66,7 +66,10 @@ class Finding:
             tail = "" if share >= WHOLE or self.permitted[1] <= self.needed[1] else f"; harmless up to {self._far()}"
             return f"{name}: {self.answer}{sure}, {how} (90 % interval {low:.1f} to {high:.1f}){tail}"
         if c.is_discrete:
-            return f"{name}: no; " + ("it would do no harm" if share >= WHOLE else "predictions get worse with it")
+            if share >= WHOLE:
+                return f"{name}: no; it would do no harm"
+            clear = self.permitted[2] < WHOLE * c.largest
+            return f"{name}: no; " + ("predictions get worse with it" if clear else "whether it harms is not clear")
         if share >= WHOLE:
             return f"{name}: not needed; harmless"
         if share <= HARDLY:

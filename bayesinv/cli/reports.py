@@ -107,7 +107,7 @@ def _test_data(path: Path, posterior: InvariancePosterior, run: dict[str, Any], 
 
 def _baselines(posterior: InvariancePosterior) -> dict[str, InvariancePosterior]:
     """Point estimates beside a posterior, refitted on its data: its medians held fixed, and no invariance."""
-    if not posterior.model.active:
+    if not posterior.model.active or posterior.model.is_network:  # whose fits would take a training each
         return {}
     medians = dict(zip(posterior.symmetries, posterior.quantile(0.5).tolist(), strict=True))
     settings = posterior.result.settings

@@ -80,11 +80,11 @@ def test_bad_arguments_are_refused():
         bayesinv.audit((x[:10], y[:10]))
 
 
-def finding(probability, permitted, name="rotation"):
+def finding(probability, permitted, name="rotation", furthest=1.0):
     operation = next(o for o in candidates("images", torch.rand(2, 3, 8, 8)) if o.name == name)
     (coordinate,) = operation.family([name]).coordinates
     needed = tuple(share * coordinate.largest for share in (0.1, 0.2, 0.3))
-    permitted = (0.0, permitted * coordinate.largest, coordinate.largest)
+    permitted = (0.0, permitted * coordinate.largest, furthest * coordinate.largest)
     return Finding(operation, coordinate, probability, 0.0, 0.0, needed, permitted)
 
 
@@ -98,9 +98,13 @@ def finding(probability, permitted, name="rotation"):
         (0.1, 0.5, "rotation", "rotation: not needed; harmless up to ±90.0°"),
         (0.1, 0.02, "rotation", "rotation: no; predictions get worse with it"),
         (0.99, 1.0, "flip_x", "flip_x: yes, in 10.0 % of copies (90 % interval 5.0 to 15.0)"),
-        (0.1, 0.3, "flip_x", "flip_x: no; predictions get worse with it"),
+        (0.1, 0.3, "flip_x", "flip_x: no; whether it harms is not clear"),
         (0.1, 1.0, "flip_x", "flip_x: no; it would do no harm"),
     ],
 )
 def test_sentences(probability, permitted, name, sentence):
     assert finding(probability, permitted, name).sentence == sentence
+
+
+def test_a_flip_harms_where_the_whole_interval_says_so():
+    assert finding(0.1, 0.3, "flip_x", furthest=0.6).sentence == "flip_x: no; predictions get worse with it"
