@@ -91,6 +91,8 @@ def climb(
         if target.num_extents and max_evaluations > FEWEST_TO_EXPLORE:
             part = Target(target.model, target.data.subset(rows[:LARGEST_EXPLORED]))
             found = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
+            if found and size > LARGEST_EXPLORED:
+                found = search(part, max_evaluations, found=found)
             found = _of_more(found, min(size, LARGEST_CLIMB) / len(part.data))
             target.move(origin)
         if size > LARGEST_CLIMB:

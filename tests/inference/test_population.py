@@ -127,6 +127,10 @@ def test_more_dimensions_take_more_points(dimensions, points):
     assert size_of_population(dimensions) == points
 
 
+def test_fewer_explore_labels():
+    assert [size_of_population(d, labels=True) for d in (3, 10, 30)] == [FEWEST, 60, MOST]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # few steps and draws
 def test_a_fit_says_where_it_looked():
     x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
