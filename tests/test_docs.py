@@ -53,7 +53,7 @@ def test_the_paper_has_what_it_cites():
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
-    for name in ("sphinx", "furo", "myst_nb", "sphinx_design"):
+    for name in ("sphinx", "furo", "latex2mathml", "myst_nb", "sphinx_design"):
         pytest.importorskip(name, reason='the site needs Sphinx: pip install -c constraints.txt ".[docs]"')
     for name in ("docs", "notebooks"):  # the build writes beside its sources
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_build", "api", "notebooks"))
