@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 OUT ?= demo-results
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 # Of `make calibration`: where records and tables go, processes side by side, and "full" (many hours) or "small".
 CALIBRATION ?= calibration-results
 JOBS ?= 2

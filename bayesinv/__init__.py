@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayesinv import checks, datasets, errors, evidence, export, metrics, transforms
+    from bayesinv.auditing import Audit
+    from bayesinv.auditing.audit import audit
     from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
     from bayesinv.comparison import Comparison, compare
     from bayesinv.data import Data
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Affine2d",
+    "Audit",
     "Comparison",
     "Compose",
     "Data",
@@ -65,6 +68,7 @@ __all__ = [
     "Transform",
     "Truncated",
     "UniformExtent",
+    "audit",
     "average_function",
     "average_probabilities",
     "base_draws",
@@ -86,6 +90,8 @@ __all__ = [
 
 # Names and modules are imported when they are first asked for: the command line shows its help without torch.
 _HOMES = {
+    "Audit": "bayesinv.auditing",
+    "audit": "bayesinv.auditing.audit",
     "DeepKernel": "bayesinv.backbones",
     "GaussianProcess": "bayesinv.backbones",
     "NeuralNetwork": "bayesinv.backbones",

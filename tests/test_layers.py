@@ -39,6 +39,7 @@ LAYERS = [
     ["selection"],
     ["callbacks", "checks", "sklearn"],
     ["report"],
+    ["auditing"],
     ["testing", "demo"],
     ["cli", "__main__"],
 ]

@@ -1,4 +1,4 @@
-"""The command line: `bayesinv demo`, `fit`, `show`, `predict`, `report` and `compare`.
+"""The command line: `bayesinv demo`, `fit`, `audit`, `show`, `predict`, `report` and `compare`.
 
 The only part of the library that prints. Results go to standard output; progress, warnings and
 errors to standard error. Exit codes: 0 done, 2 refused or failed with one line that says why, 130
@@ -61,8 +61,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         try:
             _check_apart(options)
             options.run(options)
-        except KeyboardInterrupt:
-            print("bayesinv: interrupted; nothing was written", file=sys.stderr)
+        except KeyboardInterrupt as stopped:
+            print(f"bayesinv: interrupted; {str(stopped) or 'nothing was written'}", file=sys.stderr)
             return 130
         except Exception as error:
             if options.traceback:

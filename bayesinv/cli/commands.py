@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,9 @@ from tqdm import tqdm
 import bayesinv
 from bayesinv import demo as demonstration
 from bayesinv.cli.folder import POSTERIOR_FILE, load_posterior, output_folder, posterior_files, read_run, write_run
-from bayesinv.cli.inputs import Reading, labels_in, read_examples
+from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, labels_in, read_examples, read_training
+from bayesinv.cli.kinds import scales_of, transform_for
+from bayesinv.cli.networks import goes_on_from, network_facts, network_for, training_for
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
 from bayesinv.data import as_data
 from bayesinv.errors import DataError
@@ -22,9 +24,8 @@ from bayesinv.files import check_writable, write_atomically
 from bayesinv.inference import Step
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.prediction import Prediction
-from bayesinv.transforms import Affine2d
+from bayesinv.transforms import Transform
 
-READING_OPTIONS = ("x_key", "y_key", "layout", "divide_by", "size", "channels")
 SHOWN_PREDICTIONS = 10
 OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 
@@ -32,43 +33,54 @@ OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 def fit(options: argparse.Namespace) -> None:
     """`bayesinv fit`: read, fit, write a folder, print the table."""
     with output_folder(options.out, options.overwrite) as folder:
-        # before the data, which may take minutes to read
-        transform = Affine2d(options.symmetries, padding=options.padding)
+        reading = Reading(labels=options.likelihood != "gaussian").updated(
+            {key: getattr(options, key) for key in READING_OPTIONS}
+        )
+        examples, kind = None, kind_in(options.data, reading)
+        found = transform_for(options, kind)
+        if found is None or options.network is not None:  # these depend on the data
+            examples = read_training(options.data, reading)
+            reading = scales_of(examples, reading, kind)
+            examples = read_examples(options.data, reading) if reading.scales is not None else examples
+            found = found or transform_for(options, kind, examples)
+        transform = cast(Transform, found)
+        fixed = _fixed(options.fix, transform)
+        # before images, which may take minutes to read
         model = bayesinv.InvarianceModel(
-            bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features),
+            bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features)
+            if options.network is None or examples is None
+            else network_for(options, examples),
             transform,
             likelihood=options.likelihood,
             evidence=options.evidence,
-            priors=_fixed(options.fix, transform),
+            priors=fixed,
             num_orbit_samples=options.num_orbit_samples,
         )
-        reading = Reading().updated({key: getattr(options, key) for key in READING_OPTIONS})
-        examples = read_examples(options.data, reading)
-        if examples.y is None:
-            raise DataError(
-                f"{options.data} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class"
-            )
+        examples = read_training(options.data, reading) if examples is None else examples
         data = as_data(
             (examples.x, examples.y),
             options.likelihood,
             transform,
             num_classes=len(examples.classes) or None,
         )
-        posterior = bayesinv.fit(
-            model,
-            data,
-            options.inference,
-            seed=options.seed,
-            device=options.device,
-            guide=options.guide,
-            max_steps=options.max_steps,
-            num_draws=options.num_draws,
-            progress=not options.quiet,
-        )
+        with goes_on_from(options) as checkpoint:
+            posterior = bayesinv.fit(
+                model,
+                data,
+                options.inference,
+                seed=options.seed,
+                device=options.device,
+                guide=options.guide,
+                max_steps=options.max_steps if options.network is None else None,
+                training=training_for(options, checkpoint),
+                num_draws=options.num_draws,
+                progress=not options.quiet,
+            )
         facts = {
             "reading": {**reading.to_json(), "dtype": examples.dtype},
             "classes": list(examples.classes),
             "shell": shlex.join(["bayesinv", *options.arguments]),
+            **({} if options.network is None else {"network": network_facts(options, examples, transform, fixed)}),
         }
         _write(folder, posterior, "fit", facts, figures=not options.no_figures)
         text = f"{summary_text(posterior.summary())}\n\n{facts_text(posterior)}"
@@ -76,7 +88,7 @@ def fit(options: argparse.Namespace) -> None:
     print(f"\nwritten to {options.out}")
 
 
-def _fixed(settings: list[str], transform: Affine2d) -> dict[str, float]:
+def _fixed(settings: list[str], transform: Transform) -> dict[str, float]:
     """Extents given as NAME=EXTENT in people's units, in internal units."""
     coordinates = {coordinate.name: coordinate for coordinate in transform.coordinates}
     fixed = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesinv.cli.inputs import Reading
+from bayesinv.cli.networks import load_network
 from bayesinv.errors import SavedFileError
 from bayesinv.files import abandoned, locked, locked_folder
 from bayesinv.posterior import InvariancePosterior
@@ -130,6 +131,10 @@ def read_run(folder: Path) -> dict[str, Any]:
 def _check(content: dict[str, Any]) -> None:
     """Raise if the commands cannot go by what a file holds."""
     command = content.get("command")
+    if command == "audit":
+        raise ValueError(
+            "command: expected 'fit' or 'demo', got 'audit', which holds no posterior; see its report.html"
+        )
     if command not in ("fit", "demo"):
         raise ValueError(f"command: expected 'fit' or 'demo', got {command!r}")
     name = "sets" if command == "demo" else "classes"
@@ -164,6 +169,8 @@ def load_posterior(file: Path) -> InvariancePosterior:
     except SavedFileError as error:
         if "model=model" not in str(error):
             raise
+        if (file.parent / RUN_FILE).is_file() and "network" in (run := read_run(file.parent)):
+            return load_network(file, run["network"])
         raise SavedFileError(
             f"{file} was saved from a model around somebody's own network or kernel, whose code no file holds; the "
             "command line opens posteriors of the built-in Gaussian process. Load it from Python, where the network is"

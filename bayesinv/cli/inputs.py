@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bayesinv.cli.words import LAYOUTS
-from bayesinv.datasets import Examples, load_image_folder, load_npz
+from bayesinv.datasets import Examples, load_image_folder, load_npz, load_table
+from bayesinv.datasets.columns import TABLE_SUFFIXES, column_names
 from bayesinv.datasets.files import IMAGE_SUFFIXES
 from bayesinv.datasets.pictures import white_of
 from bayesinv.errors import DataError, DataWarning
@@ -18,15 +19,31 @@ _KINDS: dict[Any, tuple[type, ...]] = {
     str: (str,),
     float | None: (int, float, type(None)),
     int | None: (int, type(None)),
+    bool | None: (bool, type(None)),
+    list | None: (list, type(None)),
 }
+
+
+# The options of the commands that say how to read.
+READING_OPTIONS = (
+    "x_key",
+    "y_key",
+    "layout",
+    "divide_by",
+    "size",
+    "channels",
+    "kind",
+    "columns",
+    "skip_broken",
+)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read images: kept with a fit, so that new ones are read in the same way.
+    """How to read data: kept with a fit, so that new ones are read in the same way.
 
     Args:
-        x_key, y_key: names of the arrays in an .npz file.
+        x_key, y_key: names of the arrays in an .npz file; y_key is the target column of a table.
         layout: order of the axes in it: n examples, c channels, h height, w width.
         divide_by: the grey level that becomes 1, where images are stored as integers. None, or 1, leaves arrays as
             they are and takes the largest of 8 or 16 bits for pictures.
@@ -34,6 +51,11 @@ class Reading:
         channels: 1 (grey), 3 (RGB), or None, for pictures of a folder.
         dtype: how the training data store grey levels, "uint8" or "uint16"; "" where nothing was divided, or a divisor
             for other data was given.
+        kind: of an .npz file, "images", "signals", "points" or "tables".
+        columns: the inputs of a table, or None for all but the target.
+        labels: whether the targets of a table are classes; None goes by what they look like.
+        scales: means and standard deviations of a table's columns in the training data, or None to leave rows alone.
+        skip_broken: leave out pictures that cannot be read, with a list, or None to refuse them.
     """
 
     x_key: str = "x"
@@ -43,6 +65,11 @@ class Reading:
     size: int | None = None
     channels: int | None = None
     dtype: str = ""
+    kind: str = "images"
+    columns: list | None = None
+    labels: bool | None = None
+    scales: list | None = None
+    skip_broken: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,10 +101,10 @@ class Reading:
 
 
 def read_examples(path: Path, reading: Reading) -> Examples:
-    """Read an .npz file or a folder of pictures.
+    """Read an .npz file, a folder of pictures or a table.
 
     Returns:
-        x (n, channels, height, width) for images; y and class names where there are some.
+        x (n, channels, height, width) for images, else as stored; y and class names where there are some.
 
     Raises:
         DataError: it cannot be read, or its axes are not those of `reading.layout`.
@@ -100,12 +127,39 @@ def read_examples(path: Path, reading: Reading) -> Examples:
     return examples
 
 
+def kind_in(path: Path, reading: Reading) -> str:
+    """What `read_examples` reads: "images", "signals", "points" or "tables"."""
+    return "tables" if path.suffix.lower() in TABLE_SUFFIXES else "images" if path.is_dir() else reading.kind
+
+
+def read_training(path: Path, reading: Reading) -> Examples:
+    """`read_examples`, with targets.
+
+    Raises:
+        DataError: there are none, or as `read_examples`.
+    """
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        names = column_names(path)
+        if reading.y_key not in names:
+            raise DataError(
+                f"{path} has no column {reading.y_key!r}; name the one to predict, --target COLUMN, out of "
+                f"{', '.join(names)}"
+            )
+    examples = read_examples(path, reading)
+    if examples.y is None:
+        raise DataError(f"{path} has no targets; expected an array {reading.y_key!r}, or one sub-folder a class")
+    return examples
+
+
 def _stored(path: Path, reading: Reading) -> Examples:
     divide_by = None if reading.divide_by == 1 else reading.divide_by
     if path.is_dir():
-        return load_image_folder(path, size=reading.size, channels=reading.channels, divide_by=reading.divide_by)
+        skip = bool(reading.skip_broken)
+        return load_image_folder(path, reading.size, reading.channels, reading.divide_by, skip_broken=skip)
     if not path.exists():
-        raise DataError(f"there is no {path}; expected an .npz file or a folder of pictures")
+        raise DataError(f"there is no {path}; expected an .npz file, a folder of pictures or a table")
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return _rows(path, reading)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise DataError(
             f"{path} is a single picture; expected a folder of pictures: to predict, the folder it lies in, and to fit "
@@ -113,6 +167,8 @@ def _stored(path: Path, reading: Reading) -> Examples:
         )
     examples = load_npz(path, reading.x_key, reading.y_key)
     _warn_of_groups(path, reading)
+    if reading.kind != "images":
+        return _scaled(examples, reading)
     x = _channels_first(examples.x, reading.layout)
     dtype = str(x.dtype) if x.dtype.kind in "iu" else ""
     if divide_by is not None:
@@ -126,10 +182,27 @@ def _stored(path: Path, reading: Reading) -> Examples:
     return examples._replace(x=x)
 
 
+def _rows(path: Path, reading: Reading) -> Examples:
+    """A table; its target column may be missing where rows are only to be predicted."""
+    target = reading.y_key if reading.y_key in column_names(path) else None
+    return _scaled(load_table(path, target, reading.columns, reading.labels), reading)
+
+
+def _scaled(examples: Examples, reading: Reading) -> Examples:
+    x = examples.x.astype(np.float32) if examples.x.dtype.kind in "iub" else examples.x
+    if reading.scales is not None:
+        mean, sd = (np.array(values) for values in reading.scales)
+        if x.shape[-1:] != mean.shape:
+            raise DataError(f"x has shape {x.shape}; expected {len(mean)} columns, as in the training data")
+        x = (x - mean) / sd
+    return examples._replace(x=x)
+
+
 def _channels_first(x: np.ndarray, layout: str) -> np.ndarray:
     if x.ndim != len(layout):
         fitting = [other for other in LAYOUTS if len(other) == x.ndim]
         cure = f"; perhaps --layout {' or '.join(fitting)}" if fitting else ""
+        cure += "; for other data than images say --kind signals, points or tables" if x.ndim in (2, 3) else ""
         raise DataError(f"x has shape {x.shape}; expected the axes {layout} (--layout){cure}")
     if layout == "nhw":
         return x[:, None]

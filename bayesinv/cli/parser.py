@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bayesinv.cli.audit_parser import KINDS, add_audit
 from bayesinv.cli.words import LAYOUTS
 
 DESCRIPTION = """\
@@ -23,6 +24,7 @@ examples:
   bayesinv demo                                 two minutes, no data needed
   bayesinv fit photos/ --out run --size 32      photos/cat/1.png, photos/dog/1.png, ...
   bayesinv fit train.npz --out run              arrays x (n, channels, height, width) and y (n,)
+  bayesinv audit photos/ --out audit            which operations to use, and how far
   bayesinv show run                             the table again
   bayesinv predict run new.npz --out new.csv    class probabilities for new images
   bayesinv report run                           run/report.html, all about the fit on one page
@@ -49,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     _predict(subparsers)
     _report(subparsers)
     _compare(subparsers)
+    add_audit(subparsers, _add, _later, _reading)
     return parser
 
 
@@ -109,13 +112,14 @@ def _fit(subparsers: Any) -> None:
         subparsers,
         "fit",
         _later("commands", "fit"),
-        "fit a posterior to your own images",
+        "fit a posterior to your own data",
         """\
-Fit the posterior over the extents of image symmetries, with a Gaussian process as the free
+Fit the posterior over the extents of symmetries, with a Gaussian process or a network as the free
 function, and write it to a folder: posterior.npz, summary.csv, run.json and figures.
 
-DATA is an .npz file with x and y, or a folder of pictures with one sub-folder a class. Up to a few
-thousand training images are practical.
+DATA is an .npz file with x and y (--kind signals, points or tables where x is no images), a folder of
+pictures with one sub-folder a class, or a .csv or .parquet table with --target. Up to a few thousand
+examples are practical. Columns of tables are standardised.
 """,
         "bayesinv fit photos/ --out run --size 32 --fix shear=0 --fix scale_x=10",
     )
@@ -127,7 +131,8 @@ thousand training images are practical.
         "--symmetries",
         nargs="+",
         metavar="NAME",
-        help="which to learn, out of translate_x translate_y rotation scale_x scale_y shear (all)",
+        help="which to learn: of images out of translate_x translate_y rotation scale_x scale_y shear (all six), or "
+        "flip_x, hue and others that audit tries; of other data out of those that audit tries (all)",
     )
     model.add_argument(
         "--fix",
@@ -160,7 +165,17 @@ thousand training images are practical.
         help="auto: random features, exact and fast (default); none: the exact covariance, for a few hundred images; "
         "a number: so many inducing points",
     )
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--network",
+        metavar="NAME",
+        help="in place of the Gaussian process: lenet, resnet8, or module:attr, a network or a function that makes "
+        "one, from your own Python; an interrupted training goes on when the command is repeated",
+    )
+    network.add_argument("--epochs", type=float, default=60.0, help="passes over the data (60)")
+    network.add_argument("--batch-size", type=int, default=100, help="examples in a step (100)")
     inference = parser.add_argument_group("inference")
+    inference.add_argument("--sampling-rate", type=float, default=1.0, help="of signals, samples a second (1)")
     inference.add_argument(
         "--inference",
         default="vi",
@@ -310,6 +325,12 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
     group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
+    group.add_argument(
+        "--skip-broken", action="store_true", default=None, help="leave out broken pictures, and list them"
+    )
+    group.add_argument("--kind", choices=KINDS, help="of the inputs in an .npz file (images)")
+    group.add_argument("--target", dest="y_key", metavar="COLUMN", help="of a .csv or .parquet table: what to predict")
+    group.add_argument("--columns", nargs="+", metavar="COLUMN", help="of a table: the inputs (all but the target)")
 
 
 def _reweighted(parser: argparse.ArgumentParser) -> None:

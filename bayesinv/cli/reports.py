@@ -7,7 +7,7 @@ from typing import Any
 
 import bayesinv
 from bayesinv.cli.folder import RUN_FILE, load_posterior, posterior_files, read_run
-from bayesinv.cli.inputs import Reading, labels_in, read_examples
+from bayesinv.cli.inputs import READING_OPTIONS, Reading, labels_in, read_examples
 from bayesinv.comparison import Comparison
 from bayesinv.data import Data, as_data
 from bayesinv.errors import DataError
@@ -94,7 +94,7 @@ def _run_of(file: Path) -> dict[str, Any]:
 
 def _test_data(path: Path, posterior: InvariancePosterior, run: dict[str, Any], options: argparse.Namespace) -> Data:
     """Test data, read as the training data were."""
-    changes = {key: getattr(options, key) for key in ("x_key", "y_key", "layout", "divide_by", "size", "channels")}
+    changes = {key: getattr(options, key) for key in READING_OPTIONS}
     reading = Reading(**json.loads(json.dumps(run.get("reading", {})))).updated(changes)
     examples = read_examples(path, reading)
     targets = labels_in(examples, tuple(run.get("classes", ())))
@@ -107,7 +107,7 @@ def _test_data(path: Path, posterior: InvariancePosterior, run: dict[str, Any], 
 
 def _baselines(posterior: InvariancePosterior) -> dict[str, InvariancePosterior]:
     """Point estimates beside a posterior, refitted on its data: its medians held fixed, and no invariance."""
-    if not posterior.model.active:
+    if not posterior.model.active or posterior.model.is_network:  # whose fits would take a training each
         return {}
     medians = dict(zip(posterior.symmetries, posterior.quantile(0.5).tolist(), strict=True))
     settings = posterior.result.settings

@@ -6,6 +6,7 @@ Nothing is downloaded. Large data sets are looked for under the folder that the 
 
 from bayesinv.datasets.characters import default_pictures, mario_iggy
 from bayesinv.datasets.cifar import cifar10
+from bayesinv.datasets.columns import load_table
 from bayesinv.datasets.files import IMAGE_SUFFIXES, load_image_folder, load_npz
 from bayesinv.datasets.handwritten import digits, fashion_mnist, mnist
 from bayesinv.datasets.molecules import qm9
@@ -29,6 +30,7 @@ __all__ = [
     "fashion_mnist",
     "load_image_folder",
     "load_npz",
+    "load_table",
     "mario_iggy",
     "mnist",
     "nuclei",

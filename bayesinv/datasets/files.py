@@ -97,7 +97,11 @@ def _arrays(path: Path, archive: np.lib.npyio.NpzFile, names: Sequence[str]) -> 
 
 
 def load_image_folder(
-    path: str | Path, size: int | None = None, channels: int | None = None, divide_by: float | int | None = None
+    path: str | Path,
+    size: int | None = None,
+    channels: int | None = None,
+    divide_by: float | int | None = None,
+    skip_broken: bool = False,
 ) -> Examples:
     """Read pictures from a folder, one sub-folder a class.
 
@@ -113,6 +117,7 @@ def load_image_folder(
         channels: 1 (grey), 3 (RGB), or None: grey where every picture is.
         divide_by: the grey level that becomes 1; None, or 1, takes the largest of 8 or 16 bits. Pictures of 12 bits in
             files of 16 need 4095, and those of floating point or 32 bits a number in any case.
+        skip_broken: leave out pictures that cannot be read, with a warning that lists them, instead of raising.
 
     Returns:
         x (n, channels, height, width), float32 in [0, 1]; y the labels, in the order of the sorted
@@ -123,8 +128,8 @@ def load_image_folder(
             beside others, for which one `divide_by` cannot be right.
 
     Warns:
-        DataWarning: files left out, of another kind (text aside) or beside the folders of the classes; pictures that
-            are transparent in places; pictures of 16 bits that hold fewer.
+        DataWarning: files left out, of another kind (text aside), beside the folders of the classes, or broken;
+            pictures that are transparent in places; pictures of 16 bits that hold fewer.
 
     Example:
         >>> import pathlib, tempfile
@@ -145,13 +150,30 @@ def load_image_folder(
     files, labels, classes = _pictures(folder)
     divide_by = None if divide_by is None else as_number("divide_by", divide_by)
     stated = None if divide_by == 1 else divide_by  # by which no picture of 8 or 16 bits is in [0, 1]
-    arrays, transparent = [], []
+    arrays, transparent, broken = [], [], []
     deep: dict[Path, float] = {}
     for file in files:
-        picture = open_picture(file, divide_by)
+        try:
+            picture = open_picture(file, divide_by)
+        except DataError:
+            if not skip_broken:
+                raise
+            broken.append(file)
+            continue
         transparent += [file] if picture.is_transparent else []
         deep |= {} if picture.largest is None else {file: picture.largest}
         arrays.append(pixels(picture.image if size is None else _resized(picture.image, size), stated or 255.0))
+    if broken:
+        listed = ", ".join(file.relative_to(folder).as_posix() for file in broken)
+        if not arrays:
+            raise DataError(f"none of the {len(files)} pictures in {folder} can be read: {listed}")
+        warnings.warn(
+            f"left out {len(broken)} of {len(files)} pictures, which cannot be read: {listed}",
+            DataWarning,
+            stacklevel=2,
+        )
+        kept = [(file, label) for file, label in zip(files, labels, strict=True) if file not in set(broken)]
+        files, labels = [file for file, _ in kept], [label for _, label in kept]
     _check_depth(files, deep, divide_by)
     if transparent:
         warnings.warn(

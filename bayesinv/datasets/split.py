@@ -21,7 +21,7 @@ class Split(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """What a file or folder holds: inputs (n, *event), targets or None, class names or (), file names or ().
+    """What a file or folder holds: inputs (n, *event), targets or None, names of classes, files and columns, or ().
 
     `dtype` is how the file stores grey levels that were divided: "uint8", "uint16", ...; "" where nothing was.
     """
@@ -31,6 +31,7 @@ class Examples(NamedTuple):
     classes: tuple[str, ...]
     files: tuple[str, ...] = ()
     dtype: str = ""
+    columns: tuple[str, ...] = ()
 
 
 def data_root() -> Path:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bayesinv
 from bayesinv.errors import DataError, ImportanceWarning, NonFiniteError
+from bayesinv.exact_evidence import weighing_model
 from bayesinv.inference.target import Target
 
 pytestmark = [
@@ -98,8 +99,9 @@ def test_fixed_extents_are_a_point_mass_with_their_evidence(train):
     model = small_model(priors={"rotation": 0.5, "translate_x": None})
     posterior = bayesinv.fit(model, train, **QUICK)
     assert draws(posterior).tolist() == [[[0.5, 0.0]]]
-    value = posterior.model.log_evidence(torch.tensor([0.5, 0.0], dtype=torch.float64), posterior.data)
-    assert posterior.log_evidence == pytest.approx(float(value.detach()))
+    exact = weighing_model(posterior.model, posterior.data, posterior.result.settings)
+    value = exact.log_evidence(torch.tensor([0.5, 0.0], dtype=torch.float64), posterior.data)
+    assert exact.backbone.space == "exact" and posterior.log_evidence == pytest.approx(float(value.detach()))
     assert posterior.predict(train.x[:3]).probs.shape == (3, 10)
 
 

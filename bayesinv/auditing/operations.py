@@ -1,0 +1,201 @@
+"""The candidate operations of each kind of data, and the transform of any subset of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayesinv.errors import DataError
+from bayesinv.transforms import (
+    Affine2d,
+    AmplitudeScale,
+    BandStop,
+    ChannelDropout,
+    Colour,
+    ColumnPermutation,
+    ColumnShift,
+    Compose,
+    CyclicRotation,
+    Elastic,
+    Flip,
+    FourierSurrogate,
+    FrequencyShift,
+    GaussianBlur,
+    GaussianNoise,
+    Jitter3d,
+    Permutation,
+    Perspective,
+    Reflection3d,
+    Rotation3d,
+    Scale3d,
+    SignFlip,
+    TimeMask,
+    TimeShift,
+    TimeWarp,
+    Transform,
+    Translation3d,
+)
+
+KINDS = ("images", "signals", "points", "tables")
+MOST_COLUMNS = 20  # of a table that are candidates: those that vary with the target come first
+NUM_COLOURS = 3
+IMAGE_NOISE = 0.3  # largest standard deviation, as a share of the range of the pixels
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One candidate: a symmetry, and the transform that has it.
+
+    Args:
+        name: of the symmetry.
+        family: makes the transform of some symmetries that are sampled together, from their names.
+    """
+
+    name: str
+    family: Callable[[Sequence[str]], Transform]
+
+
+def transform_of(operations: Iterable[Operation]) -> Transform:
+    """One transform with these symmetries, in the order of the operations; a family is one stage.
+
+    Example:
+        >>> chosen = [o for o in candidates("images", torch.rand(2, 3, 8, 8)) if o.name in ("rotation", "shear", "hue")]
+        >>> transform_of(chosen).names
+        ('rotation', 'shear', 'hue')
+    """
+    grouped = itertools.groupby(operations, key=lambda operation: operation.family)
+    stages = [family([operation.name for operation in group]) for family, group in grouped]
+    return stages[0] if len(stages) == 1 else Compose(stages)
+
+
+def kind_of(x: Tensor) -> str:
+    """The kind of data that a shape says: four axes images, two a table, three with a last one of 3 points, else
+    signals.
+
+    Raises:
+        DataError: another number of axes.
+
+    Example:
+        >>> kind_of(torch.zeros(5, 1, 8, 8)), kind_of(torch.zeros(5, 20, 3)), kind_of(torch.zeros(5, 2, 100))
+        ('images', 'points', 'signals')
+    """
+    if x.ndim == 4:
+        return "images"
+    if x.ndim == 3:
+        return "points" if x.shape[2] == 3 else "signals"
+    if x.ndim == 2:
+        return "tables"
+    raise DataError(
+        f"inputs have shape {tuple(x.shape)}; expected images (n, channels, height, width), signals (n, channels, "
+        "time), points (n, atoms, 3 + features) or a table (n, columns)"
+    )
+
+
+def candidates(
+    kind: str, x: Tensor, sampling_rate: float = 1.0, columns: Sequence[str] | None = None
+) -> tuple[Operation, ...]:
+    """What is tried on data of this kind.
+
+    Args:
+        kind: "images", "signals", "points" or "tables".
+        x: inputs, whose range and shape say how large the largest extents are and what makes sense.
+        sampling_rate: of signals, samples a second.
+        columns: names of the columns of a table.
+    """
+    makers = {"images": _images, "points": _points}
+    if kind in makers:
+        return makers[kind](x)
+    return _signals(x, sampling_rate) if kind == "signals" else _tables(x, columns)
+
+
+def _images(x: Tensor) -> tuple[Operation, ...]:
+    channels, height, width = x.shape[1:]
+    low, high = float(x.min()), float(x.max())
+    span = max(high - low, 1e-6)
+
+    def colour(names: Sequence[str]) -> Transform:
+        return Colour(names, middle=0.5 * (low + high))
+
+    colours = ["brightness", "contrast", *(["saturation", "hue"] if channels == NUM_COLOURS else [])]
+    affine = ["translate_x", "translate_y", "rotation", "scale_x", "scale_y", "shear"]
+    operations = [
+        *(Operation(name, Affine2d) for name in affine),
+        *(Operation(name, Perspective) for name in ("perspective_x", "perspective_y")),
+        _single(Elastic()),
+        _single(Flip(-1)),
+        _single(Flip(-2)),
+        *([_single(CyclicRotation(4))] if height == width else []),
+        *(Operation(name, colour) for name in colours),
+        *([_single(Permutation.symmetric(3, -3, "channel_order"))] if channels == NUM_COLOURS else []),
+        _single(GaussianBlur()),
+        _single(GaussianNoise(IMAGE_NOISE * span, "grey levels")),
+    ]
+    return tuple(operations)
+
+
+def _signals(x: Tensor, sampling_rate: float) -> tuple[Operation, ...]:
+    channels, time = x.shape[1:]
+    seconds = time / sampling_rate
+    operations = [
+        TimeShift(sampling_rate, largest=0.5 * seconds),
+        TimeWarp(),
+        AmplitudeScale(),
+        FrequencyShift(sampling_rate),
+        FourierSurrogate(),
+        TimeMask(sampling_rate, largest=0.5 * seconds),
+        BandStop(sampling_rate, largest=0.25 * sampling_rate),
+        *([ChannelDropout()] if channels > 1 else []),
+        SignFlip(),
+        Flip(-1, "time_reversal"),
+        GaussianNoise(float(x.std()), "units of the data"),
+    ]
+    return tuple(map(_single, operations))
+
+
+def _points(x: Tensor) -> tuple[Operation, ...]:
+    spread = float(x[..., :3].std())
+
+    def moves(names: Sequence[str]) -> Transform:
+        return Translation3d(names, largest=2.0 * spread)
+
+    return (
+        *(Operation(f"rotation_{axis}", Rotation3d) for axis in "xyz"),
+        *(Operation(f"translate_{axis}", moves) for axis in "xyz"),
+        _single(Scale3d()),
+        *(_single(Reflection3d(axis)) for axis in "xyz"),
+        _single(Jitter3d(largest=0.5 * spread)),
+    )
+
+
+def _tables(x: Tensor, columns: Sequence[str] | None) -> tuple[Operation, ...]:
+    names = [str(c) for c in (range(x.shape[1]) if columns is None else columns)]
+    spread = x.std(0)
+    chosen = [name for name, sd in zip(names, spread.tolist(), strict=True) if sd > 0][:MOST_COLUMNS]
+
+    def shift(given: Sequence[str]) -> Transform:
+        return ColumnShift([name.removeprefix("shift_") for name in given], table=names)
+
+    swap = _single(ColumnPermutation(chosen, names, "cyclic", "column_order"))
+    return (
+        *(Operation(f"shift_{name}", shift) for name in chosen),
+        *([swap] if len(chosen) > 1 else []),
+        _single(SignFlip()),
+        _single(GaussianNoise(1.0, "sd")),
+    )
+
+
+def _single(transform: Transform) -> Operation:
+    (name,) = transform.names
+    return Operation(name, lambda names: transform)
+
+
+def standardised(x: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Columns with mean 0 and standard deviation 1, and the means and deviations that they had."""
+    mean, sd = x.mean(0), x.std(0)
+    sd = torch.where(sd > 0, sd, torch.ones_like(sd))
+    return (x - mean) / sd, mean.numpy(), sd.numpy()

@@ -1,0 +1,97 @@
+"""An audit as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bayesinv
+from bayesinv.files import check_writable, write_atomically
+from bayesinv.report import page as html
+
+if TYPE_CHECKING:
+    from bayesinv.auditing.result import Audit
+
+HEAD = ("operation", "answer", "P(in)", "log BF", "needed", "90 % interval", "permitted", "90 % interval", "unit")
+
+
+def write_audit(
+    audit: Audit,
+    path: str | os.PathLike[str],
+    title: str = "Audit",
+    command: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write recommendations, the table, a picture of every operation, and how it was done.
+
+    Args:
+        audit: what ``bayesinv.audit`` returned.
+        path: the file; its folder must exist.
+        title: the heading.
+        command: the command line that made it, where one did.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path written.
+
+    Raises:
+        FileExistsError: the file exists and ``overwrite`` is False. FileNotFoundError: its folder does not exist.
+    """
+    check_writable(path, overwrite)
+    sections = [
+        html.Section("recommendations", "Recommendations", _list(audit.recommendations)),
+        html.Section("table", "Needed and permitted", _table(audit)),
+        *([] if audit.kind == "tables" else [html.Section("pictures", "What it looks like", _pictures(audit))]),
+        html.Section("how", "How this was found", _how(audit, command)),
+    ]
+    subtitle = f"bayesinv {bayesinv.__version__}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return write_atomically(path, html.page(title, subtitle, sections).encode("utf-8", "replace"), overwrite)
+
+
+def table_rows(audit: Audit) -> list[list[str]]:
+    """The table as text, a cell for each of ``HEAD``."""
+    rows = []
+    for name, row in audit.table.iterrows():
+        cells = [str(name), row["answer"], f"{row['inclusion']:.2f}", f"{row['log_bf']:+.1f}"]
+        for what in ("needed", "permitted"):
+            cells += [f"{row[what]:.3g}", f"{row[f'{what}_lower']:.3g} to {row[f'{what}_upper']:.3g}"]
+        rows.append([*cells, row["unit"]])
+    return rows
+
+
+def _list(lines: tuple[str, ...]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _table(audit: Audit) -> str:
+    words = (
+        "P(in): probability that averaging over this operation explains the targets better than leaving it out, given "
+        "the others. Needed: the extent that explains them best, if it is in. Permitted: how far one may go before "
+        "left-out examples are predicted worse by 0.01 nat; its interval is over resampled examples. log BF: log Bayes "
+        "factor on top of the others that are in, nats."
+    )
+    return html.table("Operations, the likeliest first", HEAD, table_rows(audit)) + html.paragraph(words)
+
+
+def _pictures(audit: Audit) -> str:
+    parts = []
+    for name, sentence in zip(audit.table.index, audit.recommendations, strict=True):
+        alternative = f"copies of one example under {name} at the 5, 50 and 95 % quantiles of the needed extent"
+        parts.append(html.figure(audit.plot_orbit(str(name)), alternative, sentence))
+    return "".join(parts)
+
+
+def _how(audit: Audit, command: str | None) -> str:
+    values = {
+        "examples": f"{audit.num_total}: {audit.num_train} for the evidence, {audit.num_held_out} left out to predict",
+        **audit.settings,
+        "seconds": f"{audit.seconds:.0f}",
+    }
+    if audit.classes:
+        values["classes"] = ", ".join(audit.classes)
+    text = html.facts("What was done", {name.replace("_", " "): value for name, value in values.items()})
+    if audit.notes:
+        text += _list(audit.notes)
+    return text + (html.code(command) if command else "")

@@ -1,0 +1,196 @@
+"""Forwards and backwards through the operations, one extent integrated at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesinv.auditing.one_more import OneMore, one_more
+from bayesinv.auditing.operations import Operation, transform_of
+from bayesinv.backbones import GaussianProcess
+from bayesinv.data import Data
+from bayesinv.errors import NumericalError
+from bayesinv.hyperparameters import assign, vector
+from bayesinv.inference.modes import Mode, find_modes
+from bayesinv.inference.target import Target
+from bayesinv.model import InvarianceModel
+from bayesinv.selection.select import refitted_model
+
+__all__ = ["Found", "Search"]
+
+MOST_IN = 6
+IN = 0.5  # P(in) from which an operation is held in the model
+HOPELESS = -2.0  # log BF below which an operation is not tried again before the end: an absent one has about -1 to -3
+FIRST_STEPS, MORE_STEPS = 60, 20  # evaluations for the hyperparameters, and for what is fitted again
+NUM_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        base: the operations that are in, and their extents at the mode, internal units.
+        alone: each operation against none.
+        given: each on top of the others that are in.
+        draws: of the extents in `base`, in the order of the operations; exact zeros in 1 - P(in) of them, (J, |base|).
+    """
+
+    base: dict[str, float]
+    alone: dict[str, OneMore]
+    given: dict[str, OneMore]
+    draws: Float[Tensor, "J inside"]
+
+
+class Search:
+    """Which operations the targets call for.
+
+    Forwards: with A the operations that are in, the one with the largest log BF given A joins it, as long as its P(in)
+    is above a half; the extents of A and the hyperparameters then climb together to a mode. Backwards: each member is
+    tried on top of the others, whose extents adapt to its absence, and leaves where its P(in) is no more than a half.
+
+    Args:
+        train: the examples.
+        tried: the candidates.
+        settings: num_features and num_orbit_samples.
+        prior: of each operation.
+        seed: of features and draws.
+        bar: what is told of the progress.
+    """
+
+    def __init__(
+        self, train: Data, tried: tuple[Operation, ...], settings: Mapping[str, int], prior: float, seed: int, bar: Any
+    ):
+        self.train, self.tried = train, tried
+        self.settings, self.prior, self.seed, self.bar = settings, prior, seed, bar
+        self.hyper: Tensor | None = None  # latent coordinates of kernel and noise, where they were fitted last
+
+    def run(self) -> Found:
+        """Forwards, then backwards."""
+        names = [o.name for o in self.tried]
+        without = self.without({}, FIRST_STEPS)
+        alone = {name: self.one_more(name, {}, without, "alone") for name in names}
+        base, given = self._forwards({}, dict(alone))
+        base, given = self._backwards(base, given)
+        probability = {name: given[name].inclusion(self.prior) for name in base}
+        return Found(base, alone, given, self._draws(base, probability))
+
+    def _forwards(
+        self, base: dict[str, float], given: dict[str, OneMore]
+    ) -> tuple[dict[str, float], dict[str, OneMore]]:
+        fresh = set(given)  # tried on top of `base` as it is
+        while len(base) < MOST_IN:
+            outside = [name for name in given if name not in base]
+            best = max(outside, key=lambda name: given[name].log_bf, default=None)
+            if best is None or given[best].inclusion(self.prior) <= IN:
+                break
+            base, _ = self._settled({**base, best: float(given[best].quantiles((0.5,))[0])})
+            fresh = {name for name in outside if name != best and given[name].log_bf > HOPELESS}
+            self._try(base, fresh, given)
+        self._try(base, {name for name in given if name not in base} - fresh, given)
+        return base, given
+
+    def _try(self, base: dict[str, float], names: set[str], given: dict[str, OneMore]) -> None:
+        """Put into `given` what these are worth on top of `base`."""
+        if not names:
+            return
+        self.bar.total += len(names)
+        without = self.without(base, MORE_STEPS)
+        for name in (o.name for o in self.tried if o.name in names):
+            given[name] = self.one_more(name, base, without, "given the others")
+
+    def _backwards(
+        self, base: dict[str, float], given: dict[str, OneMore]
+    ) -> tuple[dict[str, float], dict[str, OneMore]]:
+        """Drops the least likely member until all have P(in) above a half."""
+        while base:
+            kept = self.hyper
+            self.bar.total += len(base)
+            for name in base:
+                others = {other: eta for other, eta in base.items() if other != name}
+                adapted, without = self._settled(others)
+                given[name] = self.one_more(name, adapted, without, "given the others")
+                self.hyper = kept
+            worst = min(base, key=lambda name: given[name].log_bf)
+            if given[worst].inclusion(self.prior) > IN:
+                break
+            base, _ = self._settled({name: eta for name, eta in base.items() if name != worst})
+        return base, given
+
+    def model(self, names: Sequence[str], eta: Mapping[str, float]) -> tuple[InvarianceModel, Tensor]:
+        """A model of these operations at the last hyperparameters, and its extents with those of `eta`, else 0."""
+        chosen = [o for o in self.tried if o.name in set(names)] or [self.tried[0]]
+        model = InvarianceModel(
+            GaussianProcess(num_features=self.settings["num_features"]),
+            transform_of(chosen),
+            likelihood="gaussian" if self.train.num_classes is None else "categorical",
+            num_orbit_samples=self.settings["num_orbit_samples"],
+        )
+        model.initialise(self.train, seed=self.seed)
+        if self.hyper is not None:
+            assign(model.hyperparameters, self.hyper)
+        return model, torch.tensor([eta.get(name, 0.0) for name in model.symmetries], dtype=torch.float64)
+
+    def without(self, eta: Mapping[str, float], steps: int) -> float:
+        """log p(D | η) with kernel and noise fitted at η, from which following models start."""
+        model, extents = self.model(list(eta), eta)
+        model = refitted_model(model, self.train, extents, steps) or model
+        self.hyper = vector(model.hyperparameters).detach().clone()
+        with torch.no_grad():
+            return float(model.log_evidence(extents, self.train))
+
+    def one_more(self, name: str, eta: Mapping[str, float], without: float, what: str) -> OneMore:
+        """What `name` is worth on top of the operations in `eta`."""
+        self.bar.set_description(f"{name}, {what}")
+        model, extents = self.model([*eta, name], eta)
+        found = one_more(model, self.train, extents, model.symmetries.index(name), without, MORE_STEPS)
+        self.bar.update()
+        return found
+
+    def _settled(self, eta: dict[str, float]) -> tuple[dict[str, float], float]:
+        """Extents at the mode nearest to η, with the hyperparameters there, and the log evidence."""
+        if not eta:
+            return {}, self.without({}, MORE_STEPS)
+        self.bar.set_description(f"{', '.join(eta)} together")
+        model, target, mode = self._mode(eta)
+        if mode is None:
+            return eta, self.without(eta, MORE_STEPS)
+        target.move(mode.theta)
+        self.hyper = vector(model.hyperparameters).detach().clone()
+        extents = target.extents(mode.theta[: target.num_extents])
+        with torch.no_grad():
+            value = float(model.log_evidence(extents, self.train))
+        return dict(zip(model.symmetries, extents.tolist(), strict=True)), value
+
+    def _mode(self, eta: Mapping[str, float]) -> tuple[InvarianceModel, Target, Mode | None]:
+        model, extents = self.model(list(eta), eta)
+        target = Target(model, self.train)
+        theta = torch.cat([target.to_z(extents), vector(model.hyperparameters).detach()])
+        start = Mode(theta, 0.0, torch.eye(len(theta), dtype=torch.float64), 0.0, 0, (), None)
+        try:
+            (mode,) = find_modes(target, MORE_STEPS, found=[start])
+        except NumericalError:
+            return model, target, None
+        return model, target, mode
+
+    def _draws(self, base: dict[str, float], probability: Mapping[str, float]) -> Float[Tensor, "J inside"]:
+        """From the normal density at the mode, in the space where flat priors are normal."""
+        if not base:
+            return torch.zeros(1, 0, dtype=torch.float64)
+        model, target, mode = self._mode(base)
+        A = target.num_extents
+        generator = torch.Generator().manual_seed(self.seed)
+        if mode is None:
+            eta = torch.tensor([base[name] for name in model.symmetries], dtype=torch.float64).expand(NUM_DRAWS, A)
+        else:
+            root = torch.linalg.cholesky(torch.linalg.inv(mode.precision)[:A, :A])
+            noise = torch.randn(NUM_DRAWS, A, dtype=torch.float64, generator=generator)
+            eta = target.extents(mode.theta[:A] + noise @ root.T)
+        share = torch.tensor([probability[name] for name in model.symmetries], dtype=torch.float64)
+        inside = torch.rand(NUM_DRAWS, A, dtype=torch.float64, generator=generator) < share
+        return torch.where(inside, eta, 0.0)

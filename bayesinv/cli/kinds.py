@@ -1,0 +1,53 @@
+"""The transform that `bayesinv fit` learns, by kind of data, and the scales of a table."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import numpy as np
+import torch
+
+from bayesinv.auditing.operations import NUM_COLOURS, candidates, transform_of
+from bayesinv.cli.inputs import Reading
+from bayesinv.datasets import Examples
+from bayesinv.errors import DataError
+from bayesinv.transforms import Affine2d, Transform
+from bayesinv.transforms.affine2d import AFFINE_COORDINATES
+
+__all__ = ["scales_of", "transform_for"]
+
+
+def transform_for(options: argparse.Namespace, kind: str, examples: Examples | None = None) -> Transform | None:
+    """The symmetries to learn: of images `Affine2d`, or any that `bayesinv.audit` tries; None where data are needed.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    names = options.symmetries
+    every = {o.name for o in candidates("images", torch.zeros(1, NUM_COLOURS, 4, 4))}
+    if kind == "images" and (set(names or ()) <= set(AFFINE_COORDINATES) or not set(names) <= every):
+        return Affine2d(names, padding=options.padding)  # which refuses unknown names before data are read
+    if examples is None:
+        return None
+    x = torch.as_tensor(np.asarray(examples.x))
+    tried = candidates(kind, x, options.sampling_rate, examples.columns or None)
+    unknown = sorted(set(names or ()) - {o.name for o in tried})
+    if unknown:
+        known = ", ".join(o.name for o in tried)
+        raise ValueError(f"--symmetries: expected some of {known}, got {', '.join(unknown)}")
+    return transform_of([o for o in tried if names is None or o.name in names])
+
+
+def scales_of(examples: Examples, reading: Reading, kind: str) -> Reading:
+    """The same with the means and standard deviations of a table's columns put in."""
+    if kind != "tables":
+        return reading
+    if examples.x.ndim != 2:
+        raise DataError(f"x has shape {examples.x.shape}; expected a table (n, columns)")
+    mean, sd = examples.x.mean(0), examples.x.std(0)
+    return dataclasses.replace(
+        reading,
+        columns=list(examples.columns) or None,
+        scales=[mean.tolist(), np.where(sd > 0, sd, 1.0).tolist()],
+    )

@@ -1,0 +1,110 @@
+"""The audit end to end on small data: tables, sentences, augmentation and page."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import bayesinv
+from bayesinv.auditing.operations import candidates
+from bayesinv.auditing.result import Finding
+from bayesinv.errors import DataError
+
+SMALL = {"num_orbit_samples": 6, "num_features": 64}
+
+
+@pytest.fixture(scope="module")
+def waves():
+    """Two classes of signals by frequency, at any phase: shifts are needed, and time runs either way."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 30)
+    phase = rng.uniform(0, 2 * math.pi, 60)[:, None]
+    x = np.sin(2 * math.pi * (1 + y)[:, None] * np.arange(16) / 16 + phase) + 0.1 * rng.normal(size=(60, 16))
+    names = ["time_shift", "noise"]
+    return bayesinv.audit((x[:, None].astype(np.float32), np.array(["slow", "fast"])[y]), operations=names, **SMALL)
+
+
+def test_a_shift_that_is_needed_is_found(waves):
+    table = waves.table
+    assert table.index[0] == "time_shift"
+    assert table.loc["time_shift", "answer"] == "yes"
+    assert table.loc["time_shift", "inclusion"] > 0.95
+    assert table.loc["time_shift", "needed_lower"] <= table.loc["time_shift", "needed"]
+    assert waves.recommendations[0].startswith("time_shift: yes, within ±")
+    assert waves.kind == "signals"
+    assert waves.classes == ("fast", "slow")
+    assert (waves.num_train, waves.num_held_out) == (42, 18)
+
+
+def test_the_augmentation_moves_by_what_is_in_alone(waves):
+    augmentation = waves.augmentation(seed=0)
+    assert augmentation.transform_family.names == tuple(o.name for o in waves.inside)
+    x = torch.rand(5, 1, 16)
+    assert augmentation(x).shape == x.shape
+    assert not torch.allclose(augmentation(x), x)
+
+
+def test_without_anything_in_inputs_stay():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    found = bayesinv.audit((pd.DataFrame(x, columns=["a", "b", "c"]), y), operations=["shift_a", "sign_flip"], **SMALL)
+    assert found.kind == "tables"
+    assert not (found.table["inclusion"] > 0.95).any()
+    rows = torch.rand(4, 3)
+    if not found.inside:
+        assert torch.equal(found.augmentation()(rows), rows)
+    assert any("standardised" in note for note in found.notes)
+    with pytest.raises(ValueError, match="no picture"):
+        found.plot_orbit("shift_a")
+
+
+def test_the_page_has_a_picture_of_every_operation(waves, tmp_path):
+    path = waves.report(tmp_path / "a.html", command="bayesinv audit x")
+    text = path.read_text(encoding="utf-8")
+    assert text.count("<img ") == 2
+    for words in (*waves.recommendations, "bayesinv audit x"):
+        assert words.replace("'", "&#x27;") in text
+    with pytest.raises(FileExistsError):
+        waves.report(path)
+
+
+def test_bad_arguments_are_refused():
+    x, y = torch.rand(30, 1, 6, 6), torch.arange(30) % 2
+    with pytest.raises(ValueError, match=r"operations: expected some of .*rotation.*, got rotatoin"):
+        bayesinv.audit((x, y), operations=["rotatoin"])
+    with pytest.raises(ValueError, match="kind: expected auto"):
+        bayesinv.audit((x, y), kind="pictures")
+    with pytest.raises(DataError, match="expected at least 20"):
+        bayesinv.audit((x[:10], y[:10]))
+
+
+def finding(probability, permitted, name="rotation", furthest=1.0):
+    operation = next(o for o in candidates("images", torch.rand(2, 3, 8, 8)) if o.name == name)
+    (coordinate,) = operation.family([name]).coordinates
+    needed = tuple(share * coordinate.largest for share in (0.1, 0.2, 0.3))
+    permitted = (0.0, permitted * coordinate.largest, furthest * coordinate.largest)
+    return Finding(operation, coordinate, probability, 0.0, 0.0, needed, permitted)
+
+
+@pytest.mark.parametrize(
+    "probability, permitted, name, sentence",
+    [
+        (0.99, 0.5, "rotation", "rotation: yes, within ±36.0° (90 % interval 18.0 to 54.0); harmless up to ±90.0°"),
+        (0.99, 0.1, "rotation", "rotation: yes, within ±36.0° (90 % interval 18.0 to 54.0)"),
+        (0.7, 1.0, "rotation", "rotation: perhaps (P = 0.70), within ±36.0° (90 % interval 18.0 to 54.0)"),
+        (0.1, 1.0, "rotation", "rotation: not needed; harmless"),
+        (0.1, 0.5, "rotation", "rotation: not needed; harmless up to ±90.0°"),
+        (0.1, 0.02, "rotation", "rotation: no; predictions get worse with it"),
+        (0.99, 1.0, "flip_x", "flip_x: yes, in 10.0 % of copies (90 % interval 5.0 to 15.0)"),
+        (0.1, 0.3, "flip_x", "flip_x: no; whether it harms is not clear"),
+        (0.1, 1.0, "flip_x", "flip_x: no; it would do no harm"),
+    ],
+)
+def test_sentences(probability, permitted, name, sentence):
+    assert finding(probability, permitted, name).sentence == sentence
+
+
+def test_a_flip_harms_where_the_whole_interval_says_so():
+    assert finding(0.1, 0.3, "flip_x", furthest=0.6).sentence == "flip_x: no; predictions get worse with it"
