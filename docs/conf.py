@@ -83,7 +83,7 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
     if what == "data" and "\n".join(lines).strip() == (inspect.getdoc(type(obj)) or "").strip():
         lines[:] = []  # a constant without words of its own would get those of its type
     if what == "property":
-        lines.insert(0, "")  # or napoleon reads "The objective in nats: log p" as a type and its meaning
+        lines[:0] = ["..", ""]  # a comment, or napoleon reads "The objective in nats: log p" as a type and its meaning
     found: list[str] = []
     literal = table = doctest = False
     for before, line in zip(["", *lines], lines, strict=False):

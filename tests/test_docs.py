@@ -110,5 +110,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert not [page for page, text in pages.items() if re.search(r'(<script|<img)[^>]+src="http', text)]
     assert "<math" in pages[site / "notebooks" / "01_first_posterior.html"]
     assert not broken_links(pages)
+    posterior = re.sub(r"<[^>]+>", "", pages[site / "api" / "bayesinv.InvariancePosterior.html"])
+    assert "The objective in nats: log p(D, η, u) at each evaluation" in posterior  # no type with its meaning
     warp = re.sub(r"<[^>]+>", "", (site / "api" / "bayesinv.Affine2d.html").read_text(encoding="utf-8"))
     assert "batch channel height width" in warp and "half the width" in warp  # shapes and units
