@@ -94,6 +94,17 @@ def as_tensor(values: Any, name: str) -> Tensor:
     )
 
 
+def column_names(values: Any) -> tuple[str, ...] | None:
+    """The names of the columns of a data frame, in order; None for anything else.
+
+    Example:
+        >>> import pandas as pd
+        >>> column_names(pd.DataFrame({"height": [1.7], "weight": [70.0]}))
+        ('height', 'weight')
+    """
+    return tuple(map(str, values.columns)) if hasattr(values, "columns") and hasattr(values, "iloc") else None
+
+
 def _odd_column(frame: Any, array: np.ndarray, name: str) -> tuple[str, np.ndarray]:
     """The first column of a data frame that is not numbers, and what to call it."""
     for k, label in enumerate(frame.columns):

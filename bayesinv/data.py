@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv.arguments import as_integer
-from bayesinv.arrays import as_tensor, rounding, widened
+from bayesinv.arrays import as_tensor, column_names, rounding, widened
 from bayesinv.errors import DataError, DataWarning
 from bayesinv.items import read_first, read_items
 from bayesinv.transforms import Transform
@@ -45,6 +45,8 @@ class Data:
         num_classes: C for labels, None for real targets. State it where some class may not occur.
         groups: the group (subject, sensor, site) that each example belongs to, (n,), for models with ``groups=``: its
             name there, or its number, the position of that name. None where there are none.
+        columns: names of the columns of x, which later inputs that have names must repeat; None takes those of a data
+            frame.
 
     Raises:
         DataError: no arrays of real numbers, or x, y and groups hold different numbers of examples.
@@ -62,8 +64,17 @@ class Data:
     y: Int64[Tensor, "targets *cells"] | Float[Tensor, "targets outputs"]
     num_classes: int | None = None
     groups: Any = None
+    columns: tuple[str, ...] | None = None
 
-    def __init__(self, x: Any, y: Any, num_classes: int | None = None, groups: Any = None) -> None:
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        num_classes: int | None = None,
+        groups: Any = None,
+        columns: tuple[str, ...] | None = None,
+    ) -> None:
+        object.__setattr__(self, "columns", column_names(x) if columns is None else tuple(columns))
         for name, values in {"x": x, "y": y}.items():
             values = values if isinstance(values, Tensor) else as_tensor(values, name)
             if values.ndim == 0:
@@ -115,7 +126,7 @@ class Data:
         x = x.to(device=device, dtype=dtype, non_blocking=non_blocking)
         y_dtype = dtype if y.is_floating_point() else None
         y = y.to(device=device, dtype=y_dtype, non_blocking=non_blocking)
-        return Data(x, y, self.num_classes, self.groups)
+        return Data(x, y, self.num_classes, self.groups, self.columns)
 
     def subset(self, index: Any) -> "Data":
         """The examples at `index`: integers, a slice or a boolean mask."""
@@ -125,7 +136,7 @@ class Data:
         if not isinstance(which, slice) and isinstance(self.groups, np.ndarray):
             which = which.numpy()
         groups = None if self.groups is None else self.groups[which]
-        return Data(self.x[index], self.y[index], self.num_classes, groups)
+        return Data(self.x[index], self.y[index], self.num_classes, groups, self.columns)
 
 
 def as_data(
@@ -176,15 +187,16 @@ def as_data(
     """
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
-    groups = None
+    groups = columns = None
     if isinstance(data, Data):
         num_classes = data.num_classes if num_classes is None else num_classes
-        groups, data = data.groups, (data.x, data.y)
+        groups, columns, data = data.groups, data.columns, (data.x, data.y)
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
         x = as_inputs(data, transform)
         return Data(x, x.new_empty(len(x), 0))
     raw_x, raw_y, groups_of_items = _parts(data, with_groups, seed)
     groups = groups if groups_of_items is None else groups_of_items
+    columns = column_names(raw_x) if columns is None else columns
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
@@ -196,9 +208,9 @@ def as_data(
             "that both come from the same split and in the same order."
         )
     if likelihood == "gaussian":
-        return Data(x, _real_targets(y), groups=groups)
+        return Data(x, _real_targets(y), groups=groups, columns=columns)
     labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
-    return Data(x, labels, num_classes, groups)
+    return Data(x, labels, num_classes, groups, columns)
 
 
 def first_of(data: Any) -> tuple[Tensor, Tensor]:

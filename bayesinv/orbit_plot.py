@@ -1,4 +1,4 @@
-"""The figure of an image's copies under the extents of a posterior."""
+"""The figure of the copies of an image or a signal under the extents of a posterior."""
 
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ from torch import Tensor
 from bayesinv.arguments import as_integer
 from bayesinv.groups import spread_name
 from bayesinv.plots import STYLE, as_written
+
+MOST_CHANNELS = 8  # of a signal, whose lines are still told apart
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -26,11 +28,12 @@ def plot_orbit(
     num_copies: int = 7,
     reweighted: bool | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Copies of one image under the 5, 50 and 95 % posterior quantiles of the extents, a row each.
+    """Copies of one image or signal under the 5, 50 and 95 % posterior quantiles of the extents, a row each.
 
     Args:
         posterior: the posterior.
-        x: one image, (channels, height, width) or with a batch dimension of 1; 1 or 3 channels.
+        x: one image, (channels, height, width), 1 or 3 channels; or one signal, (channels, time), up to 8 channels,
+            drawn as a line each. A batch dimension of 1 may come first.
         symmetry: vary this one alone, evenly from one end of its extent to the other (an amount without a sign from
             zero on; of a finite group every element, up to `num_copies`, with its share of the copies). None shows
             all of them together, at the model's own base draws, which are the same in each row.
@@ -39,14 +42,15 @@ def plot_orbit(
 
     Raises:
         DataError: x does not look like the training inputs.
-        TypeError: a name in the place of the image.
-        ValueError: x is not one image of 1 or 3 channels, fewer than one copy, or a spread, which moves nothing.
+        TypeError: a name in the place of x.
+        ValueError: x is neither one image of 1 or 3 channels nor one signal of up to 8, fewer
+            than one copy, or a spread, which moves nothing.
         KeyError: no such symmetry.
     """
     import matplotlib
     import matplotlib.figure
 
-    image = _one_image(posterior, x)  # (1, channels, height, width)
+    image = _one_input(posterior, x)  # (1, channels, height, width) or (1, channels, time)
     num_copies = as_integer("num_copies", num_copies)
     if symmetry is None and posterior.model.transform is not posterior.model.orbit.transform:
         raise ValueError(
@@ -65,13 +69,13 @@ def plot_orbit(
     for eta in extents:
         t, titles = _coordinates(posterior, eta, symmetry, num_copies)
         with torch.no_grad():
-            copies = posterior.model.transform.orbit(image, t.to(image))[:, 0]  # (copies, C, H, W)
+            copies = posterior.model.transform.orbit(image, t.to(image))[:, 0]  # (copies, *event)
         row = list(zip(titles, copies, strict=True))
         pictures.append(row if symmetry is not None else [("original", image[0]), *row])
     low, high = float(image.min()), float(image.max())
     with matplotlib.rc_context(STYLE):
         columns = len(pictures[0])
-        height, width = image.shape[-2:]
+        height, width = image.shape[-2:] if image.ndim == 4 else (3, 4)
         size = (1.25 * columns + 1.1, 3 * 1.25 * height / width + 1.3)
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
         panels = figure.subplots(3, columns, squeeze=False)
@@ -93,16 +97,30 @@ def plot_orbit(
     return figure
 
 
-def _one_image(posterior: "bayesinv.posterior.InvariancePosterior", x: Any) -> Tensor:
+def can_draw(event: tuple[int, ...]) -> bool:
+    """Whether `plot_orbit` draws inputs of this shape: images of 1 or 3 channels, signals of up to 8.
+
+    Example:
+        >>> can_draw((3, 32, 32)), can_draw((2, 128)), can_draw((20, 3)), can_draw((10,))
+        (True, True, False, False)
+    """
+    is_signal = len(event) == 2 and event[0] <= MOST_CHANNELS and event[1] > event[0]
+    return is_signal or (len(event) == 3 and event[0] in (1, 3))
+
+
+def _one_input(posterior: "bayesinv.posterior.InvariancePosterior", x: Any) -> Tensor:
     event = posterior.data.event_shape
-    if len(event) != 3 or event[0] not in (1, 3):
-        raise ValueError(f"plot_orbit draws images of 1 or 3 channels; this model's inputs have shape {event}")
+    if not can_draw(event):
+        raise ValueError(
+            f"plot_orbit draws images of 1 or 3 channels and signals of up to {MOST_CHANNELS}; this model's inputs "
+            f"have shape {event}"
+        )
     if isinstance(x, str):
-        raise TypeError(f"plot_orbit takes an image first: plot_orbit(x, {x!r})")
+        raise TypeError(f"plot_orbit takes an input first: plot_orbit(x, {x!r})")
     image = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-    image = posterior.check_inputs(image[None] if image.ndim == 3 else image)
+    image = posterior.check_inputs(image[None] if image.ndim == len(event) else image)
     if len(image) != 1:
-        raise ValueError(f"plot_orbit draws one image; got {len(image)}: pass x[0]")
+        raise ValueError(f"plot_orbit draws one input; got {len(image)}: pass x[0]")
     return image
 
 
@@ -137,8 +155,12 @@ def _coordinates(
 
 
 def _show(panel: "matplotlib.axes.Axes", picture: Tensor, low: float, high: float) -> None:
-    values = picture.detach().cpu().movedim(0, -1).numpy()  # (height, width, channels)
-    if values.shape[-1] == 1:
+    values = picture.detach().cpu().movedim(0, -1).numpy()  # (height, width, channels) or (time, channels)
+    if values.ndim == 2:
+        panel.plot(values, linewidth=0.8)
+        margin = 0.05 * max(high - low, 1e-12)
+        panel.set_ylim(low - margin, high + margin)  # that of the original, so that amplitudes can be compared
+    elif values.shape[-1] == 1:
         panel.imshow(values[..., 0], cmap="gray", vmin=low, vmax=high)
     else:
         panel.imshow(np.clip((values - low) / max(high - low, 1e-12), 0, 1))

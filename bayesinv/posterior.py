@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bayesinv import arviz_export, posterior_summary
 from bayesinv.arguments import as_integer, as_probability
+from bayesinv.arrays import column_names
 from bayesinv.console import ConsoleTable, for_console
 from bayesinv.data import Data, as_inputs
 from bayesinv.errors import DataError
@@ -418,7 +419,8 @@ class InvariancePosterior:
         """New inputs as a tensor on the device and in the dtype of the training inputs.
 
         Raises:
-            DataError: x is of another shape or type than the training inputs, empty, or not finite.
+            DataError: x is of another shape or type than the training inputs, a data frame with other columns, empty,
+                or not finite.
 
         Warns:
             UserWarning: images that reach far beyond those of the training data, or not nearly as far, as where one of
@@ -431,6 +433,12 @@ class InvariancePosterior:
         shape = tuple(getattr(x, "shape", ()))
         if shape and len(shape) <= len(expected):
             raise DataError(f"x has shape {shape}; expected a batch, {wanted}: {_missing_axes(shape, expected)}")
+        names, known = column_names(x), self.data.columns
+        if known is not None and names is not None and names != known:
+            raise DataError(
+                f"x has the columns {', '.join(names)}; expected {', '.join(known)}, in this order, as the training "
+                "inputs: x[list(posterior.data.columns)]"
+            )
         inputs = as_inputs(x, self.model.transform)
         if inputs.shape[1:] != expected:
             raise DataError(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bayesinv.arguments import as_probability, counted
+from bayesinv.backbones import NeuralNetwork
 from bayesinv.console import ConsoleTable
 from bayesinv.groups import spread_name
 from bayesinv.quantiles import weighted_quantile
@@ -164,6 +165,9 @@ def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
         facts.append("importance-weighted")
     if not result.converged:
         facts.append("not converged")
+    if isinstance(posterior.model.backbone, NeuralNetwork) and "epochs" in result.settings:
+        epochs = result.settings["epochs"]
+        facts.append(f"conditional on this network after {epochs:.3g} epoch{'' if epochs == 1 else 's'}")
     if result.surrogate is not None:
         facts.append(f"weights of their own at {len(result.surrogate.values)} extents")
     if posterior.recalibration is not None:

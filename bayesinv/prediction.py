@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.arguments import counted
 from bayesinv.orbits import base_draws
 
 
@@ -46,6 +47,12 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.variance)
+
+    def __repr__(self) -> str:
+        """What there is, and of which shape: thousands of numbers are no help in a console."""
+        fields = {name: getattr(self, name) for name in ("probs", "mean", "variance", "log_density")}
+        shapes = (f"{name} {tuple(field.shape)}" for name, field in fields.items() if field is not None)
+        return f"Prediction of {counted(len(self), 'input')}: {', '.join(shapes)}"
 
     def to(self, device: torch.device | str) -> Prediction:
         """The same on another device."""

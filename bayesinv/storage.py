@@ -153,6 +153,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             y=torch.from_numpy(arrays["y"]),
             num_classes=_checked_count(header["num_classes"]),
             groups=_optional(arrays, "groups"),
+            columns=_checked_columns(header.get("columns")),
         )
         config, symmetries = header["model"], tuple(header["symmetries"])
         if not all(isinstance(name, str) for name in symmetries):
@@ -226,6 +227,7 @@ def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
         "model": config,
         "model_error": config_error,
         "num_classes": data.num_classes,
+        "columns": data.columns,
         "result": {name: getattr(result, name) for name in _SCALARS},
     }
     if posterior.recalibration is not None:
@@ -309,6 +311,15 @@ def _result_fields(stored: dict[str, Any]) -> dict[str, Any]:
         if fields[name] is not None:
             fields[name] = tuple(fields[name])
     return fields
+
+
+def _checked_columns(value: object) -> tuple[str, ...] | None:
+    """Of a data frame; files from before these were kept hold none."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"columns is {value!r}, not names")
+    return tuple(value)
 
 
 def _checked_count(value: object) -> int | None:

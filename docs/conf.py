@@ -10,6 +10,9 @@ import re
 import shutil
 from pathlib import Path
 
+import latex2mathml.converter
+from docutils import nodes
+
 import bayesinv
 
 HERE = Path(__file__).parent
@@ -29,10 +32,14 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 default_role = "code"  # `x` in a docstring is code, as in Markdown
-smartquotes = False  # "vi" in a docstring is what one types
+smartquotes_action = "D"  # dashes alone: "vi" in a docstring is what one types
 
 html_theme = "furo"
 html_title = f"bayesinv {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"  # drawn by the browser itself, so that pages need no network either
+pygments_dark_style = "github-dark"
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},
     "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
@@ -75,6 +82,8 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
     """
     if what == "data" and "\n".join(lines).strip() == (inspect.getdoc(type(obj)) or "").strip():
         lines[:] = []  # a constant without words of its own would get those of its type
+    if what == "property":
+        lines[:0] = ["..", ""]  # a comment, or napoleon reads "The objective in nats: log p" as a type and its meaning
     found: list[str] = []
     literal = table = doctest = False
     for before, line in zip(["", *lines], lines, strict=False):
@@ -101,10 +110,20 @@ def as_rst(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def escaped(text: str) -> str:
-    """With `*` and `|` as characters, except in code and in **bold**."""
-    parts = re.split(r"(`+[^`]*`+|\*\*[^*]+\*\*)", text)
+    """With `*` and `|` as characters, except in code, in **bold** and where one word is *emphasised*."""
+    parts = re.split(r"(`+[^`]*`+|\*\*[^*]+\*\*|(?<!\S)\*[A-Za-z]+\*(?!\S))", text)
     return "".join(part if k % 2 else re.sub(r"([*|])", r"\\\1", part) for k, part in enumerate(parts))
 
 
+def formula(translator, node) -> None:
+    """A formula as MathML."""
+    # Spaced as TeX does it.
+    tex = re.sub(r"\\(sim|mid|propto)\b", r"\\;\\\1\\;", node.astext()).replace(r"\log ", r"\log\, ")
+    display = "inline" if isinstance(node, nodes.math) else "block"
+    translator.body.append(latex2mathml.converter.convert(tex, display=display))
+    raise nodes.SkipNode
+
+
 def setup(app) -> None:
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("autodoc-process-docstring", as_rst, priority=400)

@@ -218,6 +218,16 @@ def test_unknown_likelihood():
         as_data((X, Y), "poisson")
 
 
+def test_names_of_columns_are_kept():
+    frame = pd.DataFrame({"height": [1.7, 1.8, 1.6], 3: [70.0, 80.0, 60.0]})
+    for data in (Data(frame, [0, 1, 1], 2), as_data((frame, [0, 1, 1]), "categorical")):
+        assert data.columns == ("height", "3")
+        assert data.subset([0, 2]).to(dtype=torch.float32).columns == ("height", "3")
+        assert as_data(data, "categorical").columns == ("height", "3")
+    assert as_data((frame, [0.0, 1.0, 2.0]), "gaussian").columns == ("height", "3")
+    assert as_data((frame.to_numpy(), [0, 1, 1]), "categorical").columns is None
+
+
 def test_container():
     data = Data(X, Y, 3)
     assert len(data) == NUM

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -51,9 +53,32 @@ def test_the_paper_has_what_it_cites():
     assert set(re.findall(r"@(\w+)", paper)) == set(re.findall(r"^@\w+\{(\w+),", sources, flags=re.MULTILINE))
 
 
+def broken_links(pages: dict[Path, str]) -> set[str]:
+    """Links from one page to another, or to a place on it, that lead nowhere."""
+    places = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()}
+    broken = set()
+    for page, text in pages.items():
+        for link in map(unescape, re.findall(r'\b(?:href|src)="([^"]*)"', text)):
+            path, _, place = (unquote(part) for part in link.partition("#"))
+            target = Path(os.path.normpath(page.parent / path.split("?")[0])) if path else page
+            here = target in pages and (not place or place in places[target])
+            if not re.match("[a-z]+:", link) and not here and (place or not target.exists()):
+                broken.add(f"{page.name}: {link}")
+    return broken
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    page, other = tmp_path / "page.html", tmp_path / "other.html"
+    good = '<a href="other.html#there">, <a href="#here" id="here">, <a href="https://x.org/y#z">'
+    pages = {page: good, other: '<p id="there">'}
+    assert not broken_links(pages)
+    pages[page] += '<a href="other.html#nowhere"><a href="third.html"><a href="#nowhere">'
+    assert broken_links(pages) == {"page.html: other.html#nowhere", "page.html: third.html", "page.html: #nowhere"}
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
-    for name in ("sphinx", "furo", "myst_nb", "sphinx_design"):
+    for name in ("sphinx", "furo", "latex2mathml", "myst_nb", "sphinx_design"):
         pytest.importorskip(name, reason='the site needs Sphinx: pip install -c constraints.txt ".[docs]"')
     for name in ("docs", "notebooks"):  # the build writes beside its sources
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("_build", "api", "notebooks"))
@@ -81,5 +106,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
                 known.add(id(it))
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert (site / "notebooks" / f"{notebook.stem}.html").exists()
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    assert not [page for page, text in pages.items() if re.search(r'(<script|<img)[^>]+src="http', text)]
+    assert "<math" in pages[site / "notebooks" / "01_first_posterior.html"]
+    assert not broken_links(pages)
+    posterior = re.sub(r"<[^>]+>", "", pages[site / "api" / "bayesinv.InvariancePosterior.html"])
+    assert "The objective in nats: log p(D, η, u) at each evaluation" in posterior  # no type with its meaning
     warp = re.sub(r"<[^>]+>", "", (site / "api" / "bayesinv.Affine2d.html").read_text(encoding="utf-8"))
     assert "batch channel height width" in warp and "half the width" in warp  # shapes and units

@@ -10,7 +10,7 @@ import torch
 from bayesinv import Affine2d, Compose, Data, GaussianProcess, InvarianceModel, Truncated
 from bayesinv.errors import DataError
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.transforms import SO3, ColumnShift, CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise
+from bayesinv.transforms import SO3, ColumnShift, CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise, TimeShift
 from tests.fakes import KnownModel, make_data, make_posterior, make_result
 
 
@@ -247,6 +247,23 @@ def test_orbit_in_colour():
     posterior = InvariancePosterior(posterior.model, data, posterior.result)
     picture = posterior.plot_orbit(data.x[:1]).axes[0].images[0].get_array()
     assert picture.shape == (8, 8, 3)
+
+
+def test_a_signal_is_drawn_as_a_line_a_channel():
+    shift = TimeShift(largest=4.0)
+    data = Data(torch.randn(12, 2, 16, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 2, 2)
+    result = make_result(extents=torch.full((1, 4, 1), 2.0, dtype=torch.float64))
+    posterior = InvariancePosterior(InvarianceModel(GaussianProcess(num_features=64), shift), data, result)
+    panels = posterior.plot_orbit(data.x[0], "time_shift", num_copies=3).axes
+    assert len(panels) == 9 and all(len(panel.lines) == 2 for panel in panels)
+    for panel, t in zip(panels[:3], (-2.0, 0.0, 2.0), strict=True):
+        moved = shift(data.x[:1], torch.tensor([[t]]))[0]
+        for line, channel in zip(panel.lines, moved, strict=True):
+            np.testing.assert_allclose(line.get_ydata(), channel, atol=1e-6)
+    assert len({panel.get_ylim() for panel in panels}) == 1
+    points = Data(torch.zeros(12, 20, 3), data.y, 2)
+    with pytest.raises(ValueError, match="signals of up to 8"):
+        InvariancePosterior(posterior.model, points, posterior.result).plot_orbit(points.x[0])
 
 
 def test_what_cannot_be_drawn():

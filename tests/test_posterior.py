@@ -15,13 +15,14 @@ from torch import nn
 
 from bayesinv import GaussianProcess, InvarianceModel, Training, datasets, fit
 from bayesinv.cli.tables import facts_text, summary_text
+from bayesinv.data import Data
 from bayesinv.errors import DataError, ImportanceWarning, NotConvergedWarning
 from bayesinv.evidence.collapsed import SiteEvidence
 from bayesinv.inference import Fixed
 from bayesinv.mixture import Mixture
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.report.sections import extents, what_was_fitted
-from bayesinv.transforms import Flip, GaussianBlur
+from bayesinv.transforms import ColumnShift, Flip, GaussianBlur
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 
 
@@ -279,6 +280,21 @@ def test_evidence_profile_is_the_evidence_with_the_others_at_their_medians():
         posterior.evidence_profile("rotation", num_points=3)
 
 
+def test_columns_in_another_order_are_refused(tmp_path):
+    frame = pd.DataFrame(torch.randn(12, 2, generator=torch.Generator().manual_seed(0)).numpy(), columns=["a", "b"])
+    model = InvarianceModel(GaussianProcess(num_features=16), ColumnShift([0]), num_orbit_samples=2)
+    result = make_result(extents=torch.full((1, 4, 1), 0.2, dtype=torch.float64))
+    posterior = InvariancePosterior(model, Data(frame, torch.arange(12) % 2, 2), result)
+    model.initialise(posterior.data)
+    loaded = InvariancePosterior.load(posterior.save(tmp_path / "table.bayesinv"))
+    for fitted in (posterior, loaded):
+        for wrong in (frame[["b", "a"]], frame.rename(columns={"a": "c"})):
+            with pytest.raises(DataError, match=r"expected a, b, in this order"):
+                fitted.check_inputs(wrong)
+        again = frame[["b", "a"]][list(fitted.data.columns)]  # what the message says to do
+        assert torch.equal(fitted.check_inputs(again), fitted.check_inputs(frame.to_numpy()))
+
+
 def test_what_people_read():
     posterior = make_posterior(weighted=True, warnings=("k̂ is <high> & rising",))
     text, page = repr(posterior), posterior._repr_html_()
@@ -301,6 +317,8 @@ def test_half_widths_amounts_and_probabilities_read_differently():
     lines = [line.split(maxsplit=1)[1] for line in repr(fitted).splitlines()[1:4]]
     assert lines == ["±180°, fixed", "50 % of copies, fixed", "up to 10 % of width, fixed"]
     assert "<td>50 % of copies</td>" in fitted._repr_html_()
+    assert "conditional on this network after 1 epoch\n" in repr(fitted)
+    assert "conditional on" not in repr(make_posterior())
 
 
 def test_signs_follow_the_distribution_that_the_model_draws_from():

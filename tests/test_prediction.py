@@ -8,12 +8,19 @@ from torch import nn
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.data import Data
+from bayesinv.prediction import Prediction
 
 
 def data(n: int = 12) -> Data:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(n, 1, 6, 6, generator=generator, dtype=torch.float64)
     return Data(x, 3.0 * torch.randn(n, 1, generator=generator, dtype=torch.float64))
+
+
+def test_a_prediction_prints_its_shapes():
+    prediction = Prediction(torch.zeros(1000, 3), probs=torch.zeros(1000, 3))
+    assert repr(prediction) == "Prediction of 1,000 inputs: probs (1000, 3), variance (1000, 3)"
+    assert "mean (1, 2)" in repr(Prediction(torch.zeros(1, 2), mean=torch.zeros(1, 2)))
 
 
 def test_the_density_of_a_gaussian_process_is_the_mixture_over_the_extents():

@@ -1,6 +1,7 @@
 """The examples of README and docs/guide.md run as they stand there (at a small size), and what they point to exists."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_what_it_points_to_exists():
     assert paths
     for path in paths:
         assert (ROOT / path).exists(), path
+
+
+def test_badges_say_what_the_project_says():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    torch = next(each for each in project["dependencies"] if each.startswith("torch>="))
+    said = dict(re.findall(r"img\.shields\.io/badge/(licence|Python|torch)-([^-]+)-", README))
+    python, torch = (
+        each.removeprefix("torch").removeprefix(">=") + "+" for each in (project["requires-python"], torch)
+    )
+    assert said == {"licence": project["license"], "Python": python, "torch": torch}
 
 
 def test_make_targets_are_those_of_the_makefile():

@@ -337,6 +337,13 @@ def test_a_missing_array(saved, name):
         bayesinv.load(saved)
 
 
+@pytest.mark.parametrize("value", [3, {}, "text", [1]])
+def test_columns_that_are_no_names(saved, value):
+    rewrite(saved, header={"columns": value})
+    with pytest.raises(SavedFileError, match="columns"):
+        bayesinv.load(saved)
+
+
 @pytest.mark.parametrize("field", ["result", "model", "symmetries", "num_classes"])
 @pytest.mark.parametrize("value", [None, 3, {}, "text"])
 def test_a_header_of_the_wrong_shape(saved, field, value):

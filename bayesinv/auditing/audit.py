@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bayesinv.arguments import as_integer, as_number, as_probability
 from bayesinv.auditing.operations import KINDS, Operation, candidates, kind_of, standardised

@@ -42,7 +42,7 @@ def load_table(
         labels: whether targets are classes; None asks :func:`are_labels`.
 
     Returns:
-        x (n, columns), float64; y: labels 0..C-1 in the order of the sorted class names, real targets, or None; the
+        x (n, columns), float64; y, labels 0..C-1 in the order of the sorted class names, real targets, or None; the
         class names; and ``columns``, the names of the inputs.
 
     Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bayesinv.errors import NonFiniteError, NumericalError, first_line
 from bayesinv.randomness import unseeded

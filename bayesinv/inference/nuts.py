@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bayesinv.errors import NumericalError
 from bayesinv.evidence.linear_algebra import cholesky

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bayesinv.errors import DataError, NonFiniteError, NumericalError, first_line
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile

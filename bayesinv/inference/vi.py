@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bayesinv.data import Data
 from bayesinv.errors import NonFiniteError, NumericalError

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bayesinv.errors import ExtentError
 from bayesinv.extents import prior_config
 from bayesinv.groups import spread_name
+from bayesinv.orbit_plot import can_draw
 from bayesinv.plots import drawn_in_rows
 from bayesinv.report.call import fit_call, load_call, needs_model
 from bayesinv.report.page import Section, code, facts, figure, paragraph, table
@@ -154,23 +155,22 @@ def number(value: float) -> str:
 
 
 def orbits(posterior: InvariancePosterior, reweighted: bool | None) -> Section | None:
-    """Copies of training images; None where the inputs are no images of one or three channels."""
-    event = posterior.data.event_shape
-    if len(event) != 3 or event[0] not in (1, 3) or not posterior.model.active:
+    """Copies of training images or signals; None where `plot_orbit` does not draw the inputs."""
+    if not can_draw(posterior.data.event_shape) or not posterior.model.active:
         return None
-    body = ""
+    body, kind = "", _kind(posterior)
     if posterior.model.transform is posterior.model.orbit.transform:  # else every output or group has its own
         body += figure(
             posterior.plot_orbit(posterior.data.x[0], reweighted=reweighted),
-            "the first training image and copies of it under sampled transformations, a row each for the 5, 50 and "
+            f"the first training {kind} and copies of it under sampled transformations, a row each for the 5, 50 and "
             "95 % quantiles of the extents",
-            "The first training image and copies of it as the model sees them. Ask of each: would its label still "
+            f"The first training {kind} and copies of it as the model sees them. Ask of each: would its label still "
             "hold?",
         )
     widest = furthest(posterior)
     discrete = {c.name for c in posterior.model.transform.coordinates if c.order}
     if widest not in discrete:
-        example, words = (0, "the same image") if body else _example_of(posterior, widest)
+        example, words = (0, f"the same {kind}") if body else _example_of(posterior, widest)
         body += figure(
             posterior.plot_orbit(posterior.data.x[example], symmetry=widest, reweighted=reweighted),
             f"{words} under {widest} alone, from one end of its extent to the other, a row for each quantile",
@@ -190,8 +190,12 @@ def _example_of(posterior: InvariancePosterior, symmetry: str) -> tuple[int, str
     elif model.structure is not None and model.likelihood == "categorical" and data.y.ndim == 1:
         belongs, kind = data.y == model.structure.outputs.index(block), "class"
     if belongs is None or not bool(belongs.any()):
-        return 0, "the first training image"
-    return int(belongs.nonzero()[0, 0]), f"a training image of {kind} {block}"
+        return 0, f"the first training {_kind(posterior)}"
+    return int(belongs.nonzero()[0, 0]), f"a training {_kind(posterior)} of {kind} {block}"
+
+
+def _kind(posterior: InvariancePosterior) -> str:
+    return "image" if len(posterior.data.event_shape) == 3 else "signal"
 
 
 def furthest(posterior: InvariancePosterior) -> str:

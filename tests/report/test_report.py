@@ -119,6 +119,15 @@ def test_of_extents_for_outputs_an_example_of_the_class_is_shown():
     assert "The same image under rotation alone" in orbits(first, False).body
 
 
+def test_signals_are_shown_too():
+    data = bayesinv.Data(torch.randn(12, 2, 16), torch.arange(12) % 2, 2)
+    shift = bayesinv.transforms.TimeShift(largest=4.0)
+    model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=64), shift, num_orbit_samples=4)
+    draws = torch.full((1, 20, 1), 2.0, dtype=torch.float64)
+    body = orbits(bayesinv.InvariancePosterior(model, data, make_result(extents=draws)), False).body
+    assert "The first training signal" in body and "The same signal under time shift alone" in body
+
+
 def test_several_fits(tmp_path):
     path = tmp_path / "both.html"
     write_comparison_report({"first": make_posterior(), "second": make_posterior(chains=2)}, path)
