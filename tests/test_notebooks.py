@@ -23,6 +23,9 @@ SMALL = {
         "NUM_TRAIN = 60\nNUM_FEATURES = 64\nSHORT_STEPS = 3\nNUM_DRAWS = 100\nNUM_EVIDENCE = 50\nNUM_TEST = 60\n"
         "NUM_SIMULATIONS = 3\nNUM_SIMULATED = 20\nNUM_PRIOR = 40\n"
     ),
+    "08_take_the_augmentation": (
+        "NUM_TRAIN = 60\nNUM_TEST = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 100\nNUM_EPOCHS = 2\nNUM_WORKERS = 0\n"
+    ),
 }
 # Pictures to be drawn, at the least.
 PICTURES = {
@@ -33,6 +36,7 @@ PICTURES = {
     "05_molecules_and_equivariance": 3,  # orbits, extents, dipoles
     "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
     "07_can_i_trust_it": 5,  # reliability, intervals, coverage, ranks, ranks of a wrong one
+    "08_take_the_augmentation": 2,  # copies, masks and boxes
 }
 # What has to be said in the printed outputs and tables.
 SAID = {
@@ -64,6 +68,12 @@ SAID = {
         "failed: 0",
         "blur of the same loss",
         "overconfident  inside the bands: False",
+    ),
+    "08_take_the_augmentation": (
+        "RandomAffine",
+        "neither Pyro nor GPyTorch nor ArviZ",
+        "the same seed, the same pictures: True",
+        "another seed, the same pictures: False",
     ),
 }
 
