@@ -2,8 +2,8 @@
 
     python tests/benchmarks/orbit_animation.py docs/orbit.gif
 
-Extents η_j ~ p(η | D) are drawn anew for each copy, then the copy's coordinates t_j ~ U[−η_j, η_j]; frames between two copies
-lie on the way from t_j to t_{j+1}. Bars at the right are ±η at its median; black ends are its 90 % interval.
+Extents η_j ~ p(η | D) are drawn anew for each copy, then the copy's coordinates t_j ~ U[−η_j, η_j]; frames between two
+copies lie on the way from t_j to t_{j+1}. Bars at the right are ±η at its median; black ends are its 90 % interval.
 """
 
 import math
@@ -81,7 +81,7 @@ def main() -> None:
         dots.set_xdata(place)
         figure.canvas.draw()
         shots.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]))
-    # One palette without dither: frames differ where something moves, and nowhere else. A tenth of the bytes of the usual.
+    # One palette without dither: frames differ where something moves, and nowhere else. A tenth of the usual bytes.
     palette = shots[0].quantize(NUM_COLOURS, Image.Quantize.MAXCOVERAGE)
     shots = [shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots]
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/orbit.gif")
