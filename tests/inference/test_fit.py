@@ -408,13 +408,13 @@ def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     train = bayesinv.datasets.digits(0.8, size=8, num_train=120, seed=0).train
     monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)  # the cheaper evidence
 
-    def fitted():
+    def fitted(part):
+        monkeypatch.setattr("bayesinv.inference.vi.LARGEST_EXPLORED", part)
+        monkeypatch.setattr("bayesinv.inference.vi.LARGEST_CLIMB", part)
         model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=128), "rotation", num_orbit_samples=8)
         return bayesinv.fit(model, train, seed=0, num_draws=1500)  # kinks of the orbit leave weights that differ
 
-    whole = fitted()
-    monkeypatch.setattr("bayesinv.inference.vi.LARGEST_CLIMB", 60)
-    part_first = fitted()
+    whole, part_first = fitted(120), fitted(60)
     assert part_first.result.converged
     assert part_first.result.num_steps < whole.result.num_steps
     assert part_first.log_evidence == pytest.approx(whole.log_evidence, abs=0.1)
