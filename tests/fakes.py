@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data import Data
@@ -14,6 +15,20 @@ from bayesinv.model import InvarianceModel
 from bayesinv.posterior import InvariancePosterior
 from bayesinv.prediction import Prediction
 from bayesinv.transforms import Affine2d
+
+
+class Listed(Dataset[Any]):
+    """A data set of the items of a list."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
 
 NAMES = ("rotation", "translate_x", "scale_x")
 

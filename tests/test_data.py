@@ -13,6 +13,7 @@ import bayesinv.streams
 from bayesinv.data import Data, as_data, as_inputs
 from bayesinv.errors import DataError, DataWarning
 from bayesinv.transforms import Affine2d
+from tests.fakes import Listed
 
 NUM = 6
 X = torch.rand(NUM, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -293,17 +294,6 @@ def test_a_stream_names_what_was_rounded_once():
         for step in range(3):
             stream.batch(0, "weights", step, 8)
     assert len(seen) == 1
-
-
-class Listed(Dataset):
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, i):
-        return self.items[i]
 
 
 def test_public_names():

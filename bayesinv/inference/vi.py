@@ -69,9 +69,10 @@ def climb(
 ) -> list[Mode]:
     """The modes, that with the largest mass first, with the model's hyperparameters there.
 
-    A population looks for them on at most ``LARGEST_EXPLORED`` examples. The climbs from what it finds go up to
-    ``LARGEST_CLIMB`` first, and only from the modes found there on all: most evaluations are far from a mode, where a
-    part says as well which way is up. Few evaluations are not enough to explore: then climbs start from quantiles.
+    A population looks for them on at most ``LARGEST_EXPLORED`` examples. The climbs from what it finds stay with these,
+    then take ``LARGEST_CLIMB``, and only from the modes found there all: most evaluations are far from a mode, where a
+    part says as well which way is up. Few evaluations are not enough to explore: then climbs start from quantiles, on
+    ``LARGEST_CLIMB``. Learned inducing inputs, which belong to all examples, climb on all alone.
 
     Raises:
         NonFiniteError: the evidence could not be computed at the start.
@@ -87,19 +88,18 @@ def climb(
 
         told = show if progress else None
         search = functools.partial(find_modes, callbacks=callbacks, describe=told, num_threads=num_threads)
-        size = len(target.data)
+        size = seen = len(target.data)
         if target.num_extents and max_evaluations > FEWEST_TO_EXPLORE:
-            part = Target(target.model, target.data.subset(rows[:LARGEST_EXPLORED]))
+            seen = min(size, LARGEST_EXPLORED)
+            part = Target(target.model, target.data.subset(rows[:seen]))
             found = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
-            if found and size > LARGEST_EXPLORED:
-                found = search(part, max_evaluations, found=found)
-            found = _of_more(found, min(size, LARGEST_CLIMB) / len(part.data))
             target.move(origin)
-        if size > LARGEST_CLIMB:
-            part = Target(target.model, target.data.subset(rows[:LARGEST_CLIMB]))
-            if target.inducing is None:
-                found = search(part, max_evaluations, found=found)
-            found = _of_more(found, size / LARGEST_CLIMB)
+        for most in (LARGEST_EXPLORED, LARGEST_CLIMB) if found else (LARGEST_CLIMB,):
+            if most >= size or target.inducing is not None or any(mode.ended for mode in found):
+                break
+            part = Target(target.model, target.data.subset(rows[:most]))
+            found, seen = search(part, max_evaluations, found=_of_more(found, most / seen)), most
+        found = _of_more(found, size / seen)
         if any(mode.ended for mode in found):  # by a callback or the limit: only judged on all data, without a climb
             max_evaluations = 1
         try:

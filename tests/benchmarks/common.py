@@ -4,6 +4,7 @@ import datetime
 import math
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,6 +29,15 @@ def provenance() -> str:
     versions = f"bayesinv {bayesinv.__version__}, torch {torch.__version__}, Pyro {pyro.__version__}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return f"{datetime.date.today()}; {machine}; {versions}, GPyTorch {gpytorch.__version__}"
+
+
+def write_picture(draw: Callable[[], Any], doc: str | None) -> int:
+    """The program of a script that draws one picture: its only argument is the path; the exit status."""
+    if len(sys.argv) != 2:
+        print(doc)
+        return 2
+    draw().savefig(sys.argv[1], dpi=100)
+    return 0
 
 
 def side_by_side(job: Callable[[Any], Any], arguments: Iterable[Any], num_jobs: int) -> Iterable[Any]:

@@ -5,10 +5,10 @@ python tests/benchmarks/signal_pictures.py docs/signal_transforms.png
 
 import math
 import sys
-from pathlib import Path
 
 import matplotlib.figure
 import torch
+from common import write_picture
 
 from bayesinv.transforms import (
     AmplitudeScale,
@@ -76,14 +76,5 @@ def draw() -> matplotlib.figure.Figure:
     return figure
 
 
-def main(arguments: list[str]) -> int:
-    """Write the picture."""
-    if len(arguments) != 1:
-        print(__doc__)
-        return 2
-    draw().savefig(Path(arguments[0]), dpi=100)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_picture(draw, __doc__))

@@ -5,10 +5,10 @@ python tests/benchmarks/table_pictures.py docs/table_transforms.png
 
 import math
 import sys
-from pathlib import Path
 
 import matplotlib.figure
 import torch
+from common import write_picture
 
 import bayesinv
 from bayesinv.transforms import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift, Transform
@@ -40,14 +40,5 @@ def draw() -> matplotlib.figure.Figure:
     return figure
 
 
-def main(arguments: list[str]) -> int:
-    """Write the picture."""
-    if len(arguments) != 1:
-        print(__doc__)
-        return 2
-    draw().savefig(Path(arguments[0]), dpi=100)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_picture(draw, __doc__))

@@ -17,6 +17,7 @@ import bayesinv
 from bayesinv.errors import DataError, ImportanceWarning, NonFiniteError
 from bayesinv.exact_evidence import weighing_model
 from bayesinv.inference.target import Target
+from tests.fakes import Listed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning"),
@@ -365,20 +366,9 @@ def test_not_a_model():
 )
 def test_a_bare_network_with_bad_data(data, message):
     if isinstance(data, list):
-        data = Triples(data)
+        data = Listed(data)
     with pytest.raises(DataError, match=message):
         bayesinv.fit(torch.nn.Flatten(), data)
-
-
-class Triples(torch.utils.data.Dataset):
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, i):
-        return self.items[i]
 
 
 def test_a_bare_network_with_labels_of_a_split_table(train):

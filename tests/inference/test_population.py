@@ -127,8 +127,17 @@ def test_more_dimensions_take_more_points(dimensions, points):
     assert size_of_population(dimensions) == points
 
 
-def test_fewer_explore_labels():
-    assert [size_of_population(d, labels=True) for d in (3, 10, 30)] == [FEWEST, 60, MOST]
+@pytest.mark.parametrize(
+    ("y", "num_classes", "points", "moves"), [(torch.zeros(3), None, 63, 3), (torch.arange(3), 3, 48, 2)]
+)
+def test_fewer_points_and_moves_explore_labels(y, num_classes, points, moves):
+    toy = Toy(hidden)
+    toy.data = Data(torch.zeros(3, 1), y, num_classes)
+    evaluated = []
+    theta, _ = populate(toy, seed=0, on_value=lambda: evaluated.append(1))
+    assert len(theta) == points
+    rounds, left = divmod(len(evaluated) // points - 1, moves)
+    assert rounds > 0 and left == 0 and len(evaluated) % points == 0
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # few steps and draws
