@@ -272,7 +272,7 @@ def _fit_collapsed(
     if exact is not None:
         modes = on_exact(target, modes, exact, asked.max_steps, asked.num_threads)
         facts["settings"]["modes"] = _described(target, modes)
-        facts["converged"] = facts["converged"] and modes[0].converged
+        facts["converged"] = modes[0].converged and not modes[0].ended
     weighed_by = "evidence" if exact is None else "exact evidence"
     if not model.active:
         target.move(modes[0].theta)

@@ -433,6 +433,21 @@ def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypat
     assert abs(evidence(1, num_features=32)[0] - exact) > 0.4
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # few steps and draws
+@pytest.mark.parametrize(("decrement", "reached"), [(0.0, True), (9.0, False)])
+def test_converged_is_said_of_the_modes_that_the_draws_lie_around(monkeypatch, decrement, reached):
+    module = sys.modules["bayesinv.inference.fit"]
+    real = module.on_exact
+    monkeypatch.setattr(module, "on_exact", lambda *args: [replace(mode, decrement=decrement) for mode in real(*args)])
+    x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=32), "rotation", likelihood="gaussian", num_orbit_samples=4
+    )
+    result = bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, max_steps=20, num_draws=20).result
+    assert result.settings["weighed_by"] == "exact evidence"
+    assert result.converged == reached
+
+
 def test_arguments_that_do_not_exist_say_where_they_belong():
     model = bayesinv.InvarianceModel(bayesinv.GaussianProcess(num_features=8), "rotation")
     data = torch.rand(2, 1, 4, 4), [0, 1]
