@@ -411,6 +411,35 @@ def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     torch.testing.assert_close(part_first.quantile(0.5), whole.quantile(0.5), atol=0.02, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # few examples and draws
+@pytest.mark.parametrize(
+    ("backbone", "callbacks", "sizes"),
+    [
+        ({"num_features": 32}, [], [8, 12, 16]),
+        ({"num_inducing": 6}, [], [16]),  # inducing inputs that a part has moved would be worse than the first ones
+        ({"num_features": 32}, [lambda state: True], [8, 16]),  # a stop is a stop: no climb on the next part
+    ],
+)
+def test_climbs_go_from_the_explored_part_to_all(monkeypatch, backbone, callbacks, sizes):
+    module = sys.modules["bayesinv.inference.vi"]
+    seen, real = [], module.find_modes
+
+    def find_modes(target, *args, **kwargs):
+        seen.append(len(target.data))
+        return real(target, *args, **kwargs)
+
+    monkeypatch.setattr(module, "find_modes", find_modes)
+    monkeypatch.setattr(module, "LARGEST_EXPLORED", 8)
+    monkeypatch.setattr(module, "LARGEST_CLIMB", 12)
+    monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)  # whose climb is another
+    x = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(**backbone), "rotation", likelihood="gaussian", num_orbit_samples=2
+    )
+    bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, max_steps=21, num_draws=20, callbacks=callbacks)
+    assert seen == sizes
+
+
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.ImportanceWarning")
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")  # few evaluations
 def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypatch):
