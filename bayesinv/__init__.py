@@ -17,26 +17,28 @@ import warnings
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import TYPE_CHECKING, Any
 
+from bayesinv._moved import MOVED, MovedFinder
+
 if TYPE_CHECKING:
     from bayesinv import checks, datasets, errors, evidence, export, metrics, transforms
     from bayesinv.auditing import Audit
     from bayesinv.auditing.audit import audit
     from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
-    from bayesinv.comparison import Comparison, compare
-    from bayesinv.data import Data
+    from bayesinv.comparison.comparison import Comparison, compare
+    from bayesinv.data.container import Data
+    from bayesinv.evidence.prediction import Prediction
     from bayesinv.export import InvariantPredictor
-    from bayesinv.extents import Extents, Outward, Truncated, UniformExtent, sample_extents
+    from bayesinv.extents.families import Extents, Outward, Truncated, UniformExtent, sample_extents
+    from bayesinv.extents.spike_and_slab import SpikeAndSlab
     from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
-    from bayesinv.linearised import Linearised
-    from bayesinv.model import InvarianceModel
-    from bayesinv.orbits import Orbit, average_function, average_probabilities, base_draws
-    from bayesinv.posterior import InvariancePosterior
-    from bayesinv.prediction import Prediction
+    from bayesinv.model.invariance_model import InvarianceModel
+    from bayesinv.model.linearised import Linearised
+    from bayesinv.orbits.orbit import Orbit, average_function, average_probabilities, base_draws
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
+    from bayesinv.posterior.storage import load
     from bayesinv.selection import Selection, paired_bayes_factors
     from bayesinv.selection.select import select
-    from bayesinv.spike_and_slab import SpikeAndSlab
-    from bayesinv.storage import load
     from bayesinv.transforms import Affine2d, Compose, Transform
 
 __version__ = "0.1.0"
@@ -111,19 +113,19 @@ _HOMES = {
     "Training": "bayesinv.inference",
     "train": "bayesinv.inference",
     "fit": "bayesinv.inference.fit",
-    "Linearised": "bayesinv.linearised",
+    "Linearised": "bayesinv.model.linearised",
     "InvarianceModel": "bayesinv.model",
     "Orbit": "bayesinv.orbits",
     "average_function": "bayesinv.orbits",
     "average_probabilities": "bayesinv.orbits",
     "base_draws": "bayesinv.orbits",
     "InvariancePosterior": "bayesinv.posterior",
-    "Prediction": "bayesinv.prediction",
+    "Prediction": "bayesinv.evidence.prediction",
     "Selection": "bayesinv.selection",
     "paired_bayes_factors": "bayesinv.selection",
     "select": "bayesinv.selection.select",
-    "SpikeAndSlab": "bayesinv.spike_and_slab",
-    "load": "bayesinv.storage",
+    "SpikeAndSlab": "bayesinv.extents.spike_and_slab",
+    "load": "bayesinv.posterior.storage",
     "Affine2d": "bayesinv.transforms",
     "Compose": "bayesinv.transforms",
     "Transform": "bayesinv.transforms",
@@ -135,7 +137,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
         module = f"{__name__}.{name}"
-        if name.startswith("_") or PathFinder.find_spec(module, __path__) is None:
+        if name.startswith("_") or not (name in MOVED or PathFinder.find_spec(module, __path__)):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = importlib.import_module(module)
     globals()[name] = value
@@ -167,3 +169,4 @@ class _Quietly:
 
 
 sys.meta_path.insert(0, _Quietly)
+sys.meta_path.insert(0, MovedFinder())

@@ -7,8 +7,8 @@ import os
 from types import TracebackType
 from typing import Any
 
-from bayesinv.arguments import as_integer
 from bayesinv.inference.loop import Step
+from bayesinv.numerics.arguments import as_integer
 
 __all__ = ["TensorBoardCallback"]
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bayesinv.arguments import as_integer, as_number
 from bayesinv.errors import DataError
+from bayesinv.numerics.arguments import as_integer, as_number
 
 __all__ = ["GridDensity", "PowerSpectrum"]
 

@@ -22,14 +22,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from bayesinv.backbones import GaussianProcess, NeuralNetwork
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 from bayesinv.evidence import Evidence
-from bayesinv.extents import PriorSpec
+from bayesinv.evidence.prediction import Prediction
+from bayesinv.extents.families import PriorSpec
 from bayesinv.inference import PointMethod, Training
 from bayesinv.inference.fit import fit
-from bayesinv.model import InvarianceModel
-from bayesinv.prediction import Prediction
+from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.transforms import ColumnShift, GaussianNoise, Transform
 
 __all__ = ["InvarianceClassifier", "InvarianceRegressor"]

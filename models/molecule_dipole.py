@@ -29,8 +29,8 @@ from torch import Tensor, nn
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.datasets.molecules import ATOMIC_MASSES
+from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
 from bayesinv.transforms import Compose, Rotation3d, Scale3d, Transform
 from models import common
 from models.report import draw_extents, equivariance_line, publish

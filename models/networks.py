@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
 
 __all__ = [
     "CNN13",

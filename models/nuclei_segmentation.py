@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 import bayesinv
 from bayesinv.data import Data
+from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
 from bayesinv.transforms import Affine2d, Compose, Flip, Transform
 from models import common
 from models.report import draw_extents, equivariance_line, publish

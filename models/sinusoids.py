@@ -31,8 +31,8 @@ from torch import Tensor, nn
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.inference import Augerino, AugNet
+from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
 from bayesinv.transforms import FourierSurrogate, FrequencyShift, GaussianNoise
 from models import common
 from models.report import extents_figure, report

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 import bayesinv
 from bayesinv.data import Data
 from bayesinv.datasets import SLEEP_STAGES
+from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
 from bayesinv.transforms import (
     AmplitudeScale,
     BandStop,

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bayesinv.backbones import GaussianProcess
-from bayesinv.data import Data
-from bayesinv.hyperparameters import Hyperparameter
-from bayesinv.inference.result import InferenceResult
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.prediction import Prediction
+from bayesinv.data.container import Data
+from bayesinv.evidence.prediction import Prediction
+from bayesinv.model.hyperparameters import Hyperparameter
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.model.result import InferenceResult
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
 
 

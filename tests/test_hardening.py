@@ -13,10 +13,10 @@ from torch import nn
 
 import bayesinv
 from bayesinv import InvarianceModel, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import ExtentError
 from bayesinv.inference import Fixed
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
 from bayesinv.transforms import FrequencyShift
 from tests.benchmarks.random_configurations import Invalid, attempt, draw
 

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from bayesinv.arguments import as_integer, as_number, as_probability
 from bayesinv.auditing.operations import KINDS, Operation, candidates, kind_of, standardised
 from bayesinv.auditing.permitted import losses, permitted
 from bayesinv.auditing.result import Audit, Finding
 from bayesinv.auditing.search import Found, Search
-from bayesinv.data import Data, as_data
+from bayesinv.data.container import Data, as_data
 from bayesinv.datasets.columns import are_labels
 from bayesinv.errors import DataError
+from bayesinv.numerics.arguments import as_integer, as_number, as_probability
 
 LEVELS = (0.05, 0.5, 0.95)
 FEWEST = 20  # examples

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.model import InvarianceModel
-from bayesinv.quantiles import weighted_quantile
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.quantiles import weighted_quantile
 from bayesinv.selection.select import refitted_model
 
 __all__ = ["OneMore", "one_more"]

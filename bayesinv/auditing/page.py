@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bayesinv
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.io.files import check_writable, write_atomically
 from bayesinv.report import page as html
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.model import InvarianceModel
+from bayesinv.model.invariance_model import InvarianceModel
 
 __all__ = ["losses", "permitted"]
 

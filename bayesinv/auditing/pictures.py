@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.auditing.operations import transform_of
-from bayesinv.orbits import Orbit
-from bayesinv.plots import POSTERIOR, PRIOR, STYLE, as_written
+from bayesinv.orbits.orbit import Orbit
+from bayesinv.plots.extents import POSTERIOR, PRIOR, STYLE, as_written
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.auditing.operations import Operation, transform_of
-from bayesinv.console import ConsoleTable, for_console
 from bayesinv.export import Augmentation
+from bayesinv.io.console import ConsoleTable, for_console
 from bayesinv.transforms import Coordinate
 
 if TYPE_CHECKING:

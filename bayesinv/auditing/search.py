@@ -13,12 +13,12 @@ from torch import Tensor
 from bayesinv.auditing.one_more import OneMore, one_more
 from bayesinv.auditing.operations import Operation, transform_of
 from bayesinv.backbones import GaussianProcess
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.hyperparameters import assign, vector
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
-from bayesinv.model import InvarianceModel
+from bayesinv.model.hyperparameters import assign, vector
+from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.selection.select import refitted_model
 
 __all__ = ["Found", "Search"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bayesinv.backbones.gp import GaussianProcess
 from bayesinv.backbones.network import START_GAIN, NeuralNetwork
 from bayesinv.errors import DataError, first_line
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
 
 # On the diagonal of k(Z, Z), which is one: the share of the prior variance that is lost at a point of Z. Below it the
 # Cholesky factor, and with it every ψ, turns by large angles when the features move a little; results on digits are the

@@ -21,9 +21,9 @@ from bayesinv.backbones.own_copy import own_copy
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.backbones.spectral import Frequencies, has_spectral_density
 from bayesinv.errors import DataError, first_line
-from bayesinv.orbits import Orbit, weighted_mean
-from bayesinv.randomness import seeded
-from bayesinv.torch_modes import ordinary
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.torch_modes import ordinary
+from bayesinv.orbits.orbit import Orbit, weighted_mean
 
 if TYPE_CHECKING:
     from bayesinv.backbones.invariant import InvariantPrior

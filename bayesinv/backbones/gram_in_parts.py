@@ -28,7 +28,7 @@ from bayesinv.backbones.per_example import (
     example_gram,
     outputs_of,
 )
-from bayesinv.groups import GroupedOrbit
+from bayesinv.orbits.groups import GroupedOrbit
 
 if TYPE_CHECKING:
     from bayesinv.backbones.invariant_network import InvariantNetwork

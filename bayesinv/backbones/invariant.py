@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from bayesinv.backbones.gp import GaussianProcess
-from bayesinv.orbits import Orbit
+from bayesinv.orbits.orbit import Orbit
 
 
 class InvariantPrior:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesinv.groups import GroupedOrbit
-from bayesinv.orbits import Orbit, average_log_probs, weighted_mean
-from bayesinv.structure import PerOutputOrbit, by_output
+from bayesinv.orbits.groups import GroupedOrbit
+from bayesinv.orbits.orbit import Orbit, average_log_probs, weighted_mean
+from bayesinv.orbits.structure import PerOutputOrbit, by_output
 from bayesinv.transforms.actions import OutputAction, undo
 
 if TYPE_CHECKING:

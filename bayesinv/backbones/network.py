@@ -11,18 +11,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bayesinv.arguments import as_number
-from bayesinv.arrays import widened
 from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
 from bayesinv.backbones.replaced_weights import called_with
+from bayesinv.data.arrays import widened
 from bayesinv.errors import DataError, first_line
-from bayesinv.groups import GroupedOrbit
-from bayesinv.orbits import Orbit
-from bayesinv.randomness import seeded
-from bayesinv.structure import PerOutputOrbit
-from bayesinv.torch_modes import ordinary
+from bayesinv.numerics.arguments import as_number
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.torch_modes import ordinary
+from bayesinv.orbits.groups import GroupedOrbit
+from bayesinv.orbits.orbit import Orbit
+from bayesinv.orbits.structure import PerOutputOrbit
 from bayesinv.transforms.actions import OutputAction
 
 PRIORS = ("layer", "tensor", "isotropic")

@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from bayesinv.arrays import widened
+from bayesinv.data.arrays import widened
 from bayesinv.errors import first_line
 
 OLD_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from bayesinv.backbones.spectral import has_spectral_density
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.exact_evidence import inducing_gap
+from bayesinv.model.exact_evidence import inducing_gap
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 # Nats by which inducing values lower the evidence at the medians. A gap moves the extents by how it changes with them,
 # which is less than itself; a nat is what a likelihood falls by within one and a half standard deviations.

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesinv.arguments import counted
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.data import as_data
-from bayesinv.metrics import standard_error
+from bayesinv.data.container import as_data
+from bayesinv.metrics.scores import standard_error
+from bayesinv.numerics.arguments import counted
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 # Nats by which the evidence has to beat a constant's: odds of 20 to 1, strong evidence in the words of Kass and
 # Raftery (1995).

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from bayesinv.arguments import counted
 from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts, own_weights_verdicts
 from bayesinv.checks.baseline import baseline_test, baseline_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
-from bayesinv.extents import Outward
+from bayesinv.extents.families import Outward
 from bayesinv.inference.fit import LARGEST_RHAT
 from bayesinv.inference.minibatch_fit import FEWEST_STEPS
-from bayesinv.psis import limit_in_words, variance_is_finite, weights_are_good
+from bayesinv.numerics.arguments import counted
+from bayesinv.numerics.psis import limit_in_words, variance_is_finite, weights_are_good
 from bayesinv.transforms import Coordinate, Transform
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 FEWEST_EFFECTIVE_DRAWS = 50  # the ends of a 90 % interval then rest on two or three draws each
 # Share of the posterior in the outermost twentieth of the range from which on an extent counts as at its bound: half

@@ -15,16 +15,16 @@ from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
 from bayesinv.checks.target import Target
-from bayesinv.comparison import evidence_facts
-from bayesinv.console import ConsoleTable, for_console
+from bayesinv.comparison.comparison import evidence_facts
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.importance import weigh
-from bayesinv.psis import variance_is_finite, why_no_standard_error
-from bayesinv.randomness import seeded
+from bayesinv.io.console import ConsoleTable, for_console
+from bayesinv.numerics.psis import variance_is_finite, why_no_standard_error
+from bayesinv.numerics.randomness import seeded
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 INFLATION = 1.2  # of the proposal's standard deviations, so that its tails cover the posterior's
 DEGREES = 5.0  # of freedom of that proposal

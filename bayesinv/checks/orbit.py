@@ -14,13 +14,13 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.console import ConsoleTable
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
-from bayesinv.orbits import Orbit
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.psis import pareto_smooth
-from bayesinv.quantiles import weighted_quantile
+from bayesinv.io.console import ConsoleTable
+from bayesinv.numerics.psis import pareto_smooth
+from bayesinv.numerics.quantiles import weighted_quantile
+from bayesinv.orbits.orbit import Orbit
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms.blur import GaussianBlur
 
 # A median that moves by half an interval's half-width between orbits that only differ in their draws is decided by

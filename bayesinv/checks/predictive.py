@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.console import ConsoleTable
-from bayesinv.data import as_data
-from bayesinv.metrics import calibration_error, standard_error
+from bayesinv.data.container import as_data
+from bayesinv.io.console import ConsoleTable
+from bayesinv.metrics.scores import calibration_error, standard_error
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 
 def probability_integral_transform(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesinv.files import write_atomically
+from bayesinv.io.files import write_atomically
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WEIGHTINGS = ("draws", "reweighted")

@@ -22,19 +22,19 @@ from torch import Tensor
 
 from bayesinv.backbones.invariant_network import InvariantNetwork, average_copies
 from bayesinv.backbones.per_example import example_gradients
-from bayesinv.console import ConsoleTable
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.refits import Still
-from bayesinv.quantiles import systematic_resample
-from bayesinv.randomness import seeded
-from bayesinv.torch_modes import ordinary
+from bayesinv.io.console import ConsoleTable
+from bayesinv.numerics.quantiles import systematic_resample
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.torch_modes import ordinary
 
 if TYPE_CHECKING:
-    from bayesinv.model import InvarianceModel
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.model.invariance_model import InvarianceModel
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 LARGEST_ROWS = 4000  # nC; the determinant costs its cube
 PRIOR_DRAWS = 4000  # of which the posterior's are a weighted selection

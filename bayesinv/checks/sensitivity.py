@@ -20,11 +20,11 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.console import ConsoleTable
-from bayesinv.psis import LARGEST_LIMIT, pareto_limit, pareto_smooth
+from bayesinv.io.console import ConsoleTable
+from bayesinv.numerics.psis import LARGEST_LIMIT, pareto_limit, pareto_smooth
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 POWERS = (0.8, 1.25)
 THRESHOLD = 0.05

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bayesinv.backbones import GaussianProcess
-from bayesinv.data import Data
-from bayesinv.model import InvarianceModel
+from bayesinv.data.container import Data
+from bayesinv.model.invariance_model import InvarianceModel
 
 SMALLEST_P = 0.01  # real data have to lie inside the central 99 % of the simulated ones
 

@@ -30,11 +30,11 @@ from torch import Tensor
 
 from bayesinv.backbones import GaussianProcess
 from bayesinv.checks.records import LEVELS, dataset_of, read_records, write_record
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.inference import fit as default_fit
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.quantiles import systematic_resample, weighted_quantile
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.quantiles import systematic_resample, weighted_quantile
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 Fit = Callable[[InvarianceModel, Data, int], Any]
 HYPERPARAMETERS = ("learned", "known")

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.errors import NumericalError
-from bayesinv.exact_evidence import weighing_model
-from bayesinv.hyperparameters import at
 from bayesinv.inference import target as joint
+from bayesinv.model.exact_evidence import weighing_model
+from bayesinv.model.hyperparameters import at
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 
 class Target:

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bayesinv.console import for_console
+from bayesinv.io.console import for_console
 
 LEVELS = ("ok", "note", "serious")
 _COLUMN = 88  # width of a message in the printed table

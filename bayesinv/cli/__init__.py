@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 from bayesinv.cli.parser import make_parser
 from bayesinv.cli.words import in_shell_words
-from bayesinv.console import Console
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning
+from bayesinv.io.console import Console
 
 __all__ = ["main"]
 

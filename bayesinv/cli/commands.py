@@ -12,18 +12,18 @@ import pandas as pd
 from tqdm import tqdm
 
 import bayesinv
-from bayesinv import demo as demonstration
+from bayesinv.cli import demo as demonstration
 from bayesinv.cli.folder import POSTERIOR_FILE, load_posterior, output_folder, posterior_files, read_run, write_run
 from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, labels_in, read_examples, read_training
 from bayesinv.cli.kinds import scales_of, transform_for
 from bayesinv.cli.networks import goes_on_from, network_facts, network_for, training_for
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
-from bayesinv.data import as_data
+from bayesinv.data.container import as_data
 from bayesinv.errors import DataError
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.evidence.prediction import Prediction
 from bayesinv.inference import Step
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.prediction import Prediction
+from bayesinv.io.files import check_writable, write_atomically
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Transform
 
 SHOWN_PREDICTIONS = 10

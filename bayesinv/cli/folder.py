@@ -10,9 +10,9 @@ from typing import Any
 from bayesinv.cli.inputs import Reading
 from bayesinv.cli.networks import load_network
 from bayesinv.errors import SavedFileError
-from bayesinv.files import abandoned, locked, locked_folder
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.storage import POSTERIOR_FILE, load
+from bayesinv.io.files import abandoned, locked, locked_folder
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
+from bayesinv.posterior.storage import POSTERIOR_FILE, load
 
 FORMAT = "bayesinv output folder"
 FORMAT_VERSION = 1

@@ -8,11 +8,11 @@ from typing import Any
 import bayesinv
 from bayesinv.cli.folder import RUN_FILE, load_posterior, posterior_files, read_run
 from bayesinv.cli.inputs import READING_OPTIONS, Reading, labels_in, read_examples
-from bayesinv.comparison import Comparison
-from bayesinv.data import Data, as_data
+from bayesinv.comparison.comparison import Comparison
+from bayesinv.data.container import Data, as_data
 from bayesinv.errors import DataError
-from bayesinv.files import check_writable
-from bayesinv.posterior import InvariancePosterior
+from bayesinv.io.files import check_writable
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.report.page import OURS
 from bayesinv.selection import Selection

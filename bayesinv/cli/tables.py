@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from bayesinv.cli.words import in_shell_words
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.psis import weights_are_good
+from bayesinv.numerics.psis import weights_are_good
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

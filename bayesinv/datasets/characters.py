@@ -19,8 +19,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from bayesinv.arrays import as_tensor
-from bayesinv.data import Data
+from bayesinv.data.arrays import as_tensor
+from bayesinv.data.container import Data
 from bayesinv.datasets.moves import moved
 from bayesinv.datasets.pictures import open_picture, pixels
 from bayesinv.datasets.split import Split

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.datasets.moves import moved
 from bayesinv.datasets.split import Split, choose, data_root
 from bayesinv.errors import DataError

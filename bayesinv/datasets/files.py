@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from bayesinv.arguments import as_integer, as_number
+from bayesinv.data.items import LARGEST_WHOLE
 from bayesinv.datasets.pictures import SIXTEEN_BITS, open_picture, pixels, white_of
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError, DataWarning
-from bayesinv.items import LARGEST_WHOLE
+from bayesinv.numerics.arguments import as_integer, as_number
 
 __all__ = ["IMAGE_SUFFIXES", "load_image_folder", "load_npz"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.datasets.moves import moved
 from bayesinv.datasets.split import Split, choose, data_root
 from bayesinv.errors import DataError

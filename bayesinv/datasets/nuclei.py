@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.datasets.split import Split, choose, data_root
 from bayesinv.errors import DataError
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 
 __all__ = ["Examples", "Split", "choose", "data_root"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.datasets.molecules import QM9_TARGETS, random_orientations
 from bayesinv.datasets.split import Split
 

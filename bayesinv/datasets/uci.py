@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.datasets.split import Split, data_root
 from bayesinv.errors import DataError
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bayesinv.data import Data
-from bayesinv.prediction import Average, ClassAverage
+from bayesinv.data.container import Data
+from bayesinv.evidence.prediction import Average, ClassAverage
 
 
 class Evidence(nn.Module, ABC):

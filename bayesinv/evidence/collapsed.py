@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence.algebra import Factor, Posterior
 from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.basis import Basis, CollapsedPrior, Whitened, basis_of

@@ -12,9 +12,9 @@ from gpytorch.priors import Prior
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence.collapsed import SiteEvidence, Sites
-from bayesinv.prediction import Average, GaussianAverage
+from bayesinv.evidence.prediction import Average, GaussianAverage
 
 # As a share of the targets' variance. The bound divides rounding errors by the noise: at 1 % the jitter and a float32
 # orbit cost 0.6 and 0.1 nat on 300 inputs with ten outputs, at 0.01 % both cost tens. For noise below 1 % use

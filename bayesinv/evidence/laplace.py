@@ -12,11 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bayesinv.backbones.gram_in_parts import gram_within
 from bayesinv.backbones.invariant_network import InvariantNetwork, average_copies
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence.determinants import deterministic_equivalent, from_above, from_below
 from bayesinv.evidence.network import NetworkEvidence
-from bayesinv.orbits import weighted_mean
-from bayesinv.structure import PerOutputOrbit
+from bayesinv.orbits.orbit import weighted_mean
+from bayesinv.orbits.structure import PerOutputOrbit
 
 # What each choice of the determinant makes of the evidence, on average over minibatches.
 BOUNDS: dict[str, Literal["lower", "upper"] | None] = {

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bayesinv.backbones.invariant_network import AVERAGES, InvariantNetwork, average_copies, class_log_probs
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence.base import Evidence
-from bayesinv.orbits import average_log_probs, weighted_mean
-from bayesinv.prediction import Average, ClassAverage, GaussianAverage
+from bayesinv.evidence.prediction import Average, ClassAverage, GaussianAverage
+from bayesinv.orbits.orbit import average_log_probs, weighted_mean
 
 
 class NetworkEvidence(Evidence):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.backbones.invariant_network import InvariantNetwork
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence.network import NetworkEvidence
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NotSettledError
 from bayesinv.evidence.algebra import Factor, Posterior
 from bayesinv.evidence.anderson import Anderson

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
 from bayesinv.backbones.invariant import InvariantPrior
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence.algebra import PrimalFactor
 from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.basis import Whitened, whitened_inducing
 from bayesinv.evidence.collapsed import SiteEvidence
 from bayesinv.evidence.dirichlet import DirichletEvidence
 from bayesinv.evidence.gaussian import SMALLEST_NOISE_SHARE, GaussianEvidence, _above
-from bayesinv.prediction import Average, ClassAverage, GaussianAverage, Prediction, standard_normal_draws
+from bayesinv.evidence.prediction import Average, ClassAverage, GaussianAverage, Prediction, standard_normal_draws
 
 COVARIANCES = {"full": CholeskyVariationalDistribution, "diagonal": MeanFieldVariationalDistribution}
 SMALLEST_SHARE = 1e-12  # of the prior variance: k_ff - q_ff of a float32 orbit may round below zero

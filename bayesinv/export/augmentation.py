@@ -18,11 +18,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from bayesinv.arguments import as_integer
 from bayesinv.errors import DataError
 from bayesinv.export.conventions import numbers
 from bayesinv.export.frames import Frame
-from bayesinv.orbits import Orbit
+from bayesinv.numerics.arguments import as_integer
+from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Transform
 
 __all__ = ["Augmentation"]

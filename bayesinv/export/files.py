@@ -10,7 +10,7 @@ from safetensors import torch as tensors
 
 from bayesinv.errors import SavedFileError
 from bayesinv.export.augmentation import Augmentation
-from bayesinv.files import check_writable, write_atomically
+from bayesinv.io.files import check_writable, write_atomically
 from bayesinv.transforms import from_config
 
 __all__ = ["load", "save"]

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.export.augmentation import Augmentation
-from bayesinv.groups import Grouped
-from bayesinv.structure import Blocks, PerOutput, by_output
+from bayesinv.orbits.groups import Grouped
+from bayesinv.orbits.structure import Blocks, PerOutput, by_output
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 __all__ = ["augmentation_of"]
 

@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bayesinv.arguments import as_integer
 from bayesinv.export.augmentation import Augmentation
-from bayesinv.orbits import Orbit, weighted_mean
-from bayesinv.structure import PerOutput
+from bayesinv.numerics.arguments import as_integer
+from bayesinv.orbits.orbit import Orbit, weighted_mean
+from bayesinv.orbits.structure import PerOutput
 from bayesinv.transforms import Elastic, FiniteGroup, Transform
 from bayesinv.transforms.affine2d import MatrixWarp
 from bayesinv.transforms.warp import warp
 
 if TYPE_CHECKING:
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 __all__ = ["FixedOrbit", "InvariantPredictor"]
 

@@ -4,9 +4,9 @@ from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
 from bayesinv.inference.point import Augerino, AugNet, Fixed, Lila, NoInvariance, Optima, PointMethod, Policy
 from bayesinv.inference.predictive import TrainedNetwork, train
-from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.second_stage import SecondStage
 from bayesinv.inference.training import Training
+from bayesinv.model.result import InferenceResult
 
 __all__ = [
     "AugNet",

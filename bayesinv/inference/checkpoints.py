@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from bayesinv.errors import CheckpointError, first_line
-from bayesinv.files import check_writable, clear_abandoned, write_atomically
 from bayesinv.inference.differences import differences
+from bayesinv.io.files import check_writable, clear_abandoned, write_atomically
 
 FORMAT = "bayesinv.checkpoint"
 FORMAT_VERSION = 1

@@ -12,13 +12,13 @@ import torch
 
 from bayesinv.backbones.gram_in_parts import bytes_at_once, num_passes
 from bayesinv.backbones.memory import unchanged
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.first_look import differentiated
 from bayesinv.inference.objective import Phase, Training
-from bayesinv.model import InvarianceModel
-from bayesinv.randomness import seeded
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.randomness import seeded
 
 LONG_SECONDS = 30 * 60
 LARGE_BYTES = 4 * 2**30

@@ -11,9 +11,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence
-from bayesinv.extents import sample_extents
+from bayesinv.extents.families import sample_extents
 from bayesinv.inference.importance import extents_of_trace
 
 if TYPE_CHECKING:

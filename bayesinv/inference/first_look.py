@@ -15,12 +15,12 @@ from torch import Tensor
 
 from bayesinv.backbones import NeuralNetwork
 from bayesinv.backbones.memory import unchanged
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError, first_line
 from bayesinv.evidence import NetworkEvidence
 from bayesinv.inference.target import start_extents
-from bayesinv.model import InvarianceModel
-from bayesinv.randomness import seeded
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.randomness import seeded
 
 # Of the largest output: float32 sums in another order differ by less.
 SAME_OUTPUT = 1e-3

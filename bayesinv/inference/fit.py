@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesinv.arguments import as_integer, as_number, counted
-from bayesinv.data import Data, as_data, first_of
+from bayesinv.data.container import Data, as_data, first_of
+from bayesinv.data.groups import as_groups, numbered
 from bayesinv.errors import DataWarning, ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
-from bayesinv.exact_evidence import exact_for_weights, inducing_gap
-from bayesinv.groups import as_groups, numbered
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
@@ -27,19 +25,21 @@ from bayesinv.inference.minibatch_fit import fit_minibatches
 from bayesinv.inference.modes import Mode
 from bayesinv.inference.nuts import Chains, run_nuts
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
-from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.target import Target
 from bayesinv.inference.training import Training
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_random_items, warn_of_usual_mistakes
 from bayesinv.inference.vi import MIXTURES, approximate, climb, local_parameters, on_exact, train_guide
-from bayesinv.model import InvarianceModel
-from bayesinv.model_checks import check_weights
-from bayesinv.model_conditioning import is_light
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.psis import why_no_standard_error
-from bayesinv.randomness import seeded
-from bayesinv.threads import one_thread
-from bayesinv.torch_modes import ordinary
+from bayesinv.model.checks import check_weights
+from bayesinv.model.conditioning import is_light
+from bayesinv.model.exact_evidence import exact_for_weights, inducing_gap
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.model.result import InferenceResult
+from bayesinv.numerics.arguments import as_integer, as_number, counted
+from bayesinv.numerics.psis import why_no_standard_error
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.threads import one_thread
+from bayesinv.numerics.torch_modes import ordinary
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 INFERENCES = ("vi", "nuts")
 MAX_STEPS = 200  # evaluations of a collapsed evidence from each start; minibatches count in epochs
@@ -101,7 +101,7 @@ def fit(
             optimiser steps, ``training.epochs`` passes over the data if None.
         training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
         hyperparameters: of a collapsed evidence: "latent", drawn along with the extents under weak priors (see
-            :mod:`bayesinv.hyperparameters`), or "optimised", held at the best mode.
+            :mod:`bayesinv.model.hyperparameters`), or "optimised", held at the best mode.
         learning_rate: of Adam, for the guides that it trains on a collapsed evidence.
         num_draws: posterior draws, per chain for NUTS, at least 5. After VI on a collapsed evidence each is weighed
             by one evaluation of the evidence, and None draws until the weighted draws are worth 100 independent ones,

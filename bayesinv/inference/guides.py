@@ -18,8 +18,8 @@ from pyro.infer.autoguide import (
 from pyro.infer.autoguide.guides import AutoGuide
 from torch import Tensor
 
-from bayesinv.extents import Extents
-from bayesinv.mixture import Mixture
+from bayesinv.extents.families import Extents
+from bayesinv.numerics.mixture import Mixture
 
 GuideFactory = Callable[[Callable[..., Any]], Any]
 

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.model import InvarianceModel
-from bayesinv.psis import NEARLY_EQUAL as NEARLY_EQUAL  # where these two were once found
-from bayesinv.psis import pareto_smooth as pareto_smooth
-from bayesinv.psis import variance_is_finite
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.psis import NEARLY_EQUAL as NEARLY_EQUAL  # where these two were once found
+from bayesinv.numerics.psis import pareto_smooth as pareto_smooth
+from bayesinv.numerics.psis import variance_is_finite
 
 
 @dataclass(frozen=True)

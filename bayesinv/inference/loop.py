@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayesinv.errors import NonFiniteError, NumericalError, first_line
-from bayesinv.randomness import unseeded
+from bayesinv.numerics.randomness import unseeded
 
 # Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps
 # is one of 0.45 in 90, three standard errors of the difference of two means of 90.

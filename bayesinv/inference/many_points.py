@@ -15,9 +15,9 @@ from torch import Tensor
 from bayesinv.errors import NumericalError
 from bayesinv.inference.forecast import Forecast
 from bayesinv.inference.target import Target
-from bayesinv.model import InvarianceModel
-from bayesinv.model_conditioning import copies_beside, shared_parts
-from bayesinv.threads import side_by_side
+from bayesinv.model.conditioning import copies_beside, shared_parts
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.threads import side_by_side
 
 R = TypeVar("R")
 

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence, NetworkEvidence
 from bayesinv.inference.guides import GuideFactory, make_guide
 from bayesinv.inference.importance import extents_of_trace
@@ -19,7 +19,7 @@ from bayesinv.inference.modes import STARTS
 from bayesinv.inference.target import start_extents
 from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.vi import describe_extents
-from bayesinv.model import InvarianceModel
+from bayesinv.model.invariance_model import InvarianceModel
 
 
 class VariationalObjective(Objective):

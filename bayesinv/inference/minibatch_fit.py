@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
+from bayesinv.data.streams import Stream, derive_seed
+from bayesinv.data.streams.indexed import MemoryStream
 from bayesinv.errors import DataError, NonFiniteError, NotConvergedWarning
 from bayesinv.evidence import LaplaceEvidence
-from bayesinv.extents import Outward
+from bayesinv.extents.families import Outward
 from bayesinv.inference.cost import estimate_cost, warn_of_cost
 from bayesinv.inference.evidence_at_mode import evidence_at_mode
 from bayesinv.inference.first_look import check_examples_apart, check_gradients, differentiated
@@ -28,16 +30,14 @@ from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
 from bayesinv.inference.point import MethodObjective, PointMethod
 from bayesinv.inference.predictive import KEPT_EXAMPLES, second_stage
-from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.training import Objective, Training, train
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
 from bayesinv.inference.vi import local_parameters
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
-from bayesinv.streams import Stream, derive_seed
-from bayesinv.streams.indexed import MemoryStream
-from bayesinv.torch_modes import ordinary
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.model.result import InferenceResult
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.torch_modes import ordinary
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 # Adam at the default rate moves an extent by 0.1 a step where its prior is N(0, 1), and from its start to the far end
 # of the prior are three units.

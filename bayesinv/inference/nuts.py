@@ -18,9 +18,9 @@ from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.chain_diagnostics import effective_draws, rank_rhat
 from bayesinv.inference.importance import WeightedDraws, weigh
 from bayesinv.inference.target import Target
-from bayesinv.mixture import Mixture
-from bayesinv.model import InvarianceModel
-from bayesinv.quantiles import systematic_resample
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.mixture import Mixture
+from bayesinv.numerics.quantiles import systematic_resample
 
 # The proposal for the evidence is a normal fitted to the draws, this much wider, so that its tails cover theirs.
 PROPOSAL_INFLATION = 1.2

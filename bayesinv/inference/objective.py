@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.inference.loop import COOLDOWN_SHARE, FINAL_RATE
 from bayesinv.inference.rates import OptimiserFactory, ScheduleFactory
 from bayesinv.inference.second_stage import SecondStage

@@ -23,17 +23,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.data.streams import Stream, derive_seed
 from bayesinv.errors import EvidenceError, NumericalError
 from bayesinv.evidence import LaplaceEvidence
+from bayesinv.extents.unconstrained import Unconstrained
 from bayesinv.inference.refits import Examples, Refit
 from bayesinv.inference.training import Training
-from bayesinv.mixture import Adapted, Mixture, adapt
-from bayesinv.model import InvarianceModel
-from bayesinv.psis import pareto_smooth
-from bayesinv.quantiles import systematic_resample
-from bayesinv.streams import Stream, derive_seed
-from bayesinv.surrogate import Surrogate
-from bayesinv.unconstrained import Unconstrained
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.mixture import Adapted, Mixture, adapt
+from bayesinv.numerics.psis import pareto_smooth
+from bayesinv.numerics.quantiles import systematic_resample
+from bayesinv.numerics.surrogate import Surrogate
 
 MOST_EXTENTS = 6
 STEPS = 50  # of the weights at each point, and at the centre before, at the most

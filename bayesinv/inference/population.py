@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
-from bayesinv.model import InvarianceModel
+from bayesinv.model.invariance_model import InvarianceModel
 
 # Points for each dimension of θ, within these limits, and moves of each at every temperature. Where the mode that holds
 # the mass is narrow (1,100 times the mass of the next one) 128 points and three moves found it in ten of ten runs; 128

@@ -15,25 +15,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones import NeuralNetwork
-from bayesinv.data import Data
+from bayesinv.data.container import Data
+from bayesinv.data.groups import numbered
+from bayesinv.data.streams import Stream, derive_seed
 from bayesinv.evidence import NetworkEvidence
-from bayesinv.groups import numbered
+from bayesinv.evidence.prediction import Prediction
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.first_look import check_gradients
 from bayesinv.inference.loop import Callback, Trace
 from bayesinv.inference.rates import OptimiserFactory, ScheduleFactory
-from bayesinv.inference.result import InferenceResult
 from bayesinv.inference.second_stage import SecondStage
 from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.training import train as run_loop
 from bayesinv.inference.vi import describe_extents
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.prediction import Prediction
-from bayesinv.randomness import seeded
-from bayesinv.streams import Stream, derive_seed
-from bayesinv.temperature import fitted_temperature, tempered
-from bayesinv.torch_modes import ordinary
+from bayesinv.metrics.temperature import fitted_temperature, tempered
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.model.result import InferenceResult
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.torch_modes import ordinary
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 __all__ = ["PredictiveObjective", "TrainedNetwork", "second_stage", "train"]
 

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.backbones.invariant_network import InvariantNetwork
-from bayesinv.data import Data
+from bayesinv.data.container import Data
+from bayesinv.data.streams import Stream, derive_seed
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.training import Training
-from bayesinv.model import InvarianceModel
-from bayesinv.randomness import seeded
-from bayesinv.streams import Stream, derive_seed
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.randomness import seeded
 
 # Multiplications of one exact determinant, N²(P + N) for N = nC rows and P weights: about a tenth of a second.
 EXACT_WORK = 2e9

@@ -1,7 +1,7 @@
 """log p(D, η, hyperparameters) as a function of one unconstrained vector, for optimisers and samplers.
 
-    θ = (z, u, ζ):   z unconstrained coordinates of the extents (:mod:`bayesinv.unconstrained`), u latent coordinates of
-    the hyperparameters, and ζ learned inducing inputs in units of their spread.
+    θ = (z, u, ζ):   z unconstrained coordinates of the extents (:mod:`bayesinv.extents.unconstrained`), u latent
+    coordinates of the hyperparameters, and ζ learned inducing inputs in units of their spread.
 
 The density is the one of the model's own ``forward``; tests hold that.
 """
@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.extents import Outward
-from bayesinv.hyperparameters import assign, vector
-from bayesinv.model import InvarianceModel
-from bayesinv.spike_and_slab import SpikeAndSlab
-from bayesinv.unconstrained import FURTHEST, Unconstrained
+from bayesinv.extents.families import Outward
+from bayesinv.extents.spike_and_slab import SpikeAndSlab
+from bayesinv.extents.unconstrained import FURTHEST, Unconstrained
+from bayesinv.model.hyperparameters import assign, vector
+from bayesinv.model.invariance_model import InvarianceModel
 
 FURTHEST_HYPER = 12.0  # in u: a factor of e^12 either way
 

@@ -13,10 +13,10 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.arrays import rounding
 from bayesinv.backbones import GaussianProcess
-from bayesinv.data import Data
-from bayesinv.model import InvarianceModel
+from bayesinv.data.arrays import rounding
+from bayesinv.data.container import Data
+from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.transforms.tables import ColumnTransform
 
 # Networks: largest value below which, and root mean square or offset over spread above which, inputs are not of about

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
+from bayesinv.data.items import changing_item
 from bayesinv.errors import DataWarning
 from bayesinv.inference.units import unit_mistakes
-from bayesinv.items import changing_item
-from bayesinv.model import InvarianceModel
-from bayesinv.randomness import seeded
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.randomness import seeded
 from bayesinv.transforms.signals.mistakes import signal_mistakes
 
 # That all of this many rows of logits sum to one, to float32's accuracy, does not happen by chance.

@@ -1,9 +1,9 @@
 """The posterior over extents of a deterministic evidence: modes first, then q around them.
 
 Extents and hyperparameters climb together to the modes of log p(D, η, u) (:mod:`bayesinv.inference.modes`). The
-built-in guides are mixtures of Student t around the modes, adapted to the weighted draws (:mod:`bayesinv.mixture`);
-"flow" and a user's own Pyro guides are trained on the ELBO with Adam, from the best mode and with its hyperparameters
-held.
+built-in guides are mixtures of Student t around the modes, adapted to the weighted draws
+(:mod:`bayesinv.numerics.mixture`); "flow" and a user's own Pyro guides are trained on the ELBO with Adam, from the
+best mode and with its hyperparameters held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
@@ -31,9 +31,9 @@ from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import Mode, find_modes, of_more_data
 from bayesinv.inference.population import populate, starts_among
 from bayesinv.inference.target import Target
-from bayesinv.mixture import FEWEST_ROUNDS, ROUND, Mixture, adapt, around_modes, bend_at
-from bayesinv.model import InvarianceModel
-from bayesinv.psis import pareto_smooth, weights_are_good
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.mixture import FEWEST_ROUNDS, ROUND, Mixture, adapt, around_modes, bend_at
+from bayesinv.numerics.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
 LARGEST_EXPLORED, COPIES_EXPLORED, LARGEST_CLIMB = 100, 12, 200  # examples and copies of each; examples

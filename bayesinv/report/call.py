@@ -10,8 +10,8 @@ from typing import Any
 from bayesinv.inference import Training, fit
 from bayesinv.inference.guides import GUIDES
 from bayesinv.inference.point import POINT_METHODS, as_point_method
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 __all__ = ["fit_call", "load_call", "needs_model"]
 

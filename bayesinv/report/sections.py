@@ -10,10 +10,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents import prior_config
-from bayesinv.groups import spread_name
-from bayesinv.orbit_plot import can_draw
-from bayesinv.plots import drawn_in_rows
+from bayesinv.extents.families import prior_config
+from bayesinv.orbits.groups import spread_name
+from bayesinv.plots.extents import drawn_in_rows
+from bayesinv.plots.orbit import can_draw
 from bayesinv.report.call import fit_call, load_call, needs_model
 from bayesinv.report.page import Section, code, facts, figure, paragraph, table
 from bayesinv.report.page import escape as escaped
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayesinv.checks.verdicts import Verdict
-    from bayesinv.comparison import Comparison
-    from bayesinv.model import InvarianceModel
-    from bayesinv.posterior import InvariancePosterior
+    from bayesinv.comparison.comparison import Comparison
+    from bayesinv.model.invariance_model import InvarianceModel
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior
     from bayesinv.selection import Selection
 
 PACKAGES = ("bayesinv", "torch", "pyro-ppl", "gpytorch", "arviz", "numpy")
@@ -329,7 +329,7 @@ def prior_words(name: str, prior: Any) -> str:
 
     Example:
         >>> from pyro.distributions import HalfNormal
-        >>> from bayesinv.extents import Truncated
+        >>> from bayesinv.extents.families import Truncated
         >>> prior_words("rotation", Truncated(HalfNormal(0.5), high=2.0))
         'Truncated(base=HalfNormal(scale=0.5), high=2)'
     """

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from bayesinv.checks import diagnose
-from bayesinv.comparison import Comparison, compare, fixed_at_medians
-from bayesinv.data import Data, as_data
-from bayesinv.files import check_writable, write_atomically
-from bayesinv.groups import NEW_GROUP
-from bayesinv.posterior import InvariancePosterior
+from bayesinv.comparison.comparison import Comparison, compare, fixed_at_medians
+from bayesinv.data.container import Data, as_data
+from bayesinv.data.groups import NEW_GROUP
+from bayesinv.io.files import check_writable, write_atomically
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.report import sections
 from bayesinv.report.page import Section, page, table
 from bayesinv.selection import Selection

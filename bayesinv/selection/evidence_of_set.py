@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.errors import NumericalError
-from bayesinv.psis import pareto_smooth
+from bayesinv.numerics.psis import pareto_smooth
 from bayesinv.selection.space import UnconstrainedSpace
 
 LogEvidence = Callable[[Float[Tensor, " K"]], float]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bayesinv.archives import pack, unpack
-from bayesinv.console import ConsoleTable
 from bayesinv.errors import SavedFileError
-from bayesinv.files import as_path, check_writable, write_atomically
+from bayesinv.io.archives import pack, unpack
+from bayesinv.io.console import ConsoleTable
+from bayesinv.io.files import as_path, check_writable, write_atomically
 from bayesinv.selection.relaxed import RelaxedSelection
 from bayesinv.selection.result import Selection
 from bayesinv.selection.subsets import SetDraws, SubsetSelection

@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.console import ConsoleTable
-from bayesinv.data import Data, as_data
-from bayesinv.extents import Extents, Outward
+from bayesinv.data.container import Data, as_data
+from bayesinv.extents.families import Extents, Outward
+from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
+from bayesinv.io.console import ConsoleTable
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.randomness import seeded
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.selection.space import UnconstrainedSpace
-from bayesinv.spike_and_slab import SpikeAndSlab
 
 
 def paired_bayes_factors(

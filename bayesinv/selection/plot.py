@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayesinv.plots import STYLE, shown
+from bayesinv.plots.extents import STYLE, shown
 from bayesinv.selection.sets import set_name
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesinv.console import ConsoleTable
 from bayesinv.errors import ExtentError
-from bayesinv.extents import Outward
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
+from bayesinv.extents.families import Outward
+from bayesinv.extents.spike_and_slab import SpikeAndSlab
+from bayesinv.io.console import ConsoleTable
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.selection.result import Selection
 from bayesinv.selection.sets import InclusionPrior, inclusion_probabilities, set_name
-from bayesinv.spike_and_slab import SpikeAndSlab
 
 # Sets listed: those that at most this many draws of γ show.
 SET_DRAWS = 2000

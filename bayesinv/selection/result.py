@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bayesinv.console import for_console
+from bayesinv.io.console import for_console
 from bayesinv.selection.sets import InclusionPrior
 
 if TYPE_CHECKING:

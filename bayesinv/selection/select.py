@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
-from bayesinv.exact_evidence import weighing_model
-from bayesinv.extents import Outward, Prior
+from bayesinv.extents.families import Outward, Prior
+from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
 from bayesinv.inference.modes import find_modes
 from bayesinv.inference.target import Target
-from bayesinv.model import InvarianceModel
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.psis import limit_in_words
-from bayesinv.randomness import seeded
+from bayesinv.model.exact_evidence import weighing_model
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.psis import limit_in_words
+from bayesinv.numerics.randomness import seeded
+from bayesinv.numerics.torch_modes import ordinary
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.selection.evidence_of_set import LogEvidence, Moments, SetEvidence
 from bayesinv.selection.paired import paired_bayes_factors
 from bayesinv.selection.relaxed import RelaxedSelection, with_spikes
@@ -33,8 +35,6 @@ from bayesinv.selection.sets import InclusionPrior, all_sets, inclusion_probabil
 from bayesinv.selection.slabs import log_masses
 from bayesinv.selection.space import UnconstrainedSpace
 from bayesinv.selection.subsets import SetDraws, SubsetSelection
-from bayesinv.spike_and_slab import SpikeAndSlab
-from bayesinv.torch_modes import ordinary
 
 METHODS = ("auto", "subsets", "relaxed")
 # 2⁸ = 256 sets: with 16 draws each in the first pass, the most that minutes allow at a tenth of a second.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.extents import Prior
+from bayesinv.extents.families import Prior
 
 # Mid-point cells for a slab without a distribution function; 4,000 give a mass to about 1e-4.
 _CELLS = 4000
@@ -21,7 +21,7 @@ def log_mass_below(slab: Prior, share: float) -> float:
     From ``cdf`` where there is one, else by the mid-point rule; -inf where the slab has nothing there.
 
     Example:
-        >>> from bayesinv.extents import UniformExtent
+        >>> from bayesinv.extents.families import UniformExtent
         >>> round(math.exp(log_mass_below(UniformExtent(0.0, 2.0), 0.25)), 6)
         0.25
     """

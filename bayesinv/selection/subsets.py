@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesinv.console import ConsoleTable
-from bayesinv.psis import weights_are_good
-from bayesinv.quantiles import systematic_resample
+from bayesinv.io.console import ConsoleTable
+from bayesinv.numerics.psis import weights_are_good
+from bayesinv.numerics.quantiles import systematic_resample
 from bayesinv.selection.evidence_of_set import effective_size, relative_error
 from bayesinv.selection.result import Selection
 from bayesinv.selection.search import FEW

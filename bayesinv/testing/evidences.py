@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from bayesinv.backbones import GaussianProcess
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import CollapsedEvidence
 from bayesinv.evidence.algebra import DualFactor, PrimalFactor
 from bayesinv.evidence.collapsed import SiteEvidence, Whitened
 from bayesinv.evidence.linear_algebra import cholesky
-from bayesinv.model import InvarianceModel
+from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.testing.transforms import smooth_images
 from bayesinv.transforms import Affine2d
 

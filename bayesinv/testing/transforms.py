@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from bayesinv.errors import DataError
-from bayesinv.orbits import base_draws
+from bayesinv.orbits.orbit import base_draws
 from bayesinv.transforms import Compose, Coordinate, Transform, from_config
 
 __all__ = ["CHECKS", "TransformCase", "TransformConformance", "check_transform", "smooth_images"]

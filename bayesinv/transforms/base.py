@@ -43,7 +43,7 @@ class Coordinate:
             arrays and tensors.
         from_people: its inverse.
         meaning: one sentence that says what a positive value does.
-        distribution: how t is drawn within the extent, a name that `bayesinv.augmentation` knows:
+        distribution: how t is drawn within the extent, a name that `bayesinv.orbits.augmentation` knows:
             ``"uniform"`` on [-η, η]; ``"one_sided"`` on [0, η], for amounts without a sign;
             ``"gaussian"``; ``"von_mises"``, for angles; ``"haar"``, for angles of rotations in space.
         order: 0, or the number of elements of a finite group. The column of t then holds the index

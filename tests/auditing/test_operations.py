@@ -5,7 +5,7 @@ import torch
 
 from bayesinv.auditing.operations import candidates, kind_of, transform_of
 from bayesinv.errors import DataError
-from bayesinv.orbits import Orbit
+from bayesinv.orbits.orbit import Orbit
 
 SHAPES = {"images": (4, 3, 8, 8), "signals": (4, 2, 40), "points": (4, 6, 3), "tables": (4, 5)}
 

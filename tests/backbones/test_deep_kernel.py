@@ -12,7 +12,7 @@ from torch import nn
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.backbones.deep_kernel import JITTER, DeepKernel, InducingFeatures
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.transforms import Affine2d

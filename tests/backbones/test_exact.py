@@ -7,7 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 
 

@@ -17,9 +17,9 @@ import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
-from bayesinv.orbits import Orbit
+from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Affine2d
 
 

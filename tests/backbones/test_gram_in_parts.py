@@ -9,7 +9,7 @@ from bayesinv import Data, InvarianceModel
 from bayesinv.backbones.memory import counted
 from bayesinv.evidence.laplace import LaplaceEvidence
 from bayesinv.inference.target import start_extents
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
 
 
 class Twice(nn.Module):

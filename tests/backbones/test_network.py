@@ -9,7 +9,7 @@ from torch import nn
 from bayesinv import DeepKernel, GaussianProcess, InvarianceModel, NeuralNetwork, Training, fit
 from bayesinv.backbones import as_backbone
 from bayesinv.backbones.invariant_network import average_copies
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 
 

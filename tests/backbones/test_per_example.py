@@ -8,7 +8,7 @@ from torch.func import functional_call, grad
 
 from bayesinv.backbones import per_example
 from bayesinv.backbones.per_example import dense_gram, example_gradients, example_gram
-from bayesinv.orbits import base_draws
+from bayesinv.orbits.orbit import base_draws
 from bayesinv.transforms import Affine2d
 
 S, M, C = 3, 5, 4

@@ -64,7 +64,7 @@ def start_drawn(model, x, seed, **scales):
     """Hyperparameters from the weak priors, around those of `start`."""
     import torch
 
-    from bayesinv.hyperparameters import assign, vector
+    from bayesinv.model.hyperparameters import assign, vector
 
     start(model, x, seed, **scales)
     hyper = model.hyperparameters
@@ -77,7 +77,7 @@ def start_dense(model, x, seed, likelihood):
     """A teacher on a denser orbit, without the approximation of the model that is fitted, its kernel drawn."""
     import numpy as np
 
-    from bayesinv.orbits import Orbit
+    from bayesinv.orbits.orbit import Orbit
 
     model.backbone = gaussian_process("exact")
     model.orbit = Orbit(model.orbit.transform, DENSE_COPIES, seed=seed)

@@ -36,7 +36,7 @@ def small_net(seed: int) -> "torch.nn.Module":
     """Two small convolutions and a linear layer."""
     from torch import nn
 
-    from bayesinv.randomness import seeded
+    from bayesinv.numerics.randomness import seeded
 
     with seeded(seed):
         layers = [nn.Conv2d(1, 8, 5, stride=2), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Tanh()]

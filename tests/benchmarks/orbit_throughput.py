@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import torch
 
-from bayesinv.orbits import base_draws
+from bayesinv.orbits.orbit import base_draws
 from bayesinv.transforms import Affine2d
 
 BATCH, COPIES, SIZE = 128, 16, 28

@@ -42,7 +42,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
 
-from bayesinv.arrays import as_tensor
+from bayesinv.data.arrays import as_tensor
 
 KINDS = ("images", "signals", "points", "tables")
 BACKBONES = ("gp", "deep_kernel", "frozen_deep_kernel", "network")

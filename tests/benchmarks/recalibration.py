@@ -68,7 +68,7 @@ def data_and_posterior(name, size, seed):
     import copy
 
     from bayesinv.checks.simulations import fit_with
-    from bayesinv.data import Data
+    from bayesinv.data.container import Data
 
     model, prepare, num_outputs, options = CASES[name](size)
     x = inputs(size)
@@ -89,7 +89,7 @@ def ends(at, symmetries, posterior, errors):
     """Interval ends of many fits in people's units, (fits, 2, latent), from their knots in z and quantiles of e."""
     import numpy as np
 
-    from bayesinv.recalibrated import PriorScale, located
+    from bayesinv.posterior.recalibrated import PriorScale, located
 
     scale = PriorScale(posterior.model.extents)
     columns = [posterior.symmetries.index(s) for s in symmetries]
@@ -107,7 +107,7 @@ def rows_of(name, posterior, simulated, fresh):
     """A row for each symmetry and origin of the fresh extents."""
     import numpy as np
 
-    from bayesinv.recalibrated import NORMAL_END, error_quantile
+    from bayesinv.posterior.recalibrated import NORMAL_END, error_quantile
 
     tail = (1 - LEVEL) / 2
     mended = error_quantile(simulated.errors, np.array([tail, 1 - tail]))  # (2, latent)

@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2)
 def simulated(case, amplitude, num_train, index):
     """The model to fit, and data of one simulation."""
     import bayesinv
-    from bayesinv.data import Data
+    from bayesinv.data.container import Data
 
     evidence = "gaussian" if case.likelihood == "gaussian" else "softmax"
     model = bayesinv.InvarianceModel(

@@ -15,7 +15,7 @@ from common import provenance
 
 from bayesinv import datasets
 from bayesinv.errors import DataError
-from bayesinv.orbits import base_draws
+from bayesinv.orbits.orbit import base_draws
 from bayesinv.transforms import (
     Affine2d,
     Colour,

@@ -17,7 +17,7 @@ import torch
 from common import print_table, provenance
 from transform_examples import examples
 
-from bayesinv.orbits import base_draws
+from bayesinv.orbits.orbit import base_draws
 from bayesinv.testing.transforms import TransformCase
 from bayesinv.transforms import Transform
 

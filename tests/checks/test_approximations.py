@@ -9,8 +9,8 @@ from gpytorch.kernels import MaternKernel, ScaleKernel
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
-from bayesinv.exact_evidence import inducing_gap
-from bayesinv.posterior import InvariancePosterior
+from bayesinv.model.exact_evidence import inducing_gap
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from tests.fakes import make_posterior
 
 pytestmark = [

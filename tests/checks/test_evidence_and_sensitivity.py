@@ -12,7 +12,7 @@ import bayesinv
 from bayesinv import checks
 from bayesinv.checks.sensitivity import cjs_distance
 from bayesinv.errors import DataError, EvidenceError
-from bayesinv.posterior import InvariancePosterior
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result
 

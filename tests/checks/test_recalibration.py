@@ -13,12 +13,12 @@ import bayesinv
 from bayesinv.checks.recalibration import job_of, refit_options
 from bayesinv.checks.simulated_data import CLASS_ENTROPY, EVIDENCE, two_sided_p
 from bayesinv.checks.simulated_fits import simulated_fits
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError, RecalibrationError
-from bayesinv.inference.result import InferenceResult
-from bayesinv.model import Simulation
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.recalibrated import NORMAL_END, PriorScale, Recalibration, error_quantile, located, standardised
+from bayesinv.model.invariance_model import Simulation
+from bayesinv.model.result import InferenceResult
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
+from bayesinv.posterior.recalibrated import NORMAL_END, PriorScale, Recalibration, error_quantile, located, standardised
 
 NOISE, N, TRUTH = 0.6, 9, 1.3
 X = torch.zeros(N, 1, 4, 4)

@@ -11,7 +11,7 @@ from scipy.stats import norm
 import bayesinv
 from bayesinv import checks
 from bayesinv.errors import NumericalError
-from bayesinv.model import Simulation
+from bayesinv.model.invariance_model import Simulation
 
 X = torch.zeros(6, 1, 4, 4)
 NOISE = 0.6

@@ -7,7 +7,7 @@ import torch
 from linear_operator.utils.warnings import NumericalWarning
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
 from bayesinv.evidence import DirichletEvidence, GaussianEvidence, SoftmaxEvidence, as_evidence, evidence_from_config
 from bayesinv.evidence.collapsed import Whitened

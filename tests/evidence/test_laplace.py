@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bayesinv import InvarianceModel, NeuralNetwork
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.transforms import Affine2d
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from bayesinv import InvarianceModel, NeuralNetwork, Outward
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import ExtentError
 from bayesinv.evidence import PlugInEvidence
-from bayesinv.extents import Extents, priors_from_config
+from bayesinv.extents.families import Extents, priors_from_config
 from bayesinv.transforms import Affine2d
 
 ETA = torch.tensor([0.7], dtype=torch.float64)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NotSettledError
 from bayesinv.evidence import SoftmaxEvidence
 from bayesinv.evidence.collapsed import Whitened

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NotConvergedWarning
 from bayesinv.evidence import GaussianEvidence, StochasticGPEvidence, evidence_from_config
 from bayesinv.evidence.basis import Whitened, whitened_inducing

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import bayesinv
 from bayesinv import InvarianceModel, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 from bayesinv.inference.first_look import check_examples_apart
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from bayesinv.data.streams import Stream
 from bayesinv.errors import CheckpointError
 from bayesinv.inference import checkpoints
 from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.inference.training import Training, train
-from bayesinv.streams import Stream
 from tests.inference.test_training import Regression, make_stream
 
 STEPS = 60

@@ -8,12 +8,12 @@ from torch import nn
 
 import bayesinv
 from bayesinv import InvarianceModel
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference import minibatch_fit
 from bayesinv.inference.evidence_at_mode import LARGEST_ERROR, ReportedEvidence, evidence_at_mode
 from bayesinv.inference.minibatch import VariationalObjective
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
 
 SETTINGS = {"num_steps": 4000, "batch_size": 20, "rate": 0.05}
 

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bayesinv
 from bayesinv.errors import DataError, ImportanceWarning, NonFiniteError
-from bayesinv.exact_evidence import weighing_model
 from bayesinv.inference.target import Target
+from bayesinv.model.exact_evidence import weighing_model
 from tests.fakes import Listed
 
 pytestmark = [
@@ -147,7 +147,7 @@ def test_default_classes_go_through_a_softmax_with_hyperparameters_drawn(train):
 
 
 def test_hyperparameters_can_be_held_at_the_best_mode(train, monkeypatch):
-    monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)  # the model's own density is looked at
+    monkeypatch.setattr("bayesinv.model.exact_evidence.LARGEST_WEIGHED", 0)  # the model's own density is looked at
     held = bayesinv.fit(small_model(), train, hyperparameters="optimised", max_steps=60, num_draws=30)
     assert held.result.hyperparameters is None
     assert held.result.settings["hyperparameters"] == "optimised"
@@ -396,7 +396,7 @@ def test_cuda_agrees_with_the_cpu(train):
 def test_many_examples_climb_on_a_part_of_them_first(monkeypatch):
     """The answer is that of all examples, in fewer evaluations on all of them."""
     train = bayesinv.datasets.digits(0.8, size=8, num_train=120, seed=0).train
-    monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)  # the cheaper evidence
+    monkeypatch.setattr("bayesinv.model.exact_evidence.LARGEST_WEIGHED", 0)  # the cheaper evidence
 
     def fitted(part):
         monkeypatch.setattr("bayesinv.inference.vi.LARGEST_EXPLORED", part)
@@ -431,7 +431,7 @@ def test_climbs_go_from_the_explored_part_to_all(monkeypatch, backbone, callback
     monkeypatch.setattr(module, "find_modes", find_modes)
     monkeypatch.setattr(module, "LARGEST_EXPLORED", 8)
     monkeypatch.setattr(module, "LARGEST_CLIMB", 12)
-    monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)  # whose climb is another
+    monkeypatch.setattr("bayesinv.model.exact_evidence.LARGEST_WEIGHED", 0)  # whose climb is another
     x = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     model = bayesinv.InvarianceModel(
         bayesinv.GaussianProcess(**backbone), "rotation", likelihood="gaussian", num_orbit_samples=2
@@ -458,7 +458,7 @@ def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypat
     assert own == "evidence" and {by for _, by in weighed} == {"exact evidence"}
     for value, _ in weighed:
         assert value == pytest.approx(exact, abs=0.3)
-    monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)
+    monkeypatch.setattr("bayesinv.model.exact_evidence.LARGEST_WEIGHED", 0)
     assert abs(evidence(1, num_features=32)[0] - exact) > 0.4
 
 

@@ -10,7 +10,7 @@ import torch
 import bayesinv
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bayesinv
 from bayesinv import InvarianceModel, Outward, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError, NotConvergedWarning
-from bayesinv.posterior import InvariancePosterior
-from bayesinv.randomness import seeded
+from bayesinv.numerics.randomness import seeded
+from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 QUICK = Training(epochs=6, batch_size=20, extent_batch_size=16, extent_every=2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import LEAST_CURVATURE, LONGEST, Mode, _curvature, _Straightened, find_modes, of_more_data

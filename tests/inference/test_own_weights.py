@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import bayesinv
+from bayesinv.data.streams import Stream
 from bayesinv.errors import EvidenceError
+from bayesinv.extents.unconstrained import Unconstrained
 from bayesinv.inference import own_weights as module
 from bayesinv.inference.own_weights import design, own_weights
 from bayesinv.inference.training import Training
-from bayesinv.streams import Stream
-from bayesinv.unconstrained import Unconstrained
 
 
 def ends(A):

@@ -10,12 +10,12 @@ from scipy import stats
 
 import bayesinv
 from bayesinv.errors import NonFiniteError
-from bayesinv.exact_evidence import weighing_model
+from bayesinv.extents.unconstrained import ExtentGuide, Unconstrained
 from bayesinv.inference.guides import FullRankNormal, make_guide, normal_of
 from bayesinv.inference.importance import extents_of_trace, pareto_smooth, weigh
 from bayesinv.inference.loop import COOLDOWN_SHARE, FINAL_RATE, WINDOW, _rate, maximise, still_rising
 from bayesinv.inference.vi import local_parameters
-from bayesinv.unconstrained import ExtentGuide, Unconstrained
+from bayesinv.model.exact_evidence import weighing_model
 
 
 def run(objective, parameter, max_steps=400, callbacks=()):
@@ -223,7 +223,7 @@ def test_q_of_a_built_in_guide_is_the_density_that_pyro_draws_from(kind, groups)
 
 @pytest.mark.slow
 def test_nuts_agrees_with_vi_on_the_same_evidence(monkeypatch):
-    monkeypatch.setattr("bayesinv.exact_evidence.LARGEST_WEIGHED", 0)  # NUTS takes that of the random features
+    monkeypatch.setattr("bayesinv.model.exact_evidence.LARGEST_WEIGHED", 0)  # NUTS takes that of the random features
     train = bayesinv.datasets.digits(math.radians(45), size=8, num_train=80, seed=0).train
     model = bayesinv.InvarianceModel(
         bayesinv.GaussianProcess(num_features=64),
@@ -268,7 +268,7 @@ def test_posterior_on_a_grid_is_what_vi_and_its_weights_report():
 
 
 def test_seeded_restores_every_generator():
-    from bayesinv.randomness import seeded
+    from bayesinv.numerics.randomness import seeded
 
     state = torch.random.get_rng_state()
     with pytest.raises(RuntimeError), seeded(3):
@@ -280,7 +280,7 @@ def test_seeded_restores_every_generator():
 
 
 def test_normal_draws_are_standard_normal():
-    from bayesinv.prediction import standard_normal_draws
+    from bayesinv.evidence.prediction import standard_normal_draws
 
     z = standard_normal_draws(64, 50, seed=0)
     assert z.shape == (64, 50)

@@ -9,7 +9,7 @@ import torch
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
 from bayesinv.inference.modes import find_modes
 from bayesinv.inference.population import EACH, FEWEST, MOST, populate, size_of_population, starts_among

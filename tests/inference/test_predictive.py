@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 import bayesinv
 from bayesinv import InvarianceModel, SecondStage, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.inference.objective import Phase
 from bayesinv.inference.predictive import PredictiveObjective, reset_weights
 from bayesinv.inference.rates import made_optimiser, planned

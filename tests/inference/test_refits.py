@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import bayesinv
+from bayesinv.data.streams import Stream
 from bayesinv.inference import refits
 from bayesinv.inference.refits import Examples, Refit, Still
 from bayesinv.inference.training import Training
-from bayesinv.streams import Stream
 
 
 def model(likelihood="categorical", outputs=3, net=None, **options):

@@ -11,11 +11,11 @@ from gpytorch.priors import GammaPrior
 from torch.distributions import biject_to
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.extents import Outward, Truncated, UniformExtent
-from bayesinv.hyperparameters import vector
+from bayesinv.extents.families import Outward, Truncated, UniformExtent
 from bayesinv.inference.target import FURTHEST_HYPER, Target, start_extents
+from bayesinv.model.hyperparameters import vector
 
 KINDS = ["gaussian", "dirichlet", "softmax", "inducing", "own priors", "fixed", "outputs", "groups", "spike", "exact"]
 

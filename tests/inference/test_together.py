@@ -6,7 +6,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import InvarianceModel, SecondStage, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference import minibatch_fit
 from bayesinv.inference.evidence_at_mode import ReportedEvidence

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bayesinv.data.streams import Stream
 from bayesinv.errors import DataError, NonFiniteError, NumericalError
 from bayesinv.inference import training as loop
 from bayesinv.inference.training import Objective, Phase, Training, train
-from bayesinv.streams import Stream
 
 N = 60
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.inference import Fixed
 from bayesinv.inference.units import unit_mistakes
 from bayesinv.transforms import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift, TimeShift, Translation3d

@@ -9,7 +9,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import InvarianceModel, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataWarning, NumericalError
 from bayesinv.inference.usual_mistakes import warn_of_usual_mistakes
 from bayesinv.transforms import AmplitudeScale, FrequencyShift, TimeMask, TimeShift

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import bayesinv
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from models import molecule_energy, uci_tables
 from models.regression import regression_scores
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, NeuralNetwork, Outward, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import SavedFileError
 from bayesinv.inference import Augerino, AugNet, Fixed, Policy
 from bayesinv.report.call import fit_call, load_call, needs_model

@@ -9,8 +9,8 @@ import torch
 
 import bayesinv
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
-from bayesinv.exact_evidence import weighing_model
-from bayesinv.extents import Truncated, UniformExtent
+from bayesinv.extents.families import Truncated, UniformExtent
+from bayesinv.model.exact_evidence import weighing_model
 from bayesinv.selection import SubsetSelection
 from bayesinv.selection.select import _as_posterior
 from bayesinv.selection.sets import all_sets, log_prior_of_sets

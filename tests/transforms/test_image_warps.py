@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bayesinv.errors import DataError
-from bayesinv.orbits import base_draws
+from bayesinv.orbits.orbit import base_draws
 from bayesinv.testing.transforms import TransformConformance, smooth_images
 from bayesinv.transforms import Affine2d, Compose, Elastic, Perspective
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayesinv.errors import DataError
-from bayesinv.orbits import Orbit, base_draws
+from bayesinv.orbits.orbit import Orbit, base_draws
 from bayesinv.testing.transforms import TransformConformance
 from bayesinv.transforms import (
     SO3,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bayesinv.errors import DataError
-from bayesinv.orbits import Orbit, base_draws
+from bayesinv.orbits.orbit import Orbit, base_draws
 from bayesinv.testing.transforms import TransformConformance
 from bayesinv.transforms import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift, Compose
 

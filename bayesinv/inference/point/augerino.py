@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from bayesinv.augmentation import draw
 from bayesinv.inference.point.base import (
     PointMethod,
     PointObjective,
@@ -21,8 +20,9 @@ from bayesinv.inference.point.base import (
     require_latent,
 )
 from bayesinv.inference.training import Training
-from bayesinv.model import InvarianceModel
-from bayesinv.orbits import Orbit, base_draws
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.orbits.augmentation import draw
+from bayesinv.orbits.orbit import Orbit, base_draws
 from bayesinv.transforms import Affine2d, Compose, Transform
 from bayesinv.transforms.affine2d import MatrixProduct
 

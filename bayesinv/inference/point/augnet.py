@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from bayesinv.augmentation import draw
 from bayesinv.inference.point.augerino import image_warps
 from bayesinv.inference.point.base import (
     PointMethod,
@@ -23,8 +22,9 @@ from bayesinv.inference.point.base import (
     require_latent,
 )
 from bayesinv.inference.training import Training
-from bayesinv.model import InvarianceModel
-from bayesinv.orbits import Orbit, base_draws
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.orbits.augmentation import draw
+from bayesinv.orbits.orbit import Orbit, base_draws
 
 __all__ = ["AugNet", "AugNetOrbit"]
 

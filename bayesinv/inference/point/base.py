@@ -11,19 +11,19 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
-from bayesinv.arguments import as_integer, as_number
 from bayesinv.backbones import NeuralNetwork
 from bayesinv.backbones.invariant_network import moved_back
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import ExtentError
 from bayesinv.evidence import NetworkEvidence, PlugInEvidence
-from bayesinv.extents import Extents
+from bayesinv.extents.families import Extents
 from bayesinv.inference.training import Objective, Phase, Training
 from bayesinv.inference.vi import describe_extents
-from bayesinv.mixture import Mixture
-from bayesinv.model import InvarianceModel
-from bayesinv.orbits import Orbit
-from bayesinv.structure import priors_of_blocks
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.arguments import as_integer, as_number
+from bayesinv.numerics.mixture import Mixture
+from bayesinv.orbits.orbit import Orbit
+from bayesinv.orbits.structure import priors_of_blocks
 
 __all__ = ["MethodObjective", "PointMethod", "PointObjective", "checked_copy", "plug_in_copy"]
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from bayesinv.data import Data
-from bayesinv.groups import GroupedOrbit
+from bayesinv.data.container import Data
 from bayesinv.inference.point.base import (
     PointMethod,
     PointObjective,
@@ -20,9 +19,10 @@ from bayesinv.inference.point.base import (
     resized,
 )
 from bayesinv.inference.training import Training
-from bayesinv.model import InvarianceModel
-from bayesinv.orbits import Orbit
-from bayesinv.structure import PerOutputOrbit
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.orbits.groups import GroupedOrbit
+from bayesinv.orbits.orbit import Orbit
+from bayesinv.orbits.structure import PerOutputOrbit
 
 __all__ = ["Fixed", "NoInvariance"]
 

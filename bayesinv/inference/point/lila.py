@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.point.base import (
     MethodObjective,
@@ -23,7 +23,7 @@ from bayesinv.inference.point.base import (
     resized,
 )
 from bayesinv.inference.training import Phase, Training
-from bayesinv.model import InvarianceModel
+from bayesinv.model.invariance_model import InvarianceModel
 
 __all__ = ["Lila"]
 

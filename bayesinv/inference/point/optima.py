@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
+from bayesinv.extents.unconstrained import Unconstrained
 from bayesinv.inference.modes import STARTS
 from bayesinv.inference.point.base import (
     PointMethod,
@@ -24,9 +25,8 @@ from bayesinv.inference.point.base import (
 )
 from bayesinv.inference.target import start_extents
 from bayesinv.inference.training import Training
-from bayesinv.mixture import Mixture
-from bayesinv.model import InvarianceModel
-from bayesinv.unconstrained import Unconstrained
+from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.mixture import Mixture
 
 __all__ = ["Optima"]
 

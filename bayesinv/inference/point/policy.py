@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 from bayesinv.inference.point.base import (
     PointMethod,
@@ -20,7 +20,7 @@ from bayesinv.inference.point.base import (
     plug_in_copy,
 )
 from bayesinv.inference.training import Training
-from bayesinv.model import InvarianceModel
+from bayesinv.model.invariance_model import InvarianceModel
 
 __all__ = ["POLICIES", "Policy"]
 

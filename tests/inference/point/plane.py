@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesinv import InvarianceModel, Training, Transform
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.transforms import Coordinate
 
 QUICK = Training(batch_size=100, weight_rate=0.02)

@@ -7,7 +7,7 @@ import torch
 
 import bayesinv
 from bayesinv import Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.point import Lila
 from tests.inference.point.plane import QUICK, plane_model, sectors

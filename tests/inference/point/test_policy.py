@@ -6,7 +6,7 @@ from torch import nn
 
 import bayesinv
 from bayesinv import InvarianceModel, Training
-from bayesinv.data import Data
+from bayesinv.data.container import Data
 from bayesinv.errors import DataError
 from bayesinv.inference.point import Policy
 from bayesinv.inference.point.policy import POLICIES, PixelRange
