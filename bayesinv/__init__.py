@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from bayesinv.model.invariance_model import InvarianceModel
     from bayesinv.model.linearised import Linearised
     from bayesinv.orbits.orbit import Orbit, average_function, average_probabilities, base_draws
-    from bayesinv.posterior.invariance_posterior import InvariancePosterior
-    from bayesinv.posterior.storage import load
+    from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
     from bayesinv.selection import Selection, paired_bayes_factors
     from bayesinv.selection.select import select
     from bayesinv.transforms import Affine2d, Compose, Transform
@@ -125,7 +124,7 @@ _HOMES = {
     "paired_bayes_factors": "bayesinv.selection",
     "select": "bayesinv.selection.select",
     "SpikeAndSlab": "bayesinv.extents.spike_and_slab",
-    "load": "bayesinv.posterior.storage",
+    "load": "bayesinv.posterior.invariance_posterior",
     "Affine2d": "bayesinv.transforms",
     "Compose": "bayesinv.transforms",
     "Transform": "bayesinv.transforms",

@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data.container import Data
 from bayesinv.evidence.prediction import Prediction
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.model.hyperparameters import Hyperparameter
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.model.result import InferenceResult
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
 

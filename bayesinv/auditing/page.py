@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import pandas as pd
 
 import bayesinv
 from bayesinv.io.files import check_writable, write_atomically
 from bayesinv.report import page as html
 
 if TYPE_CHECKING:
-    from bayesinv.auditing.result import Audit
+    import matplotlib.figure
 
 HEAD = ("operation", "answer", "P(in)", "log BF", "needed", "90 % interval", "permitted", "90 % interval", "unit")
 
 
+@runtime_checkable
+class Reported(Protocol):
+    """What the page shows; see `Audit`."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    @property
+    def num_train(self) -> int: ...
+
+    @property
+    def num_held_out(self) -> int: ...
+
+    @property
+    def num_total(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def recommendations(self) -> tuple[str, ...]: ...
+
+    def plot_orbit(self, name: str) -> matplotlib.figure.Figure: ...
+
+
 def write_audit(
-    audit: Audit,
+    audit: Reported,
     path: str | os.PathLike[str],
     title: str = "Audit",
     command: str | None = None,
@@ -50,7 +90,7 @@ def write_audit(
     return write_atomically(path, html.page(title, subtitle, sections).encode("utf-8", "replace"), overwrite)
 
 
-def table_rows(audit: Audit) -> list[list[str]]:
+def table_rows(audit: Reported) -> list[list[str]]:
     """The table as text, a cell for each of ``HEAD``."""
     rows = []
     for name, row in audit.table.iterrows():
@@ -65,7 +105,7 @@ def _list(lines: tuple[str, ...]) -> str:
     return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _table(audit: Audit) -> str:
+def _table(audit: Reported) -> str:
     words = (
         "P(in): probability that averaging over this operation explains the targets better than leaving it out, given "
         "the others. Needed: the extent that explains them best, if it is in. Permitted: how far one may go before "
@@ -75,7 +115,7 @@ def _table(audit: Audit) -> str:
     return html.table("Operations, the likeliest first", HEAD, table_rows(audit)) + html.paragraph(words)
 
 
-def _pictures(audit: Audit) -> str:
+def _pictures(audit: Reported) -> str:
     parts = []
     for name, sentence in zip(audit.table.index, audit.recommendations, strict=True):
         alternative = f"copies of one example under {name} at the 5, 50 and 95 % quantiles of the needed extent"
@@ -83,7 +123,7 @@ def _pictures(audit: Audit) -> str:
     return "".join(parts)
 
 
-def _how(audit: Audit, command: str | None) -> str:
+def _how(audit: Reported, command: str | None) -> str:
     values = {
         "examples": f"{audit.num_total}: {audit.num_train} for the evidence, {audit.num_held_out} left out to predict",
         **audit.settings,

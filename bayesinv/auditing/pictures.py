@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.auditing.operations import transform_of
+from bayesinv.auditing.operations import Operation, transform_of
 from bayesinv.orbits.orbit import Orbit
-from bayesinv.plots.extents import POSTERIOR, PRIOR, STYLE, as_written
+from bayesinv.plots.style import POSTERIOR, PRIOR, STYLE, as_written
+from bayesinv.transforms import Coordinate
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-    from bayesinv.auditing.result import Audit, Finding
 
 NUM_COPIES = 5
 ROWS = ("5 %", "median", "95 %")
 
 
-def plot_orbit(audit: Audit, finding: Finding) -> matplotlib.figure.Figure:
+@runtime_checkable
+class Pictured(Protocol):
+    """Whose example is moved; see `Audit`."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def example(self) -> Tensor: ...
+
+
+@runtime_checkable
+class Found(Protocol):
+    """How it is moved; see `Finding`."""
+
+    @property
+    def operation(self) -> Operation: ...
+
+    @property
+    def coordinate(self) -> Coordinate: ...
+
+    @property
+    def needed(self) -> tuple[float, float, float]: ...
+
+
+def plot_orbit(audit: Pictured, finding: Found) -> matplotlib.figure.Figure:
     """Copies of one example at the 5, 50 and 95 % quantiles of the needed extent, a row each.
 
     Columns go evenly from one end of the extent to the other; from zero on for amounts without a sign; over the
@@ -56,7 +81,7 @@ def plot_orbit(audit: Audit, finding: Finding) -> matplotlib.figure.Figure:
     return figure
 
 
-def _coordinates(transform: Any, finding: Finding, eta: float) -> tuple[Float[Tensor, "copies columns"], list[str]]:
+def _coordinates(transform: Any, finding: Found, eta: float) -> tuple[Float[Tensor, "copies columns"], list[str]]:
     """t of the copies, and what is written above each."""
     c = finding.coordinate
     orbit = Orbit(transform, num_samples=NUM_COPIES)

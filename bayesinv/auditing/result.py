@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.auditing.operations import Operation, transform_of
+from bayesinv.auditing.page import write_audit
+from bayesinv.auditing.pictures import plot_orbit
 from bayesinv.export import Augmentation
 from bayesinv.io.console import ConsoleTable, for_console
 from bayesinv.transforms import Coordinate
@@ -160,8 +162,6 @@ class Audit:
         Raises:
             KeyError: no such operation. ValueError: a table, which has no picture.
         """
-        from bayesinv.auditing.pictures import plot_orbit
-
         found = {f.coordinate.name: f for f in self.findings}
         if name not in found:
             raise KeyError(f"operation: expected one of {', '.join(found)}, got {name!r}")
@@ -171,8 +171,6 @@ class Audit:
         self, path: str | os.PathLike[str], title: str = "Audit", command: str | None = None, overwrite: bool = False
     ) -> Path:
         """Write one self-contained HTML page; see `auditing.page.write_audit`."""
-        from bayesinv.auditing.page import write_audit
-
         return write_audit(self, path, title, command, overwrite)
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from gpytorch.constraints import Positive
@@ -23,10 +23,7 @@ from bayesinv.backbones.spectral import Frequencies, has_spectral_density
 from bayesinv.errors import DataError, first_line
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary
-from bayesinv.orbits.orbit import Orbit, weighted_mean
-
-if TYPE_CHECKING:
-    from bayesinv.backbones.invariant import InvariantPrior
+from bayesinv.orbits.orbit import weighted_mean
 
 Space = Literal["features", "inducing", "exact"]
 DEFAULT_FEATURES = 1024  # tests/benchmarks/feature_error.py: error of the log evidence against cost
@@ -241,14 +238,6 @@ class GaussianProcess(nn.Module):
         W, amplitude = self.frequencies(self.kernel)
         mean = fourier_mean(self._centred(points.flatten(2)), W.to(points.dtype), weights)
         return torch.cat([amplitude, amplitude]) * mean.double()
-
-    def at(
-        self, orbit: Orbit, eta: Float[Tensor, " K"], dtype: torch.dtype, memory_budget: int, identity: bool = False
-    ) -> InvariantPrior:
-        """The prior over orbit averages at one value of the extents."""
-        from bayesinv.backbones.invariant import InvariantPrior  # which names this class in its types
-
-        return InvariantPrior(self, orbit, eta, dtype, memory_budget, identity)
 
     def train(self, mode: bool = True) -> GaussianProcess:
         """As of any module, but for the features, which stay as they are in evaluation."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.backbones.network import NeuralNetwork
 from bayesinv.orbits.groups import GroupedOrbit
 from bayesinv.orbits.orbit import Orbit, average_log_probs, weighted_mean
 from bayesinv.orbits.structure import PerOutputOrbit, by_output
 from bayesinv.transforms.actions import OutputAction, undo
-
-if TYPE_CHECKING:
-    from bayesinv.backbones.network import NeuralNetwork
 
 AVERAGES = ("function", "probabilities", "log_likelihood")
 

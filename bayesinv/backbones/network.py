@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.backbones.memory import counted, in_parts, unchanged
 from bayesinv.backbones.own_copy import own_copy
 from bayesinv.backbones.replaced_weights import called_with
@@ -20,10 +19,6 @@ from bayesinv.errors import DataError, first_line
 from bayesinv.numerics.arguments import as_number
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary
-from bayesinv.orbits.groups import GroupedOrbit
-from bayesinv.orbits.orbit import Orbit
-from bayesinv.orbits.structure import PerOutputOrbit
-from bayesinv.transforms.actions import OutputAction
 
 PRIORS = ("layer", "tensor", "isotropic")
 
@@ -188,19 +183,6 @@ class NeuralNetwork(nn.Module):
     def mixes_examples(self) -> bool:
         """Whether a layer takes statistics over the examples of a batch, which then has to stay whole."""
         return any(isinstance(m, _BATCH_STATISTICS) and not self._is_frozen(m) for m in self.net.modules())
-
-    def at(
-        self,
-        orbit: Orbit | PerOutputOrbit | GroupedOrbit,
-        eta: Float[Tensor, " K"],
-        average: str,
-        memory_budget: int,
-        identity: bool = False,
-        base: Float[Tensor, "S columns"] | None = None,
-        action: OutputAction | None = None,
-    ) -> InvariantNetwork:
-        """The network seen through its orbit at one value of the extents."""
-        return InvariantNetwork(self, orbit, eta, average, memory_budget, identity, base, action)
 
     def evaluated(self) -> NeuralNetwork:
         """The same network in evaluation mode, for an evidence: all tensors are shared, and layers neither draw nor

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesinv.checks.coverage import coverage
 from bayesinv.checks.ranks import simultaneous_band
-from bayesinv.plots.extents import STYLE, shown
+from bayesinv.plots.style import STYLE, shown
 
 if TYPE_CHECKING:
     import matplotlib.figure

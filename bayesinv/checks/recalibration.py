@@ -2,7 +2,7 @@
 
     η ~ ½ r(η) + ½ p(η),    y ~ p(y | x, η) at the fitted hyperparameters,    fit,    e = (z_true - m) / s
 
-and the quantiles of e are those of the real fit's error (:mod:`bayesinv.posterior.recalibrated`). The half near the
+and the quantiles of e are those of the real fit's error (:mod:`bayesinv.fitted.recalibrated`). The half near the
 data matters most: r is the geometric path between posterior and prior, q(z)^β p(z)^(1 - β), three times as wide as a
 narrow posterior and never wider than the prior, so that the correction is one of fits like this one. The half from the
 prior guards against a posterior that lies in the wrong place, whose neighbourhood would not show that it does; under
@@ -36,10 +36,10 @@ from bayesinv.checks.simulated_fits import Job, simulated_data, simulated_fits, 
 from bayesinv.checks.simulations import Fit, fit_with
 from bayesinv.data.container import Data
 from bayesinv.errors import RecalibrationError
+from bayesinv.fitted.recalibrated import LEVEL, PriorScale, Recalibration, knots, weights_of
 from bayesinv.inference import SecondStage, Training
 from bayesinv.inference import fit as default_fit
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.posterior.recalibrated import LEVEL, PriorScale, Recalibration, knots, weights_of
 
 if TYPE_CHECKING:
     from bayesinv.posterior.invariance_posterior import InvariancePosterior
@@ -69,7 +69,7 @@ def recalibrate(
 
     Extents are drawn near the posterior and from the prior, targets from the fitted model at the training inputs, and
     each data set is fitted as the real one was. Recalibrated 90 % intervals hold the truth of further such data sets
-    in 90 % of them, on average; see :mod:`bayesinv.posterior.recalibrated` for the formula. Draws, predictions and
+    in 90 % of them, on average; see :mod:`bayesinv.fitted.recalibrated` for the formula. Draws, predictions and
     evidence stay as they are, and ``summary()`` shows both intervals.
 
     Args:
@@ -105,7 +105,7 @@ def recalibrate(
 
     Example:
         >>> from bayesinv import Data, GaussianProcess, InvarianceModel, InvariancePosterior
-        >>> from bayesinv.model.result import InferenceResult
+        >>> from bayesinv.fitted.result import InferenceResult
         >>> x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
         >>> model = InvarianceModel(GaussianProcess(num_inducing=4), "rotation", likelihood="gaussian")
         >>> model.initialise(Data(x, x[:, 0, 0, :1]))

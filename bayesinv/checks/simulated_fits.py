@@ -18,8 +18,8 @@ from bayesinv.checks.records import read_records, write_record
 from bayesinv.checks.simulated_data import teacher_of
 from bayesinv.checks.simulations import Fit, side_by_side
 from bayesinv.data.container import Data
+from bayesinv.fitted.recalibrated import NORMAL_END, SMALLEST_SCALE, PriorScale, knots, standardised, weights_of
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.posterior.recalibrated import NORMAL_END, SMALLEST_SCALE, PriorScale, knots, standardised, weights_of
 
 # β of the path: three times the standard deviation of a narrow posterior. Exact inference then has errors 5 % smaller
 # than N(0, 1) in that half of the simulations, since the truth is known to lie nearby and the fit does not know it.

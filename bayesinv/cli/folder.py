@@ -11,8 +11,8 @@ from bayesinv.cli.inputs import Reading
 from bayesinv.cli.networks import load_network
 from bayesinv.errors import SavedFileError
 from bayesinv.io.files import abandoned, locked, locked_folder
-from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.posterior.storage import POSTERIOR_FILE, load
+from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
+from bayesinv.posterior.storage import POSTERIOR_FILE
 
 FORMAT = "bayesinv output folder"
 FORMAT_VERSION = 1

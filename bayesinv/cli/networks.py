@@ -19,8 +19,7 @@ from bayesinv.datasets import Examples
 from bayesinv.inference import Training
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.randomness import seeded
-from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.posterior.storage import load
+from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
 from bayesinv.transforms import Transform, from_config
 
 __all__ = ["goes_on_from", "load_network", "make_network", "network_facts", "network_for", "training_for"]

@@ -15,13 +15,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bayesinv.comparison.plot import plot_comparison
 from bayesinv.data.container import Data, as_data
 from bayesinv.data.groups import NEW_GROUP
 from bayesinv.errors import ComparisonWarning, DataError
 from bayesinv.evidence.prediction import Prediction
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.io.console import ConsoleTable, for_console
 from bayesinv.metrics import scores as metrics
-from bayesinv.model.result import InferenceResult
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ class Comparison:
 
     def plot(self) -> matplotlib.figure.Figure:
         """Extents, accuracy (or RMSE) and log loss side by side."""
-        from bayesinv.comparison.plot import plot_comparison
-
         return plot_comparison(self)
 
     def to_markdown(self) -> str:

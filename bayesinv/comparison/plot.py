@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from bayesinv.plots.extents import STYLE, as_written, shown
+import pandas as pd
+
+from bayesinv.plots.style import COLOURS, GREY, MARKERS, STYLE, as_written, shown
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-    from bayesinv.comparison.comparison import Comparison
-
-# Okabe and Ito's palette without its yellow, which is too light; markers differ as well, for print in grey. All have
-# room inside: an open plus or cross of this size looks filled.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "<", ">")
-GREY = "#595959"
 # Two rows of panels hold six symmetries and the two scores; with more, those that no fit sees move are left out.
 MOST_SYMMETRIES = 6
 LABEL_WIDTH = 28  # characters under a panel of 3.1 inches
 
 
-def plot_comparison(comparison: Comparison) -> matplotlib.figure.Figure:
+@runtime_checkable
+class Compared(Protocol):
+    """What the figure shows; see `Comparison`."""
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+
+    @property
+    def extents(self) -> pd.DataFrame: ...
+
+    @property
+    def likelihood(self) -> str: ...
+
+    @property
+    def level(self) -> float: ...
+
+    def by_symmetry(self) -> Iterator[tuple[str, str, pd.DataFrame]]: ...
+
+
+def plot_comparison(comparison: Compared) -> matplotlib.figure.Figure:
     """A panel for each symmetry that some method reaches beyond zero, one for accuracy or RMSE, one for log loss.
 
     A filled marker with a bar is a posterior's median and interval, an open one a point estimate or a fixed extent. Of
@@ -108,7 +123,7 @@ def _mark(panel: matplotlib.axes.Axes, i: int, value: float, reach: Any, is_open
     )
 
 
-def _legend(figure: matplotlib.figure.Figure, comparison: Comparison, columns: int) -> None:
+def _legend(figure: matplotlib.figure.Figure, comparison: Compared, columns: int) -> None:
     """What filled and open markers and the bars mean, as far as they occur."""
     from matplotlib.lines import Line2D
 

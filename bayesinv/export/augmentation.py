@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional
 from bayesinv.errors import DataError
 from bayesinv.export.conventions import numbers
 from bayesinv.export.frames import Frame
+from bayesinv.export.saving import save
 from bayesinv.numerics.arguments import as_integer
 from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Transform
@@ -178,9 +179,7 @@ class Augmentation(v2.Transform):
         return numbers(self)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write this and, beside it, a .json of `numbers`; see `export.files.save`."""
-        from bayesinv.export.files import save  # which builds augmentations, so it sits above this module
-
+        """Write this and, beside it, a .json of `numbers`; see `export.saving.save`."""
         return save(self, path, overwrite)
 
     def extra_repr(self) -> str:

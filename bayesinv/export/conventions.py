@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from bayesinv.export.augmentation import Augmentation
+from bayesinv.orbits.orbit import Orbit
+from bayesinv.transforms import Transform
 
 __all__ = ["numbers"]
 
@@ -27,7 +28,23 @@ _ALIKE = {
 }
 
 
-def numbers(augmentation: Augmentation) -> dict[str, Any]:
+@runtime_checkable
+class Described(Protocol):
+    """What the numbers are read from; see `Augmentation`."""
+
+    orbit: Orbit
+    extents: Tensor
+    event_shape: tuple[int, ...]
+    draws: str
+
+    @property
+    def transform_family(self) -> Transform: ...
+
+    @property
+    def moves_images(self) -> bool: ...
+
+
+def numbers(augmentation: Described) -> dict[str, Any]:
     """A JSON-able description of an augmentation, for people and for other libraries.
 
     Returns:
@@ -73,7 +90,7 @@ def numbers(augmentation: Augmentation) -> dict[str, Any]:
     return found
 
 
-def _elsewhere(extents: dict[str, float], augmentation: Augmentation) -> dict[str, Any]:
+def _elsewhere(extents: dict[str, float], augmentation: Described) -> dict[str, Any]:
     """Arguments of classes of torchvision and kornia for extents above zero."""
     _, height, width = augmentation.event_shape
     torchvision: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from bayesinv.orbits.groups import Grouped
 from bayesinv.orbits.structure import Blocks, PerOutput, by_output
 
 if TYPE_CHECKING:
-    from bayesinv.posterior.invariance_posterior import InvariancePosterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 __all__ = ["augmentation_of"]
 
@@ -22,7 +22,7 @@ MOST_DRAWS = 1000  # a file of 50 kB for six extents
 
 
 def augmentation_of(
-    posterior: InvariancePosterior,
+    posterior: FittedModel,
     copies: int = 1,
     draws: str = "posterior",
     seed: int | None = None,

@@ -15,7 +15,7 @@ from bayesinv.transforms.affine2d import MatrixWarp
 from bayesinv.transforms.warp import warp
 
 if TYPE_CHECKING:
-    from bayesinv.posterior.invariance_posterior import InvariancePosterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 __all__ = ["FixedOrbit", "InvariantPredictor"]
 
@@ -55,7 +55,7 @@ class InvariantPredictor(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        posterior: "InvariancePosterior | Augmentation",
+        posterior: "FittedModel | Augmentation",
         num_copies: int = 16,
         average: str = "logits",
         seed: int = 0,

@@ -1,12 +1,12 @@
 """From a model and data to a posterior: variational inference, NUTS, point estimates, and the loops beneath them."""
 
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
 from bayesinv.inference.point import Augerino, AugNet, Fixed, Lila, NoInvariance, Optima, PointMethod, Policy
 from bayesinv.inference.predictive import TrainedNetwork, train
 from bayesinv.inference.second_stage import SecondStage
 from bayesinv.inference.training import Training
-from bayesinv.model.result import InferenceResult
 
 __all__ = [
     "AugNet",

@@ -17,6 +17,7 @@ from torch import nn
 from bayesinv.data.container import Data, as_data, first_of
 from bayesinv.data.groups import as_groups, numbered
 from bayesinv.errors import DataWarning, ImportanceWarning, NonFiniteError, NotConvergedWarning, NumericalError
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.guides import GuideFactory, check_guide, normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
@@ -33,7 +34,6 @@ from bayesinv.model.checks import check_weights
 from bayesinv.model.conditioning import is_light
 from bayesinv.model.exact_evidence import exact_for_weights, inducing_gap
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.model.result import InferenceResult
 from bayesinv.numerics.arguments import as_integer, as_number, counted
 from bayesinv.numerics.psis import why_no_standard_error
 from bayesinv.numerics.randomness import seeded

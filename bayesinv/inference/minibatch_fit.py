@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from bayesinv.data.container import Data
-from bayesinv.data.streams import Stream, derive_seed
+from bayesinv.data.streams import Stream, derive_seed, stream_of
 from bayesinv.data.streams.indexed import MemoryStream
 from bayesinv.errors import DataError, NonFiniteError, NotConvergedWarning
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.extents.families import Outward
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.inference.cost import estimate_cost, warn_of_cost
 from bayesinv.inference.evidence_at_mode import evidence_at_mode
 from bayesinv.inference.first_look import check_examples_apart, check_gradients, differentiated
@@ -34,7 +35,6 @@ from bayesinv.inference.training import Objective, Training, train
 from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_usual_mistakes
 from bayesinv.inference.vi import local_parameters
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.model.result import InferenceResult
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
@@ -71,7 +71,7 @@ def fit_minibatches(
             :func:`warn_of_usual_mistakes`.
     """
     began = time.perf_counter()
-    stream = Stream.of(data, model.likelihood, model.transform, training.num_workers, model.groups)
+    stream = stream_of(data, model.likelihood, model.transform, training.num_workers, model.groups)
     if stream.num_total == 0:
         raise DataError("the data set is empty; expected at least 1 example")
     batch_size = min(training.batch_size, stream.num_total)

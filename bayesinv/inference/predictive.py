@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from bayesinv.backbones import NeuralNetwork
 from bayesinv.data.container import Data
 from bayesinv.data.groups import numbered
-from bayesinv.data.streams import Stream, derive_seed
+from bayesinv.data.streams import Stream, derive_seed, stream_of
 from bayesinv.evidence import NetworkEvidence
 from bayesinv.evidence.prediction import Prediction
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.inference.devices import choose_device
 from bayesinv.inference.first_look import check_gradients
 from bayesinv.inference.loop import Callback, Trace
@@ -30,7 +31,6 @@ from bayesinv.inference.training import train as run_loop
 from bayesinv.inference.vi import describe_extents
 from bayesinv.metrics.temperature import fitted_temperature, tempered
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.model.result import InferenceResult
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
@@ -239,7 +239,7 @@ class TrainedNetwork:
         model = self.posterior.model
         if model.likelihood == "gaussian":
             raise ValueError("calibrated: a temperature is for classes, and this is a regression")
-        held = Stream.of(data, model.likelihood, model.orbit.transform, groups=model.groups).subset(2**31 - 1, 0)
+        held = stream_of(data, model.likelihood, model.orbit.transform, groups=model.groups).subset(2**31 - 1, 0)
         plain = dataclasses.replace(self, temperature=1.0)
         probs = plain.predict(held.x, num_samples, seed, held.groups).probs
         if probs is None:
@@ -340,7 +340,7 @@ def train(
             reset_weights(model.network)
         if isinstance(data, Data) and data.groups is not None:
             data = numbered(data, model.groups)
-        stream = Stream.of(data, model.likelihood, model.orbit.transform, num_workers, model.groups)
+        stream = stream_of(data, model.likelihood, model.orbit.transform, num_workers, model.groups)
         kept = stream.subset(min(KEPT_EXAMPLES, stream.num_total), seed).to(place)
         model.initialise(kept, seed, stream.num_total)
         size = min(batch_size, stream.num_total)

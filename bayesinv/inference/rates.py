@@ -8,26 +8,39 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-
-if TYPE_CHECKING:
-    from bayesinv.inference.objective import Phase
 
 __all__ = ["OptimiserFactory", "ScheduleFactory", "made_optimiser", "planned"]
 
 OptimiserFactory = Callable[[Sequence[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer, int], LRScheduler]
 
+
+@runtime_checkable
+class Rated(Protocol):
+    """What rates are made of: parameters, and how their optimiser and their schedule are made; see `Phase`."""
+
+    groups: list[dict[str, Any]]
+    every: int
+    schedule: str | ScheduleFactory
+    optimiser: OptimiserFactory | None
+
+    @property
+    def params(self) -> list[Tensor]: ...
+
+    def length(self, num_steps: int) -> int: ...
+
+
 # What schedulers of PyTorch change in an optimiser's groups.
 SCHEDULED = ("lr", "momentum", "betas")
 
 
-def made_optimiser(phase: Phase) -> Optimizer:
+def made_optimiser(phase: Rated) -> Optimizer:
     """The optimiser of a phase: what its factory makes of its parameters, or Adam; AdamW where weights decay.
 
     Raises:
@@ -56,7 +69,7 @@ def made_optimiser(phase: Phase) -> Optimizer:
     return made
 
 
-def planned(phase: Phase, num_steps: int) -> list[list[dict[str, Any]]] | None:
+def planned(phase: Rated, num_steps: int) -> list[list[dict[str, Any]]] | None:
     """What a scheduler of the user's sets in each group at each step of a phase; None without one.
 
     Raises:

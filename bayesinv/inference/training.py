@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from bayesinv.data.streams import Stream, derive_seed, set_seed
 from bayesinv.errors import DataError, NonFiniteError, NumericalError, first_line
-from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.inference.loop import Callback, Step, Trace, ended_by
 from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
 from bayesinv.inference.rates import made_optimiser, planned
+from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.numerics.randomness import seeded
 
 __all__ = ["Objective", "Phase", "Training", "train"]

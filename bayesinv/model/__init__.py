@@ -2,10 +2,8 @@
 
 from bayesinv.model.invariance_model import InvarianceModel, Simulation
 from bayesinv.model.linearised import Linearised
-from bayesinv.model.result import InferenceResult
 
 __all__ = [
-    "InferenceResult",
     "InvarianceModel",
     "Linearised",
     "Simulation",

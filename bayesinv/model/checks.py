@@ -5,8 +5,6 @@ The first four functions are for its constructor, the others for when it meets d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -18,13 +16,11 @@ from bayesinv.data.groups import as_groups
 from bayesinv.errors import DataError, NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
+from bayesinv.model.parts import ModelParts
 from bayesinv.numerics.randomness import seeded
 
-if TYPE_CHECKING:
-    from bayesinv.model.invariance_model import InvarianceModel
 
-
-def check_outputs(model: InvarianceModel, average: str) -> None:
+def check_outputs(model: ModelParts, average: str) -> None:
     """Raise unless every output can have extents of its own."""
     if not model.is_network and not isinstance(model.evidence, CollapsedEvidence):
         raise ValueError(
@@ -49,7 +45,7 @@ def check_outputs(model: InvarianceModel, average: str) -> None:
         )
 
 
-def check_groups(model: InvarianceModel) -> None:
+def check_groups(model: ModelParts) -> None:
     """Raise unless every group can have extents of its own."""
     if model.structure is not None:
         raise ValueError("outputs and groups: there are no extents for every output of every group; leave one out")
@@ -77,7 +73,7 @@ def for_evidence(backbone: GaussianProcess, evidence: Evidence) -> GaussianProce
     return backbone.with_inducing()
 
 
-def check_exact(model: InvarianceModel) -> None:
+def check_exact(model: ModelParts) -> None:
     """Raise unless the covariance of the inputs can stand in for inducing values."""
     if not isinstance(model.evidence, CollapsedEvidence) or model.structure is not None or model.pooling is not None:
         raise ValueError(
@@ -87,7 +83,7 @@ def check_exact(model: InvarianceModel) -> None:
         )
 
 
-def check_average(model: InvarianceModel, average: str) -> None:
+def check_average(model: ModelParts, average: str) -> None:
     """Raise unless the evidence takes this average over the copies."""
     averages = model.evidence.averages if isinstance(model.evidence, NetworkEvidence) else ("function",)
     if average not in averages:
@@ -95,7 +91,7 @@ def check_average(model: InvarianceModel, average: str) -> None:
         raise ValueError(f"average: the {model.evidence.name} evidence takes {list(averages)}, got {average!r}{known}")
 
 
-def check_data(model: InvarianceModel, data: Data) -> None:
+def check_data(model: ModelParts, data: Data) -> None:
     """Raise unless the data have the groups and the outputs that the model has extents for."""
     if model.groups is not None:
         as_groups(data.groups, model.groups, len(data), training=True)
@@ -111,7 +107,7 @@ def check_data(model: InvarianceModel, data: Data) -> None:
         )
 
 
-def check_network(model: InvarianceModel, num_outputs: int, data: Data) -> None:
+def check_network(model: ModelParts, num_outputs: int, data: Data) -> None:
     """Raise unless the network has an output for every class, or for every target."""
     wanted = data.num_outputs
     if model.structure is not None and num_outputs != wanted:
@@ -137,7 +133,7 @@ def check_network(model: InvarianceModel, num_outputs: int, data: Data) -> None:
         )
 
 
-def check_cells(model: InvarianceModel, data: Data) -> None:
+def check_cells(model: ModelParts, data: Data) -> None:
     """Raise unless the network's output has the shape of the targets, and moves as the action says."""
     with torch.no_grad(), seeded(0):
         outputs = model.network.evaluated()(data.x[:2])

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, MutableMapping
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,13 +16,11 @@ from bayesinv.backbones import GaussianProcess
 from bayesinv.data.container import Data
 from bayesinv.evidence.collapsed import CollapsedEvidence, Conditioned
 from bayesinv.model.hyperparameters import at
+from bayesinv.model.parts import ModelParts
 from bayesinv.numerics.threads import MOST_THREADS, is_small, one_thread, side_by_side
 
-if TYPE_CHECKING:
-    from bayesinv.model.invariance_model import InvarianceModel
 
-
-def copies_beside(model: InvarianceModel, data: Data, num_threads: int) -> int:
+def copies_beside(model: ModelParts, data: Data, num_threads: int) -> int:
     """How many copies of a model work next to it: as many as threads and its memory budget allow."""
     backbone = model.backbone
     if not is_light(model, data) or not isinstance(backbone, GaussianProcess):
@@ -32,19 +30,19 @@ def copies_beside(model: InvarianceModel, data: Data, num_threads: int) -> int:
     return min(MOST_THREADS, num_threads, max(1, model.memory_budget // max(1, needed))) - 1
 
 
-def is_light(model: InvarianceModel, data: Data) -> bool:
+def is_light(model: ModelParts, data: Data) -> bool:
     """Whether one evaluation of the evidence is best done in one thread: a Gaussian process on few examples."""
     return isinstance(model.backbone, GaussianProcess) and is_small(data.x)
 
 
-def shared_parts(model: InvarianceModel, data: Data) -> dict[int, Any]:
+def shared_parts(model: ModelParts, data: Data) -> dict[int, Any]:
     """What copies of a model have in common, as ``copy.deepcopy`` wants it: the data and a frozen network."""
     features = getattr(model.backbone, "features", None)
     return {id(part): part for part in (data, features) if part is not None}
 
 
 def conditioned_draws(
-    model: InvarianceModel,
+    model: ModelParts,
     data: Data,
     extents: Float[Tensor, "J K"],
     hyperparameters: Float[Tensor, "J P"] | None,
@@ -61,7 +59,7 @@ def conditioned_draws(
     """
     near = known.get(0)  # where the iteration of the others starts: the first of these draws, whatever their order
     start = model.evidence.warm_start
-    copies: SimpleQueue[InvarianceModel] = SimpleQueue()
+    copies: SimpleQueue[ModelParts] = SimpleQueue()
     copies.put(model)
     ready: dict[int, Conditioned] = {}
 
@@ -94,7 +92,7 @@ def conditioned_draws(
         yield found
 
 
-def collapsed(model: InvarianceModel) -> CollapsedEvidence:
+def collapsed(model: ModelParts) -> CollapsedEvidence:
     """The evidence of a model that has a collapsed one.
 
     Raises:

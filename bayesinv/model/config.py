@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bayesinv.backbones import GaussianProcess
 from bayesinv.evidence import evidence_from_config
 from bayesinv.extents.families import priors_from_config
+from bayesinv.model.parts import ModelParts
 from bayesinv.transforms import from_config
 
-if TYPE_CHECKING:
-    from bayesinv.model.invariance_model import InvarianceModel
 
-
-def describe(model: InvarianceModel) -> dict[str, Any]:
+def describe(model: ModelParts) -> dict[str, Any]:
     """What the model was made with, as JSON holds it."""
     return {
         "backbone": model.backbone.config(),

@@ -11,7 +11,6 @@ with h, a Gaussian process or a network with a Gaussian prior over its weights, 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -22,11 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones import GaussianProcess, NeuralNetwork, as_backbone
-from bayesinv.backbones.grouped import GroupedPrior
-from bayesinv.backbones.invariant import InvariantPrior
-from bayesinv.backbones.per_output import PerOutputPrior
 from bayesinv.data.container import Data
-from bayesinv.data.groups import NEW_GROUP, as_groups, numbered
+from bayesinv.data.groups import as_groups, numbered
 from bayesinv.errors import NumericalError
 from bayesinv.evidence import Evidence, NetworkEvidence, PlugInEvidence, as_evidence
 from bayesinv.evidence.collapsed import CollapsedEvidence
@@ -45,22 +41,21 @@ from bayesinv.model.checks import (
 )
 from bayesinv.model.conditioning import conditioned_draws
 from bayesinv.model.config import arguments, describe
-from bayesinv.model.hyperparameters import Hyperparameter, at, hyperparameters_of, log_prior, vector
+from bayesinv.model.hyperparameters import at, log_prior, vector
+from bayesinv.model.parts import PRECISIONS, ModelParts
 from bayesinv.model.simulation import Simulation, simulate
 from bayesinv.numerics.arguments import as_integer
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary
-from bayesinv.orbits.groups import Grouped, GroupedOrbit
+from bayesinv.orbits.groups import Grouped
 from bayesinv.orbits.orbit import Orbit
-from bayesinv.orbits.structure import PerOutput, PerOutputOrbit, by_output, priors_of_blocks
-from bayesinv.transforms import Coordinate, Transform, as_action, as_transform
+from bayesinv.orbits.structure import PerOutput, priors_of_blocks
+from bayesinv.transforms import Transform, as_action, as_transform
 
 __all__ = ["InvarianceModel", "Simulation"]
 
-PRECISIONS = {"mixed": torch.float32, "double": torch.float64}
 
-
-class InvarianceModel(nn.Module):
+class InvarianceModel(ModelParts):
     """A backbone seen through an orbit whose extents are latent.
 
     Args:
@@ -164,86 +159,10 @@ class InvarianceModel(nn.Module):
         self.hyper_centre: Tensor
         self.register_buffer("hyper_centre", torch.zeros(0, dtype=torch.float64))
 
-    @property
-    def hyperparameters(self) -> list[Hyperparameter]:
-        """What is learned of the kernel and the noise of a Gaussian process; empty for networks."""
-        if not isinstance(self.backbone, GaussianProcess) or not isinstance(self.evidence, CollapsedEvidence):
-            return []
-        parts: list[tuple[str, nn.Module]] = [("kernel", self.backbone.kernel)]
-        noise = getattr(self.evidence, "noise_model", None)
-        return hyperparameters_of(parts if noise is None else [*parts, ("likelihood", noise)])
-
     def parameter_units(self) -> dict[str, float]:
         """The size, by name, of the parameters that are in the unit of the data; those left out have none."""
         parts = {"backbone": self.backbone, "evidence": self.evidence}
         return {f"{part}.{name}": u for part, module in parts.items() for name, u in module.parameter_units().items()}
-
-    @property
-    def groups(self) -> tuple[str, ...] | None:
-        """Names of the groups in the data that have extents of their own; None if all share them."""
-        return None if self.pooling is None else self.pooling.groups
-
-    @property
-    def network_orbit(self) -> Orbit | PerOutputOrbit | GroupedOrbit:
-        """What the model sees of each input: the orbit, one for every output, or that of its group."""
-        if self.pooling is not None:
-            return GroupedOrbit(self.pooling, self.orbit)
-        return self.orbit if self.structure is None else PerOutputOrbit(self.structure, self.orbit)
-
-    @property
-    def is_network(self) -> bool:
-        """Whether the backbone is a network."""
-        return isinstance(self.backbone, NeuralNetwork)
-
-    @property
-    def network(self) -> NeuralNetwork:
-        """The backbone, where it is a network.
-
-        Raises:
-            TypeError: it is not.
-        """
-        if not isinstance(self.backbone, NeuralNetwork):
-            raise TypeError(f"the backbone is a {type(self.backbone).__name__}, not a network")
-        return self.backbone
-
-    @property
-    def transform(self) -> Transform:
-        """T; with extents for every output, what names them all."""
-        return self.structure or self.pooling or self.orbit.transform
-
-    @property
-    def coordinates(self) -> tuple[Coordinate, ...]:
-        """Those of the transform, each with the distribution that this model draws it from (``augmentation``)."""
-        distributions = self.orbit.distributions
-        if self.structure is not None:
-            distributions *= len(self.structure.outputs)
-        if self.pooling is not None:  # population, spreads, which no copy draws, and groups
-            spreads = ("one_sided",) * len(distributions)
-            distributions = distributions + spreads + distributions * len(self.pooling.groups)
-        return tuple(
-            dataclasses.replace(c, distribution=own)
-            for c, own in zip(self.transform.coordinates, distributions, strict=True)
-        )
-
-    @property
-    def likelihood(self) -> str:
-        """ "categorical", "bernoulli" or "gaussian"."""
-        return self.evidence.likelihood
-
-    @property
-    def evidence_name(self) -> str:
-        """Which evidence."""
-        return self.evidence.name
-
-    @property
-    def symmetries(self) -> tuple[str, ...]:
-        """Names of all K coordinates."""
-        return self.extents.symmetries
-
-    @property
-    def active(self) -> tuple[str, ...]:
-        """Names of the latent ones."""
-        return self.extents.active
 
     @ordinary()
     def initialise(self, data: Data, seed: int = 0, num_total: int | None = None) -> None:
@@ -325,11 +244,6 @@ class InvarianceModel(nn.Module):
         """
         return self.with_evidence(PlugInEvidence(self.likelihood))
 
-    def _untransformed(self, backbone: GaussianProcess) -> InvariantPrior:
-        """The prior over h itself."""
-        zero = torch.zeros(len(self.symmetries), dtype=torch.float64)
-        return backbone.at(self.orbit, zero, PRECISIONS[self.precision], self.memory_budget, identity=True)
-
     def forward(self, data: Data, num_total: int | None = None) -> None:
         """The Pyro model: one site per latent extent, and the evidence as a factor.
 
@@ -347,43 +261,6 @@ class InvarianceModel(nn.Module):
             raise NumericalError(f"site 'evidence' is {float(value.detach())} at extents {at}")
         pyro.factor("evidence", value)
         pyro.factor("hyperpriors", self.log_hyperprior())
-
-    def at(self, eta: Float[Tensor, " K"], fresh: bool = False, new_group: bool = False) -> Any:
-        """The backbone seen through the orbit at given extents.
-
-        Args:
-            eta: extents, shape (K,), internal units.
-            fresh: networks only: new base draws from torch's global generator instead of the orbit's own.
-            new_group: with groups only: whether to add one that training has not seen, its extents drawn from the
-                population's by torch's global generator.
-
-        Returns:
-            An :class:`InvariantPrior` of a Gaussian process, a :class:`PerOutputPrior` or :class:`GroupedPrior` of one
-            with extents for every output or group, an :class:`InvariantNetwork` of a network.
-        """
-        identity = not self.active and not any(self.extents.fixed.values())
-        if isinstance(self.backbone, NeuralNetwork):
-            base = self.orbit.fresh_base() if fresh else None
-            budget, orbit = self.memory_budget, self.network_orbit
-            if new_group and isinstance(orbit, GroupedOrbit):
-                orbit.new = self._new_group(eta)
-            return self.backbone.at(orbit, eta, self.average, budget, identity, base, self.output_action)
-        dtype, budget, backbone = PRECISIONS[self.precision], self.memory_budget, self.backbone
-        if self.structure is not None:
-            rows = by_output(self.structure, eta)  # (C, K)
-            return PerOutputPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in rows])
-        if self.pooling is not None:
-            each = list(self.pooling.by_group(eta))  # G of shape (K,)
-            if new_group:
-                each.append(self._new_group(eta))
-            return GroupedPrior([backbone.at(self.orbit, row, dtype, budget, identity) for row in each])
-        return backbone.at(self.orbit, eta, dtype, budget, identity)
-
-    def _new_group(self, eta: Float[Tensor, " all"]) -> Float[Tensor, " K"]:
-        """Extents of a group that training has not seen: a draw from the population, or its own where all are fixed."""
-        if isinstance(self.extents, PooledExtents):
-            return self.extents.sample_group(eta)
-        return eta[: self.orbit.transform.num_coordinates]
 
     @ordinary()
     def log_evidence(self, eta: Float[Tensor, " K"], data: Data, num_total: int | None = None) -> Float[Tensor, ""]:
@@ -423,16 +300,6 @@ class InvarianceModel(nn.Module):
                 inputs of unseen groups share the extents of one, drawn from torch's global generator.
         """
         return (self.predictive or self)._function_posterior(x, data, eta, groups)
-
-    def _function_posterior(self, x: Tensor, data: Data, eta: Tensor, groups: Any) -> tuple[Tensor, Tensor]:
-        """The same of the network that the extents were learned with."""
-        if self.groups is None or not isinstance(self.evidence, CollapsedEvidence | NetworkEvidence):
-            if groups is not None:
-                raise ValueError("groups: this model has the same extents for everyone; leave groups out")
-            return self.evidence.function_posterior(self.at(eta), x, data)
-        numbers = as_groups(groups, self.groups, len(x))
-        prior = self.at(eta, new_group=bool((numbers == NEW_GROUP).any()))
-        return self.evidence.function_posterior(prior, x, numbered(data, self.groups), numbers)
 
     @ordinary()
     @torch.no_grad()

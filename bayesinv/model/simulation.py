@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,10 +13,8 @@ from bayesinv.backbones import GaussianProcess
 from bayesinv.data.container import Data
 from bayesinv.data.groups import as_groups
 from bayesinv.evidence.linear_algebra import cholesky
+from bayesinv.model.parts import ModelParts
 from bayesinv.numerics.randomness import seeded
-
-if TYPE_CHECKING:
-    from bayesinv.model.invariance_model import InvarianceModel
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Simulation:
 
 
 def simulate(
-    model: InvarianceModel,
+    model: ModelParts,
     x: Float[Tensor, n * event],
     extents: Float[Tensor, " K"] | None,
     num_outputs: int | None,
@@ -50,7 +48,7 @@ def simulate(
 
 
 def _from_process(
-    model: InvarianceModel,
+    model: ModelParts,
     x: Float[Tensor, n * event],
     extents: Float[Tensor, " K"] | None,
     num_outputs: int | None,

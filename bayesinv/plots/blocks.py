@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from bayesinv.orbits.groups import spread_name
 from bayesinv.orbits.structure import Blocks
-from bayesinv.plots.extents import POSTERIOR, PRIOR, STYLE, as_written, axis_label, shown
+from bayesinv.plots.style import POSTERIOR, PRIOR, STYLE, as_written, axis_label, shown
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-    import bayesinv.posterior.invariance_posterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 LONGEST_NAME = 26  # characters of an output or group at the side of a panel
 
 
-def plot_blocks(
-    posterior: bayesinv.posterior.InvariancePosterior, blocks: Blocks, reweighted: bool | None = None
-) -> matplotlib.figure.Figure:
+def plot_blocks(posterior: FittedModel, blocks: Blocks, reweighted: bool | None = None) -> matplotlib.figure.Figure:
     """Median and 90 % interval of each output, or of the population (a diamond) and each group, before their prior.
 
     Open markers are point estimates and extents that are fixed. The spread of the groups is in the title.
@@ -56,7 +54,7 @@ def plot_blocks(
 
 def _rows(
     panel: matplotlib.axes.Axes,
-    posterior: bayesinv.posterior.InvariancePosterior,
+    posterior: FittedModel,
     coordinate: Any,
     blocks: Blocks,
     reweighted: bool | None,
@@ -99,7 +97,7 @@ def _rows(
     panel.set_xlabel(axis_label(posterior, rows[0]))
 
 
-def _legend(figure: matplotlib.figure.Figure, posterior: bayesinv.posterior.InvariancePosterior, columns: int) -> None:
+def _legend(figure: matplotlib.figure.Figure, posterior: FittedModel, columns: int) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

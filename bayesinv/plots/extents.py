@@ -13,42 +13,23 @@ import torch
 from jaxtyping import Float
 
 from bayesinv.numerics.quantiles import weighted_quantile
-from bayesinv.orbits.groups import spread_name
 from bayesinv.orbits.structure import Blocks
+from bayesinv.plots.blocks import plot_blocks
+from bayesinv.plots.style import GREY, POSTERIOR, PRIOR, STYLE, as_written, axis_label, shown
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-    import bayesinv.posterior.invariance_posterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 # Two colours of Okabe and Ito's palette, which stay apart in every common form of colour blindness,
 # and in grey: the posterior is dark and the prior light.
-POSTERIOR = "#0072B2"
-PRIOR = "#E69F00"
-_GREY = "#595959"
-
-# Print at half size brings 13 points to 6.5, the smallest that reads without effort.
-STYLE: Any = {
-    "font.size": 13,
-    "axes.titlesize": 13,
-    "axes.labelsize": 13,
-    "xtick.labelsize": 12,
-    "ytick.labelsize": 12,
-    "legend.fontsize": 13,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 2.0,
-}
-
-
 MOST_PANELS = 9  # of outputs; from there on rows say more
 TITLE_WIDTH = 34  # characters of 13 points above a panel of 3.9 inches, whose last letters are those of the next
 
 
-def plot_extents(
-    posterior: "bayesinv.posterior.InvariancePosterior", *, reweighted: bool | None = None
-) -> "matplotlib.figure.Figure":
+def plot_extents(posterior: "FittedModel", *, reweighted: bool | None = None) -> "matplotlib.figure.Figure":
     """Prior against posterior, one panel for each symmetry that is not fixed.
 
     Both densities are drawn relative to their own peak: a posterior is often fifty times as high as
@@ -73,8 +54,6 @@ def plot_extents(
     if not active:
         raise ValueError("every symmetry of this model is fixed, so there is no posterior to draw")
     if drawn_in_rows(posterior):
-        from bayesinv.plots.blocks import plot_blocks  # which takes style and labels from here
-
         return plot_blocks(posterior, cast(Blocks, model.transform), reweighted)
     columns = min(3, len(active))
     rows = -(-len(active) // columns)
@@ -118,7 +97,7 @@ def plot_extents(
                     capthick=2,
                     label="median and 90 % interval",
                 )
-            panel.axvline(small, color=_GREY, ls=":", lw=1.5, label="too small to see")
+            panel.axvline(small, color=GREY, ls=":", lw=1.5, label="too small to see")
             panel.set_xlim(0, axis_end)
             if axis_end < end:
                 words = f"prior to {_number(reach)} →"
@@ -135,15 +114,13 @@ def plot_extents(
     return figure
 
 
-def drawn_in_rows(posterior: "bayesinv.posterior.InvariancePosterior") -> bool:
+def drawn_in_rows(posterior: "FittedModel") -> bool:
     """Whether `plot_extents` draws a row for each output or group, and no densities."""
     model = posterior.model
     return model.pooling is not None or (isinstance(model.transform, Blocks) and len(model.active) > MOST_PANELS)
 
 
-def plot_evidence(
-    posterior: "bayesinv.posterior.InvariancePosterior", symmetry: str, num_points: int = 25
-) -> "matplotlib.figure.Figure":
+def plot_evidence(posterior: "FittedModel", symmetry: str, num_points: int = 25) -> "matplotlib.figure.Figure":
     """log p(D | η) along one symmetry, the others at their posterior medians.
 
     The line is the evidence relative to the highest point drawn, over the whole range and around the
@@ -187,7 +164,7 @@ def plot_evidence(
     return figure
 
 
-def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotlib.figure.Figure":
+def plot_trace(posterior: "FittedModel") -> "matplotlib.figure.Figure":
     """The objective at each step, with its running median over a twentieth of the steps.
 
     The log joint density where modes were climbed, the ELBO of networks.
@@ -225,17 +202,6 @@ def plot_trace(posterior: "bayesinv.posterior.InvariancePosterior") -> "matplotl
     return figure
 
 
-def axis_label(posterior: "bayesinv.posterior.InvariancePosterior", k: int, symmetry: str = "") -> str:
-    """What the k-th extent is, of which symmetry, and its unit: "half-width of rotation (°)"."""
-    model = posterior.model
-    coordinate = model.coordinates[k]
-    spreads = () if model.pooling is None else [spread_name(name) for name in model.pooling.inner.names]
-    if coordinate.name in spreads:
-        return f"{symmetry or 'spread of the groups'} ({as_written(coordinate.unit)})"
-    what = f"{coordinate.extent_is} of {symmetry}" if symmetry else coordinate.extent_is
-    return f"{what} ({as_written(coordinate.unit)})"
-
-
 def _wrapped(name: str, numbers: str) -> str:
     """A title for a panel of 3.9 inches, in lines that fit above it."""
     name = name.replace("_", " ")
@@ -244,7 +210,7 @@ def _wrapped(name: str, numbers: str) -> str:
     return as_written("\n".join([*textwrap.wrap(name, TITLE_WIDTH), numbers]))
 
 
-def _is_point(posterior: "bayesinv.posterior.InvariancePosterior") -> bool:
+def _is_point(posterior: "FittedModel") -> bool:
     return posterior.result.num_chains * posterior.result.num_draws == 1
 
 
@@ -261,7 +227,7 @@ def _figure(width: float, height: float) -> "matplotlib.figure.Figure":
 
 
 def _prior_density(
-    posterior: "bayesinv.posterior.InvariancePosterior", k: int, num_points: int = 201
+    posterior: "FittedModel", k: int, num_points: int = 201
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"], float]:
     """The prior of symmetry k on a grid, relative to its peak, and its end; people's units."""
     extents = posterior.model.extents
@@ -302,21 +268,6 @@ def _histogram(
 def _running_median(values: np.ndarray) -> np.ndarray:
     half = max(1, len(values) // 40)
     return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
-
-
-def shown(name: str) -> str:
-    """A name as a figure shows it: blanks for underscores, and dollar signs as they are, not as TeX."""
-    return as_written(name.replace("_", " "))
-
-
-def as_written(text: str) -> str:
-    """Text whose dollar signs Matplotlib takes as dollar signs.
-
-    Example:
-        >>> print(as_written("US$ per $"))
-        US\\$ per \\$
-    """
-    return text.replace("$", r"\$")
 
 
 def _number(value: float) -> str:

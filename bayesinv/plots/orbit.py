@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayesinv.numerics.arguments import as_integer
 from bayesinv.orbits.groups import spread_name
-from bayesinv.plots.extents import STYLE, as_written
+from bayesinv.plots.style import STYLE, as_written
 
 MOST_CHANNELS = 8  # of a signal, whose lines are still told apart
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-    import bayesinv.posterior.invariance_posterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 
 def plot_orbit(
-    posterior: "bayesinv.posterior.InvariancePosterior",
+    posterior: "FittedModel",
     x: Any,
     symmetry: str | None = None,
     num_copies: int = 7,
@@ -108,7 +108,7 @@ def can_draw(event: tuple[int, ...]) -> bool:
     return is_signal or (len(event) == 3 and event[0] in (1, 3))
 
 
-def _one_input(posterior: "bayesinv.posterior.InvariancePosterior", x: Any) -> Tensor:
+def _one_input(posterior: "FittedModel", x: Any) -> Tensor:
     event = posterior.data.event_shape
     if not can_draw(event):
         raise ValueError(
@@ -125,7 +125,7 @@ def _one_input(posterior: "bayesinv.posterior.InvariancePosterior", x: Any) -> T
 
 
 def _coordinates(
-    posterior: "bayesinv.posterior.InvariancePosterior",
+    posterior: "FittedModel",
     eta: Float[Tensor, " K"],
     symmetry: str | None,
     num_copies: int,

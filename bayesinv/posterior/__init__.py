@@ -1,7 +1,6 @@
 """What a fit returns: draws, summaries, predictions, and its file."""
 
-from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.posterior.storage import load
+from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
 
 __all__ = [
     "InvariancePosterior",

@@ -19,7 +19,7 @@ from bayesinv.numerics.arguments import as_integer
 from bayesinv.numerics.quantiles import systematic_resample
 
 if TYPE_CHECKING:
-    import bayesinv.posterior.invariance_posterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 
 def build_datatree(
@@ -101,7 +101,7 @@ def to_arviz(tree: xr.DataTree) -> Any:
 
 
 def posterior_datatree(
-    posterior: "bayesinv.posterior.InvariancePosterior",
+    posterior: "FittedModel",
     num_draws: int | None = 200,
     predictive: bool = True,
     reweighted: bool | None = None,
@@ -169,7 +169,7 @@ def posterior_datatree(
 
 
 def _select(
-    posterior: "bayesinv.posterior.InvariancePosterior",
+    posterior: "FittedModel",
     num_draws: int | None,
     reweighted: bool,
     seed: int,
@@ -190,9 +190,7 @@ def _select(
     return rows, weights - np.logaddexp.reduce(weights, axis=1, keepdims=True)
 
 
-def _hyperparameters(
-    posterior: "bayesinv.posterior.InvariancePosterior", rows: np.ndarray
-) -> dict[str, np.ndarray] | None:
+def _hyperparameters(posterior: "FittedModel", rows: np.ndarray) -> dict[str, np.ndarray] | None:
     """Draws by name, (chains, draws, size), in the parameters' own units; None where the fit held them."""
     u = posterior.result.hyperparameters
     if u is None:
@@ -202,7 +200,7 @@ def _hyperparameters(
     return {h.name: h.natural(part).numpy() for h, part in zip(found, parts, strict=True)}
 
 
-def _predictive(posterior: "bayesinv.posterior.InvariancePosterior", rows: np.ndarray, seed: int) -> np.ndarray:
+def _predictive(posterior: "FittedModel", rows: np.ndarray, seed: int) -> np.ndarray:
     """A target per draw and training example, (J, n, *output)."""
     model, data, result = posterior.model, posterior.data, posterior.result
     rng = np.random.default_rng(seed)
@@ -229,7 +227,7 @@ def _predictive(posterior: "bayesinv.posterior.InvariancePosterior", rows: np.nd
     return np.stack(targets)
 
 
-def _log_likelihood(posterior: "bayesinv.posterior.InvariancePosterior", rows: np.ndarray, seed: int) -> np.ndarray:
+def _log_likelihood(posterior: "FittedModel", rows: np.ndarray, seed: int) -> np.ndarray:
     """log p(y_i | f_ij) per draw and training example, (J, n)."""
     result = posterior.result
     hyper = None if result.hyperparameters is None else result.hyperparameters[rows]
@@ -238,7 +236,7 @@ def _log_likelihood(posterior: "bayesinv.posterior.InvariancePosterior", rows: n
     return np.asarray(values.cpu().numpy(), dtype=float)
 
 
-def _to_people(posterior: "bayesinv.posterior.InvariancePosterior", extents: np.ndarray) -> np.ndarray:
+def _to_people(posterior: "FittedModel", extents: np.ndarray) -> np.ndarray:
     columns = [
         np.asarray(coordinate.to_people(extents[..., k]), dtype=float)
         for k, coordinate in enumerate(posterior.model.transform.coordinates)

@@ -28,19 +28,19 @@ from torch import Tensor
 
 from bayesinv.data.container import Data
 from bayesinv.errors import SavedFileError
-from bayesinv.inference.checkpoints import is_checkpoint
-from bayesinv.inference.differences import differences
+from bayesinv.fitted.fitted_model import FittedModel
+from bayesinv.fitted.recalibrated import Recalibration
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.io.archives import pack, unpack
+from bayesinv.io.checkpoints import is_checkpoint
+from bayesinv.io.differences import differences
 from bayesinv.io.files import as_path, check_writable, write_atomically
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.model.result import InferenceResult
 from bayesinv.numerics.bend import Bend
 from bayesinv.numerics.mixture import Mixture
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.surrogate import Surrogate
 from bayesinv.numerics.torch_modes import ordinary
-from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.posterior.recalibrated import Recalibration
 from bayesinv.transforms import from_config
 
 FORMAT = "bayesinv.InvariancePosterior"
@@ -78,7 +78,7 @@ _DIFFERENCES_SHOWN = 4
 _PACKAGES = ("bayesinv", "torch", "pyro-ppl", "gpytorch", "numpy")
 
 
-def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+def save(posterior: FittedModel, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a posterior, its model and its training data to one file, completely or not at all.
 
     Args:
@@ -98,23 +98,12 @@ def save(posterior: InvariancePosterior, path: str | os.PathLike[str], overwrite
     return write_atomically(path, pack(_arrays(posterior)), overwrite)
 
 
+Parts = tuple[InvarianceModel, Data, InferenceResult, Recalibration | None]
+
+
 @ordinary()
-def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> InvariancePosterior:
-    """Read a posterior that `save` wrote. No code in the file is run.
-
-    Args:
-        path: the file, or the folder that `bayesinv fit` wrote.
-        model: needed where the model was built around a user's own kernel, which no file describes:
-            one built in the same way, a copy of which takes on the saved state. Others are rebuilt.
-
-    Returns:
-        The posterior, on the CPU (or wherever `model` lives).
-
-    Raises:
-        FileNotFoundError: no such file.
-        SavedFileError: the file is damaged, written by something else or by a later version, or
-            `model` is missing, of another shape, or a network that computes something else.
-    """
+def read(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> Parts:
+    """What an `InvariancePosterior` that `save` wrote was made of; arguments and errors as for `bayesinv.load`."""
     if model is not None and not isinstance(model, InvarianceModel):
         raise TypeError(
             f"model: expected a bayesinv.InvarianceModel, built as the one saved was, got {type(model).__name__}: "
@@ -178,7 +167,7 @@ def load(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
     device = next(model.parameters()).device
     data = data.to(device)
     _check_outputs(path, arrays.get("outputs_at_first"), model, data)
-    return InvariancePosterior(model, data, result, recalibration)
+    return model, data, result, recalibration
 
 
 def _density(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Mixture | None:
@@ -210,7 +199,7 @@ def _recalibration(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Rec
     return None if stored is None else Recalibration.from_header(stored, arrays["recalibration/errors"])
 
 
-def _arrays(posterior: InvariancePosterior) -> dict[str, np.ndarray]:
+def _arrays(posterior: FittedModel) -> dict[str, np.ndarray]:
     result, data = posterior.result, posterior.data
     config, config_error = None, None
     try:

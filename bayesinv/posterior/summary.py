@@ -13,14 +13,14 @@ from bayesinv.numerics.quantiles import weighted_quantile
 from bayesinv.orbits.groups import spread_name
 
 if TYPE_CHECKING:
-    import bayesinv.posterior.invariance_posterior
+    from bayesinv.fitted.fitted_model import FittedModel
 
 # Prior draws behind `prior_p_inactive`: its standard error is at most sqrt(1/4 / 10000) = 0.005.
 _PRIOR_DRAWS = 10_000
 
 
 def summary_table(
-    posterior: "bayesinv.posterior.InvariancePosterior",
+    posterior: "FittedModel",
     reweighted: bool | None = None,
     level: float = 0.9,
 ) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def summary_table(
     return table
 
 
-def text(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
+def text(posterior: "FittedModel") -> str:
     """The posterior in one line a symmetry, with the median and the 90 % interval."""
     table = summary_table(posterior)
     width = max(len(name) for name in posterior.symmetries)
@@ -116,7 +116,7 @@ def text(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     return "\n".join(lines)
 
 
-def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
+def html(posterior: "FittedModel") -> str:
     """The posterior as an HTML table, for notebooks."""
     table = summary_table(posterior)
     prefixes = table.attrs["prefixes"]
@@ -148,7 +148,7 @@ def html(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
     )
 
 
-def _facts(posterior: "bayesinv.posterior.InvariancePosterior") -> str:
+def _facts(posterior: "FittedModel") -> str:
     result = posterior.result
     method = result.inference if result.guide is None else f"{result.inference} ({result.guide})"
     if result.num_chains * result.num_draws > 1:

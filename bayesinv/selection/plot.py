@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 
-from bayesinv.plots.extents import STYLE, shown
+from bayesinv.plots.style import POSTERIOR, PRIOR, STYLE, shown
 from bayesinv.selection.sets import set_name
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-    from bayesinv.selection.result import Selection
-
-# Okabe and Ito's blue and orange, and greys.
-_IN, _PRIOR, _OUT, _GREY = "#0072B2", "#E69F00", "#D9D9D9", "#595959"
+_IN, _PRIOR, _OUT = POSTERIOR, PRIOR, "#D9D9D9"
 
 
-def plot_selection(selection: Selection, num_sets: int = 8) -> matplotlib.figure.Figure:
+@runtime_checkable
+class Selected(Protocol):
+    """What the figure shows; see `Selection`."""
+
+    @property
+    def symmetries(self) -> tuple[str, ...]: ...
+
+    @property
+    def inclusion(self) -> pd.DataFrame: ...
+
+    @property
+    def subsets(self) -> pd.DataFrame: ...
+
+
+def plot_selection(selection: Selected, num_sets: int = 8) -> matplotlib.figure.Figure:
     """Inclusion probabilities on the left; on the right the likeliest sets, a column each, dots for what is in.
 
     Args:
@@ -63,7 +75,7 @@ def plot_selection(selection: Selection, num_sets: int = 8) -> matplotlib.figure
     return figure
 
 
-def _inclusion_panel(panel: matplotlib.axes.Axes, selection: Selection) -> None:
+def _inclusion_panel(panel: matplotlib.axes.Axes, selection: Selected) -> None:
     table = selection.inclusion
     rows = list(range(len(table)))
     panel.barh(rows, table["probability"], color=_IN, height=0.56, label="posterior")
@@ -97,7 +109,7 @@ def _inclusion_panel(panel: matplotlib.axes.Axes, selection: Selection) -> None:
     panel.figure.legend(handles, labels, loc="upper left", frameon=False)
 
 
-def _dots_panel(panel: matplotlib.axes.Axes, selection: Selection, names: list[str]) -> None:
+def _dots_panel(panel: matplotlib.axes.Axes, selection: Selected, names: list[str]) -> None:
     K = len(selection.symmetries)
     for column, name in enumerate(names):
         inside = [k for k in range(K) if _is_in(selection.symmetries, k, name)]

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
@@ -52,7 +53,7 @@ def with_spikes(model: InvarianceModel, prior_inclusion: InclusionPrior, spike: 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class RelaxedSelection(Selection):
+class RelaxedSelection(Selection, method="relaxed"):
     """Averages over posterior draws under relaxed spikes of the probability that each belongs to the slab.
 
         p(γ_k = 1 | D) ≈ Σ_j w_j p(γ_k = 1 | η_jk),     η_j ~ q, w_j importance weights where the evidence has them
@@ -85,11 +86,6 @@ class RelaxedSelection(Selection):
         return RelaxedSelection(
             symmetries=model.active, membership=membership, weights=weights, posterior=posterior, **facts
         )
-
-    @property
-    def method(self) -> str:
-        """ "relaxed"."""
-        return "relaxed"
 
     @property
     def inclusion(self) -> pd.DataFrame:
@@ -153,6 +149,21 @@ class RelaxedSelection(Selection):
         }
         table = ConsoleTable(columns, index=pd.Index(names, name="set"))
         return table.sort_values("probability", ascending=False, kind="stable")
+
+    def _packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        arrays = {"membership": self.membership.numpy(), "weights": self.weights.numpy()}
+        paired = self.paired
+        if paired is not None:
+            arrays["paired"] = paired.to_numpy(dtype=float)
+        return {"paired": None if paired is None else [list(paired.index), list(paired.columns)]}, arrays
+
+    @classmethod
+    def _unpacked(cls, header: dict[str, Any], arrays: dict[str, Tensor], common: dict[str, Any]) -> RelaxedSelection:
+        paired = None
+        if header["paired"] is not None:
+            names, columns = header["paired"]
+            paired = ConsoleTable(arrays["paired"].numpy(), index=pd.Index(names, name="symmetry"), columns=columns)
+        return cls(**common, membership=arrays["membership"], weights=arrays["weights"], paired=paired)
 
     def _facts(self) -> str:
         evidence = self.settings.get("evidence", "an")

@@ -8,15 +8,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from bayesinv.io.console import for_console
+from bayesinv.selection.files import damaged, read, write
+from bayesinv.selection.plot import plot_selection
 from bayesinv.selection.sets import InclusionPrior
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+
+_COMMON = ("prior_inclusion", "seed", "seconds")
+_KINDS: dict[str, type[Selection]] = {}  # by their name in files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,6 +40,8 @@ class Selection(ABC):
         warnings: what degrades the result, in words.
     """
 
+    method: ClassVar[str]  # "subsets" or "relaxed"
+
     symmetries: tuple[str, ...]
     prior_inclusion: InclusionPrior
     seed: int
@@ -43,11 +53,6 @@ class Selection(ABC):
     def trusted(self) -> bool:
         """False where the fit behind the numbers had not settled: they, and their errors, then mean little."""
         return bool(self.settings.get("trusted", True))
-
-    @property
-    @abstractmethod
-    def method(self) -> str:
-        """ "subsets" or "relaxed"."""
 
     @property
     @abstractmethod
@@ -81,22 +86,57 @@ class Selection(ABC):
 
     def plot(self, num_sets: int = 8) -> matplotlib.figure.Figure:
         """Inclusion probabilities beside the likeliest sets; see `selection.plot.plot_selection`."""
-        from bayesinv.selection.plot import plot_selection
-
         return plot_selection(self, num_sets)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write everything to one file; see `selection.files.save`."""
-        from bayesinv.selection import files
+        """Write everything to one file, completely or not at all.
 
-        return files.save(self, path, overwrite)
+        The fit under a relaxed selection is not in the file; save it by its own `save`.
+
+        Args:
+            path: the file; its folder must exist. The name is used as given.
+            overwrite: whether an existing file that bayesinv saved may be replaced.
+
+        Raises:
+            FileExistsError: the file exists and `overwrite` is False.
+            FileNotFoundError: the folder does not exist.
+        """
+        header = {name: getattr(self, name) for name in _COMMON}
+        header |= {"method": self.method, "symmetries": list(self.symmetries), "settings": dict(self.settings)}
+        header["warnings"] = list(self.warnings)
+        more, arrays = self._packed()
+        return write(path, {**header, **more}, arrays, overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Selection:
-        """Read what `save` wrote; see `selection.files.load`."""
-        from bayesinv.selection import files
+        """Read a selection that `save` wrote. No code in the file is run.
 
-        return files.load(path)
+        Raises:
+            FileNotFoundError: no such file.
+            SavedFileError: the file is damaged, or written by something else or by a later version.
+        """
+        header, arrays = read(path)
+        try:  # what is written in a header may be anything
+            common = {name: header[name] for name in _COMMON}
+            common |= {"symmetries": tuple(header["symmetries"]), "settings": header["settings"]}
+            common["warnings"] = tuple(header["warnings"])
+            return _KINDS[header["method"]]._unpacked(header, arrays, common)
+        except Exception as error:
+            raise damaged(path, error) from error
+
+    def __init_subclass__(cls, method: str, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _KINDS[method] = cls
+        cls.method = method
+
+    @abstractmethod
+    def _packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a file holds beside the fields of every selection: JSON, and arrays."""
+
+    @classmethod
+    @abstractmethod
+    def _unpacked(cls, header: dict[str, Any], arrays: dict[str, Tensor], common: dict[str, Any]) -> Selection:
+        """The selection of what `_packed` gave, and of the fields of every selection."""
 
     @abstractmethod
     def _facts(self) -> str:

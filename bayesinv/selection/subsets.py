@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ class SetDraws:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SubsetSelection(Selection):
+class SubsetSelection(Selection, method="subsets"):
     """Every set A with its evidence Z_A, its prior p(A), and so its posterior probability.
 
         p(A | D) = p(A) Z_A / Σ_B p(B) Z_B,      p(γ_k = 1 | D) = Σ_{A ∋ k} p(A | D)
@@ -82,11 +83,6 @@ class SubsetSelection(Selection):
     slab_high: Float[Tensor, " K"]
     slab_log_mass: dict[float, Float[Tensor, " K"]]
     slab_scales: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def method(self) -> str:
-        """ "subsets"."""
-        return "subsets"
 
     @property
     def log_evidence(self) -> Float[Tensor, " sets"]:
@@ -296,6 +292,45 @@ class SubsetSelection(Selection):
             eta[:, places[self.sets[a]]] = d.extents[torch.from_numpy(index)]
             rows.append(eta)
         return torch.cat(rows)[torch.from_numpy(rng.permutation(num))]
+
+    def _packed(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        draws = self.draws
+        header = {
+            "places": list(self.places),
+            "slab_scales": dict(self.slab_scales),
+            "num_draws": [len(d.log_weights) for d in draws],
+            "num_failed": [d.num_failed for d in draws],
+            "scales": list(self.slab_log_mass),
+        }
+        arrays = {
+            "sets": self.sets.numpy(),
+            "extents": torch.cat([d.extents.flatten() for d in draws]).numpy(),
+            "log_weights": torch.cat([d.log_weights for d in draws]).numpy(),
+            "pareto_k": np.array([d.pareto_k for d in draws]),
+            "fixed": self.fixed.numpy(),
+            "slab_high": self.slab_high.numpy(),
+            "log_mass": torch.stack(list(self.slab_log_mass.values())).numpy(),
+        }
+        return header, arrays
+
+    @classmethod
+    def _unpacked(cls, header: dict[str, Any], arrays: dict[str, Tensor], common: dict[str, Any]) -> SubsetSelection:
+        sizes = arrays["sets"].sum(1).tolist()
+        counts = header["num_draws"]
+        extents = arrays["extents"].split([n * k for n, k in zip(counts, sizes, strict=True)])
+        weights = arrays["log_weights"].split(counts)
+        facts = zip(extents, weights, sizes, arrays["pareto_k"].tolist(), header["num_failed"], strict=True)
+        draws = tuple(SetDraws(eta.reshape(len(w), k), w, k_hat, failed) for eta, w, k, k_hat, failed in facts)
+        return cls(
+            **common,
+            sets=arrays["sets"],
+            draws=draws,
+            fixed=arrays["fixed"],
+            places=tuple(header["places"]),
+            slab_high=arrays["slab_high"],
+            slab_log_mass=dict(zip(header["scales"], arrays["log_mass"], strict=True)),
+            slab_scales=header["slab_scales"],
+        )
 
     def _facts(self) -> str:
         evaluations = sum(len(d.log_weights) for d in self.draws)

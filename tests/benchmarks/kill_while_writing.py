@@ -20,7 +20,7 @@ import torch
 
 import bayesinv
 from bayesinv.cli.folder import output_folder, posterior_files, read_run, write_run
-from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
+from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
 
 
 def save(posterior: bayesinv.InvariancePosterior, path: Path) -> None:

@@ -89,7 +89,7 @@ def ends(at, symmetries, posterior, errors):
     """Interval ends of many fits in people's units, (fits, 2, latent), from their knots in z and quantiles of e."""
     import numpy as np
 
-    from bayesinv.posterior.recalibrated import PriorScale, located
+    from bayesinv.fitted.recalibrated import PriorScale, located
 
     scale = PriorScale(posterior.model.extents)
     columns = [posterior.symmetries.index(s) for s in symmetries]
@@ -107,7 +107,7 @@ def rows_of(name, posterior, simulated, fresh):
     """A row for each symmetry and origin of the fresh extents."""
     import numpy as np
 
-    from bayesinv.posterior.recalibrated import NORMAL_END, error_quantile
+    from bayesinv.fitted.recalibrated import NORMAL_END, error_quantile
 
     tail = (1 - LEVEL) / 2
     mended = error_quantile(simulated.errors, np.array([tail, 1 - tail]))  # (2, latent)

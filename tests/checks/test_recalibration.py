@@ -15,10 +15,10 @@ from bayesinv.checks.simulated_data import CLASS_ENTROPY, EVIDENCE, two_sided_p
 from bayesinv.checks.simulated_fits import simulated_fits
 from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError, RecalibrationError
+from bayesinv.fitted.recalibrated import NORMAL_END, PriorScale, Recalibration, error_quantile, located, standardised
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.model.invariance_model import Simulation
-from bayesinv.model.result import InferenceResult
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.posterior.recalibrated import NORMAL_END, PriorScale, Recalibration, error_quantile, located, standardised
 
 NOISE, N, TRUTH = 0.6, 9, 1.3
 X = torch.zeros(N, 1, 4, 4)

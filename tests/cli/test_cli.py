@@ -15,7 +15,7 @@ from PIL import Image
 
 from bayesinv.cli import main
 from bayesinv.datasets import digits
-from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
+from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
 
 TINY = ["--max-steps", "4", "--num-features", "32", "--num-orbit-samples", "4", "--num-draws", "25"]
 QUICK = [*TINY, "--quiet", "--no-figures"]

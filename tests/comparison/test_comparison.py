@@ -12,7 +12,7 @@ import bayesinv
 from bayesinv import comparison as comparison_module
 from bayesinv.data.container import Data
 from bayesinv.errors import ComparisonWarning, DataError, ImportanceWarning, NotConvergedWarning
-from bayesinv.model.result import InferenceResult
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.report import write_comparison_report
 from bayesinv.transforms import Affine2d

@@ -276,7 +276,7 @@ def test_few_bytes_become_four(dtype):
     assert torch.equal(data.x, x) and torch.equal(data.y[:, 0], y)
 
 
-@pytest.mark.parametrize("read", [as_data, bayesinv.data.streams.Stream.of], ids=["whole", "in batches"])
+@pytest.mark.parametrize("read", [as_data, bayesinv.data.streams.stream_of], ids=["whole", "in batches"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_an_offset_that_half_precision_has_rounded_is_named(read, dtype):
     x, y = torch.rand(8, 3), 10 * torch.arange(8.0).cos()
@@ -289,7 +289,7 @@ def test_an_offset_that_half_precision_has_rounded_is_named(read, dtype):
 
 def test_a_stream_names_what_was_rounded_once():
     items = [((1000 + torch.rand(3)).half(), i % 2) for i in range(40)]
-    stream = bayesinv.data.streams.Stream.of(Listed(items), "categorical")
+    stream = bayesinv.data.streams.stream_of(Listed(items), "categorical")
     with pytest.warns(DataWarning, match="x is float16") as seen:
         for step in range(3):
             stream.batch(0, "weights", step, 8)

@@ -25,7 +25,7 @@ from torch.utils.data import (
 import bayesinv.data.items
 from bayesinv.data.container import as_data
 from bayesinv.data.items import changing_item, read_first, read_items, stack
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import DataError, DataWarning
 
 N = 12
@@ -217,20 +217,20 @@ def test_items_become_tensors_as_arrays_do():
 
 
 def test_an_iterated_pass_shorter_than_promised_is_refused():
-    stream = Stream.of(Promised(5, 8), "categorical")
+    stream = stream_of(Promised(5, 8), "categorical")
     assert len(stream.batch(0, "weights", 0, 5)) == 5
     with pytest.raises(DataError, match=r"a pass over the data gave 5 examples, and len\(\) of Promised, .* is 8"):
         stream.batch(0, "weights", 1, 5)
-    kept = Stream.of(DataLoader(Promised(8, 8), batch_size=3, drop_last=True), "categorical")
+    kept = stream_of(DataLoader(Promised(8, 8), batch_size=3, drop_last=True), "categorical")
     assert len(kept.batch(0, "weights", 0, 8)) == 8  # two of them from the next pass
 
 
 def test_a_stream_passes_over_empty_batches_and_names_what_ends_loops():
     loader = DataLoader(Numbered(), batch_sampler=[[0, 1], [], list(range(2, N))])
-    assert Stream.of(loader, "categorical").batch(0, "weights", 0, N).x[:, 0].tolist() == list(range(N))
+    assert stream_of(loader, "categorical").batch(0, "weights", 0, N).x[:, 0].tolist() == list(range(N))
     for data in (Numbered(fault=StopIteration()), DataLoader(Numbered(fault=StopIteration()), sampler=[6, 7, 8])):
         with pytest.raises(DataError, match="raised StopIteration"):
-            Stream.of(data, "categorical").batch(0, "weights", 0, N)
+            stream_of(data, "categorical").batch(0, "weights", 0, N)
 
 
 class Own(Numbered):

@@ -21,7 +21,7 @@ from torch.utils.data import (
 
 from bayesinv import Affine2d, Data
 from bayesinv.data.container import as_data
-from bayesinv.data.streams import Stream, derive_seed
+from bayesinv.data.streams import derive_seed, stream_of
 from bayesinv.errors import DataError
 
 N = 23
@@ -86,8 +86,8 @@ def sources():
 
 @pytest.mark.parametrize("name", sources())
 def test_every_source_gives_the_same_batches(name):
-    expected = Stream.of(images(), "categorical")
-    stream = Stream.of(sources()[name], "categorical")
+    expected = stream_of(images(), "categorical")
+    stream = stream_of(sources()[name], "categorical")
     assert stream.exact_resume
     assert (stream.num_total, stream.event_shape) == (N, (1, 4, 4))
     assert stream.batch_size == (7 if name in ("loader", "shuffling") else None)
@@ -102,7 +102,7 @@ def test_every_source_gives_the_same_batches(name):
 @pytest.mark.parametrize("size", [1, 5, 22, 23])
 @pytest.mark.parametrize("data", [images(), Counted()], ids=["memory", "dataset"])
 def test_an_epoch_holds_every_example_and_a_batch_none_twice(data, size):
-    stream = Stream.of(data, "categorical")
+    stream = stream_of(data, "categorical")
     steps = -(-N // size)
     for epoch in range(2):
         batches = [rows(stream.batch(0, "weights", epoch * steps + t, size)) for t in range(steps)]
@@ -111,7 +111,7 @@ def test_an_epoch_holds_every_example_and_a_batch_none_twice(data, size):
 
 
 def test_epochs_seeds_and_purposes_have_orders_of_their_own():
-    stream = Stream.of(images(), "categorical")
+    stream = stream_of(images(), "categorical")
     orders = [
         rows(stream.batch(seed, purpose, step, N))
         for seed, purpose, step in [(0, "weights", 0), (0, "weights", 1), (1, "weights", 0), (0, "extents", 0)]
@@ -121,7 +121,7 @@ def test_epochs_seeds_and_purposes_have_orders_of_their_own():
 
 
 def test_examples_come_equally_often_at_every_place():
-    stream = Stream.of(images(4), "categorical")
+    stream = stream_of(images(4), "categorical")
     counts = torch.zeros(4, 4)
     for seed in range(600):
         for place, row in enumerate(rows(stream.batch(seed, "weights", 0, 4))):
@@ -132,14 +132,14 @@ def test_examples_come_equally_often_at_every_place():
 
 
 def test_the_size_is_cut_to_the_data():
-    stream = Stream.of(images(), "categorical")
+    stream = stream_of(images(), "categorical")
     assert len(stream.batch(0, "weights", 5, 1000)) == N
     with pytest.raises(ValueError, match="at least 1"):
         stream.batch(0, "weights", 0, 0)
 
 
 def test_a_data_set_is_never_read_whole():
-    stream = Stream.of(Counted(200_000), "categorical")
+    stream = stream_of(Counted(200_000), "categorical")
     fetch = stream._fetch.dataset
     stream.batch(0, "weights", 3, 10)
     stream.subset(20, 0)
@@ -151,7 +151,7 @@ def test_random_items_depend_on_the_batch_alone_and_leave_global_state():
     torch.manual_seed(3)
     # Python's own generator is left too, but the shape checks of the tests draw from it.
     states = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    stream, again = (Stream.of(Counted(noise=True), "categorical") for _ in range(2))
+    stream, again = (stream_of(Counted(noise=True), "categorical") for _ in range(2))
     first = [stream.batch(0, "weights", t, 5).x for t in range(4)]
     for t in (2, 0, 3):
         assert torch.equal(again.batch(0, "weights", t, 5).x, first[t])
@@ -163,8 +163,8 @@ def test_random_items_depend_on_the_batch_alone_and_leave_global_state():
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_workers_change_nothing():
-    plain = Stream.of(Counted(noise=True), "categorical")
-    pooled = Stream.of(Counted(noise=True), "categorical", num_workers=1)
+    plain = stream_of(Counted(noise=True), "categorical")
+    pooled = stream_of(Counted(noise=True), "categorical", num_workers=1)
     state = torch.random.get_rng_state()
     try:
         for step in (0, 1, 2, 9, 10, 1):  # in order, and with jumps
@@ -182,7 +182,7 @@ def test_a_loaders_collate_function_is_used():
         return 2 * torch.stack(x), torch.tensor(y)
 
     x, y = images()
-    stream = Stream.of(DataLoader(TensorDataset(x, y), batch_size=4, collate_fn=double), "categorical")
+    stream = stream_of(DataLoader(TensorDataset(x, y), batch_size=4, collate_fn=double), "categorical")
     assert set(rows(stream.batch(0, "weights", 0, N))) == {2 * i for i in range(N)}
 
 
@@ -193,7 +193,7 @@ def test_a_subset_sampler_keeps_to_its_examples():
         DataLoader(TensorDataset(*images()), batch_size=2, sampler=SubsetRandomSampler(chosen)),
         Subset(Counted(), chosen),
     ):
-        stream = Stream.of(data, "categorical")
+        stream = stream_of(data, "categorical")
         assert stream.exact_resume
         assert stream.num_total == 5
         assert sorted(rows(stream.batch(0, "weights", 0, 5))) == chosen
@@ -203,7 +203,7 @@ def test_a_subset_sampler_keeps_to_its_examples():
 @pytest.mark.parametrize("num", [N, 3])
 def test_a_sampler_that_can_be_read_once_is_refused(num):
     with pytest.raises(DataError, match="range_iterator, which can be read once"):
-        Stream.of(DataLoader(Counted(), 2, sampler=iter(range(num))), "categorical")
+        stream_of(DataLoader(Counted(), 2, sampler=iter(range(num))), "categorical")
 
 
 def test_the_sampler_inside_a_batch_sampler_counts():
@@ -212,16 +212,16 @@ def test_the_sampler_inside_a_batch_sampler_counts():
 
     chosen = [1, 4, 9, 16, 22]
     for data in (Counted(), TensorDataset(*images())):
-        stream = Stream.of(loader(SubsetRandomSampler(chosen), data), "categorical")
+        stream = stream_of(loader(SubsetRandomSampler(chosen), data), "categorical")
         assert stream.exact_resume
         assert (stream.num_total, stream.batch_size) == (5, 4)
         assert sorted(rows(stream.batch(0, "weights", 0, 5))) == chosen
-        whole = Stream.of(loader(RandomSampler(data), data), "categorical")
+        whole = stream_of(loader(RandomSampler(data), data), "categorical")
         assert (whole.exact_resume, whole.num_total, whole.batch_size) == (True, N, 4)
         assert torch.equal(
-            whole.batch(4, "weights", 3, 5).x, Stream.of(images(), "categorical").batch(4, "weights", 3, 5).x
+            whole.batch(4, "weights", 3, 5).x, stream_of(images(), "categorical").batch(4, "weights", 3, 5).x
         )
-    twice = Stream.of(loader([3, 1, 3, 2], Counted()), "categorical")
+    twice = stream_of(loader([3, 1, 3, 2], Counted()), "categorical")
     assert (twice.exact_resume, twice.num_total) == (False, 3)
     shuffled = as_data(loader(RandomSampler(Counted()), Counted()), "categorical")
     assert rows(shuffled) == list(range(N))  # read in the order of the data set
@@ -245,12 +245,12 @@ def of_ten():
 def test_a_batch_sampler_of_ones_own_stands_for_the_examples_it_serves():
     state = torch.random.get_rng_state()
     for sampler, n in {Batches(of_ten): 10, Batches(lambda: repeat(list(range(N)))): N}.items():
-        stream = Stream.of(DataLoader(Counted(), batch_sampler=sampler), "categorical")
+        stream = stream_of(DataLoader(Counted(), batch_sampler=sampler), "categorical")
         assert not stream.exact_resume
         assert stream.num_total == n
         assert set(rows(stream.batch(0, "weights", 0, n))) <= set(range(n))
     assert torch.equal(torch.random.get_rng_state(), state)
-    listed = Stream.of(DataLoader(Counted(), batch_sampler=[[5, 3], [8]]), "categorical")
+    listed = stream_of(DataLoader(Counted(), batch_sampler=[[5, 3], [8]]), "categorical")
     assert listed.num_total == 3
     assert rows(listed.batch(0, "weights", 0, 3)) == [5, 3, 8]
 
@@ -265,12 +265,12 @@ def test_a_batch_sampler_of_ones_own_stands_for_the_examples_it_serves():
 )
 def test_batch_samplers_whose_examples_cannot_be_counted(sampler, message):
     with pytest.raises(DataError, match=message):
-        Stream.of(DataLoader(Counted(), batch_sampler=sampler), "categorical")
+        stream_of(DataLoader(Counted(), batch_sampler=sampler), "categorical")
 
 
 @pytest.mark.parametrize("data", [Iterated(), DataLoader(Iterated(), batch_size=4)], ids=["dataset", "loader"])
 def test_what_is_iterated_comes_in_its_own_order(data):
-    stream = Stream.of(data, "categorical")
+    stream = stream_of(data, "categorical")
     assert not stream.exact_resume
     assert (stream.num_total, stream.event_shape) == (N, (1, 4, 4))
     assert rows(stream.subset(6, 0)) == list(range(6))  # which stay in the stream
@@ -283,7 +283,7 @@ def test_a_sampler_with_replacement_is_iterated():
     weights = [1.0, 1.0] + [0.0] * (N - 2)
     loader = DataLoader(Counted(), batch_size=5, sampler=WeightedRandomSampler(weights, 40))
     state = torch.random.get_rng_state()
-    stream = Stream.of(loader, "categorical")
+    stream = stream_of(loader, "categorical")
     assert not stream.exact_resume
     assert stream.num_total == 2  # the others are never drawn
     assert set(rows(stream.batch(0, "weights", 0, 20))) == {0, 1}
@@ -293,20 +293,20 @@ def test_a_sampler_with_replacement_is_iterated():
 def test_the_same_seed_iterates_the_same_way():
     def order(seed):
         loader = DataLoader(Counted(), batch_size=5, sampler=WeightedRandomSampler([1.0] * N, N))
-        return rows(Stream.of(loader, "categorical").batch(seed, "weights", 0, 20))
+        return rows(stream_of(loader, "categorical").batch(seed, "weights", 0, 20))
 
     assert order(0) == order(0)
     assert order(0) != order(1)
 
 
 def test_classes_that_are_not_known_yet():
-    stream = Stream.of(Counted(), "categorical")
+    stream = stream_of(Counted(), "categorical")
     assert stream.num_classes is None
     assert stream.subset(N, 0).num_classes == 3
     stream.num_classes = 5
     assert stream.batch(0, "weights", 0, 4).num_classes == 5
-    assert Stream.of(images(), "categorical").num_classes == 3
-    real = Stream.of(Counted(label=float), "gaussian").batch(0, "weights", 0, 4)
+    assert stream_of(images(), "categorical").num_classes == 3
+    real = stream_of(Counted(label=float), "gaussian").batch(0, "weights", 0, 4)
     assert real.num_classes is None
     assert tuple(real.y.shape) == (4, 1)
 
@@ -325,14 +325,14 @@ def test_classes_that_are_not_known_yet():
 )
 def test_a_bad_batch_is_named(dataset, message):
     with pytest.raises(DataError, match=message):  # some at the first example, which is read at once
-        stream = Stream.of(dataset, "categorical")
+        stream = stream_of(dataset, "categorical")
         stream.num_classes = 3
         stream.batch(0, "weights", 0, N)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_bad_batch_of_a_worker_is_named():
-    stream = Stream.of(Counted(bad=17), "categorical", num_workers=1)
+    stream = stream_of(Counted(bad=17), "categorical", num_workers=1)
     try:
         with pytest.raises(DataError, match=r"batch 0 for weights \(data set indices 17\)"):
             stream.batch(0, "weights", 0, N)
@@ -394,7 +394,7 @@ class Given(Counted):
 )
 def test_unusable_data(data, error, message):
     with pytest.raises(error, match=message):
-        Stream.of(data, "categorical").batch(0, "weights", 0, 5)
+        stream_of(data, "categorical").batch(0, "weights", 0, 5)
 
 
 def test_text_in_items_that_are_read_at_once():
@@ -405,21 +405,21 @@ def test_text_in_items_that_are_read_at_once():
 
 def test_the_likelihood_and_the_transform_are_checked():
     with pytest.raises(ValueError, match="unknown likelihood 'poisson'"):
-        Stream.of(images(), "poisson")
+        stream_of(images(), "poisson")
     flat = torch.zeros(4, 5)
     for data in ((flat, torch.arange(4) % 2), DataLoader(TensorDataset(flat, torch.arange(4) % 2), collate_fn=list)):
         with pytest.raises(DataError):
-            Stream.of(data, "categorical", Affine2d(["rotation"]))
+            stream_of(data, "categorical", Affine2d(["rotation"]))
 
 
 def test_a_digest_tells_data_apart():
     x, y = images()
-    digest = Stream.of((x, y), "categorical").digest()
-    assert digest == Stream.of((x.clone(), y.clone()), "categorical").digest()
+    digest = stream_of((x, y), "categorical").digest()
+    assert digest == stream_of((x.clone(), y.clone()), "categorical").digest()
     other = x.clone()
     other[20, 0, 3, 3] += 1e-3
-    assert digest != Stream.of((other, y), "categorical").digest()
-    assert Stream.of(Counted(), "categorical").digest() is None
+    assert digest != stream_of((other, y), "categorical").digest()
+    assert stream_of(Counted(), "categorical").digest() is None
 
 
 def test_derived_seeds_are_fixed_and_apart():

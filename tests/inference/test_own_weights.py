@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import EvidenceError
 from bayesinv.extents.unconstrained import Unconstrained
 from bayesinv.inference import own_weights as module
@@ -86,7 +86,7 @@ def two_extents():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     model = bayesinv.InvarianceModel(bayesinv.NeuralNetwork(net), ["rotation", "translate_x"], num_orbit_samples=3)
     data = bayesinv.Data(torch.rand(6, 1, 8, 8), torch.arange(6) % 3, 3)
-    return model, Stream.of(data, "categorical")
+    return model, stream_of(data, "categorical")
 
 
 def seven_extents():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.inference import refits
 from bayesinv.inference.refits import Examples, Refit, Still
 from bayesinv.inference.training import Training
@@ -31,7 +31,7 @@ def data(n=12, likelihood="categorical", groups=None):
 
 
 def examples_of(own, train, **options):
-    stream = Stream.of(train, own.likelihood, own.transform, groups=own.groups)
+    stream = stream_of(train, own.likelihood, own.transform, groups=own.groups)
     return Examples.of(own, stream, Training(**options), 0)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import DataError, NonFiniteError, NumericalError
 from bayesinv.inference import training as loop
 from bayesinv.inference.training import Objective, Phase, Training, train
@@ -20,7 +20,7 @@ def make_stream(n=N, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
     noise = 0.1 * torch.randn(n, generator=generator, dtype=torch.float64)
-    return Stream.of((x, 2 * x[:, 0] - x[:, 1] + 0.5 + noise), "gaussian")
+    return stream_of((x, 2 * x[:, 0] - x[:, 1] + 0.5 + noise), "gaussian")
 
 
 class Regression(Objective):

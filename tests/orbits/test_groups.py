@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import bayesinv
 from bayesinv.data.container import Data, as_data
 from bayesinv.data.groups import NEW_GROUP
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import CheckpointError, DataError, ExtentError, ImportanceWarning, NotConvergedWarning
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference import Fixed, Training
@@ -321,7 +321,7 @@ def sources():
 
 @pytest.mark.parametrize("name", sources())
 def test_batches_carry_the_groups_of_their_examples(name):
-    stream = Stream.of(sources()[name], "categorical", groups=GROUPS)
+    stream = stream_of(sources()[name], "categorical", groups=GROUPS)
     for batch in (stream.subset(7, 0), stream.subset(30, 0), *(stream.batch(0, "weights", t, 8) for t in range(5))):
         torch.testing.assert_close(batch.x[:, 0, 0, 0], batch.groups.double())
 
@@ -329,13 +329,13 @@ def test_batches_carry_the_groups_of_their_examples(name):
 def test_data_sets_that_do_not_say_which_example_is_of_which_group():
     data = marked()
     with pytest.raises(DataError, match=r"of 2; expected \(x, y, group\)"):
-        Stream.of(Items(data, parts=2), "categorical", groups=GROUPS)
+        stream_of(Items(data, parts=2), "categorical", groups=GROUPS)
     with pytest.raises(DataError, match=r"of 3; expected pairs \(x, y\)"):
-        Stream.of(Items(data), "categorical")
+        stream_of(Items(data), "categorical")
     with pytest.raises(DataError, match="'group 1' not among a, b, c"):
-        Stream.of(Items(data, lambda g: f"group {g}"), "categorical", groups=GROUPS)
+        stream_of(Items(data, lambda g: f"group {g}"), "categorical", groups=GROUPS)
     with pytest.raises(DataError, match="3 is no group of this model"):
-        Stream.of(Items(data, lambda g: g + 2), "categorical", groups=GROUPS).batch(0, "weights", 0, 8)
+        stream_of(Items(data, lambda g: g + 2), "categorical", groups=GROUPS).batch(0, "weights", 0, 8)
     with pytest.raises(DataError, match=r"groups of the examples go into bayesinv\.Data"):
         bayesinv.fit(make(transforms="rotation"), (data.x, data.y, data.groups), max_steps=2)
     with pytest.raises(DataError, match="do not say which example is of which"):
@@ -440,7 +440,7 @@ def test_groups_without_an_example_are_told_of_whatever_the_source(name, monkeyp
 def test_a_checksum_tells_other_groups_apart():
     data = marked()
     other = Data(data.x, data.y, 3, data.groups.flip(0))
-    assert Stream.of(data, "categorical").digest() != Stream.of(other, "categorical").digest()
+    assert stream_of(data, "categorical").digest() != stream_of(other, "categorical").digest()
 
 
 # Fits and what comes of them

@@ -17,13 +17,13 @@ import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, Outward
 from bayesinv.data.container import Data
 from bayesinv.errors import SavedFileError
-from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.io.archives import pack
+from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.numerics.bend import Bend
 from bayesinv.numerics.mixture import Mixture
 from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior import storage
-from bayesinv.posterior.invariance_posterior import InvariancePosterior
+from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
 from tests.fakes import make_data, make_result
 
 
@@ -531,7 +531,7 @@ def test_a_model_of_more_draws_than_the_file_holds_is_refused_before_they_are_ma
         config = json.loads(archive["header"].tobytes())["model"]
     rewrite(saved, header={"model": {**config, "orbit": {**config["orbit"], **parts}}})
     with pytest.raises(SavedFileError, match=r"cannot be rebuilt: (it describes base draws|frequencies: expected)"):
-        storage.load(saved)
+        load(saved)
 
 
 def test_more_features_than_the_file_holds_are_refused_before_they_are_drawn(tmp_path):
@@ -541,12 +541,12 @@ def test_more_features_than_the_file_holds_are_refused_before_they_are_drawn(tmp
     path = InvariancePosterior(model, data, make_result(extents=torch.full((1, 20, 1), 0.3, dtype=torch.float64))).save(
         tmp_path / "a"
     )
-    assert storage.load(path).model.backbone.num_features == 20
+    assert load(path).model.backbone.num_features == 20
     with np.load(path) as archive:
         config = json.loads(archive["header"].tobytes())["model"]
     rewrite(path, header={"model": {**config, "backbone": {**config["backbone"], "num_features": 10**9}}})
     with pytest.raises(SavedFileError, match="1000000000 random features"):
-        storage.load(path)
+        load(path)
 
 
 def test_a_header_that_is_nested_without_end(saved):
@@ -555,7 +555,7 @@ def test_a_header_that_is_nested_without_end(saved):
     arrays["header"] = np.frombuffer(b"[" * 10**6, dtype=np.uint8)
     saved.write_bytes(pack(arrays))
     with pytest.raises(SavedFileError, match="not a posterior"):
-        storage.load(saved)
+        load(saved)
 
 
 def test_a_folder_of_the_command_line_is_loaded(saved, tmp_path):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from bayesinv.backbones import GaussianProcess
-from bayesinv.model.result import InferenceResult
+from bayesinv.fitted.result import InferenceResult
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
 from tests.fakes import NAMES, KnownModel, make_data

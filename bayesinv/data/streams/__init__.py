@@ -8,6 +8,7 @@ as it comes.
 """
 
 from bayesinv.data.streams.base import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.numerics.randomness import derive_seed, set_seed
 
-__all__ = ["Stream", "derive_seed", "set_seed"]
+__all__ = ["Stream", "derive_seed", "set_seed", "stream_of"]

@@ -21,7 +21,7 @@ __all__ = ["Stream", "checked_size"]
 
 
 class Stream(ABC):
-    """Training data as minibatches; make one with :meth:`of`.
+    """Training data as minibatches; `stream_of` makes one.
 
     Attributes:
         num_total: n, the number of examples that a batch stands for.
@@ -29,14 +29,6 @@ class Stream(ABC):
         groups: names, where a data set says of each example which group it is of; None where it does not.
         batch_size: that of the DataLoader it was made from, or None.
         exact_resume: whether `batch` is a pure function of its arguments.
-
-    Example:
-        >>> stream = Stream.of((torch.rand(10, 1, 8, 8), torch.arange(10) % 2), "categorical")
-        >>> stream.num_total, stream.event_shape
-        (10, (1, 8, 8))
-        >>> one, other = (stream.batch(seed=0, purpose="weights", step=7, size=4) for _ in range(2))
-        >>> len(one), torch.equal(one.x, other.x)
-        (4, True)
     """
 
     exact_resume = True
@@ -56,36 +48,6 @@ class Stream(ABC):
         self.groups = groups
         self.batch_size: int | None = None
         self._seen = False  # whether what half precision has rounded was looked at
-
-    @staticmethod
-    def of(
-        data: Any,
-        likelihood: str,
-        transform: Transform | None = None,
-        num_workers: int = 0,
-        groups: Sequence[str] | None = None,
-    ) -> Stream:
-        """A stream of whatever holds (x, y), or with groups (x, y, group).
-
-        Args:
-            data: (x, y) tensors or arrays; a `Data`; a map-style ``Dataset`` of (x, y) items; a ``DataLoader``, whose
-                data set, ``collate_fn`` and workers are used, its order replaced by that of the stream; an
-                ``IterableDataset``, or a ``DataLoader`` with a sampler or batch sampler of one's own, which are
-                iterated as they come and stand for the different examples that a pass over them meets.
-            likelihood: "categorical", "bernoulli" or "gaussian".
-            transform: where given, checks that x is what it acts on.
-            num_workers: processes that fetch the batches of a data set ahead of time, for every purpose; those of a
-                DataLoader come first.
-            groups: names of the groups of a model that has extents for each. The data have to say then which example
-                is of which: a `Data` with groups, or a data set of (x, y, group) with numbers or names.
-
-        Raises:
-            DataError: unusable data, or data of unknown size. TypeError: of an unknown kind.
-            ValueError: an unknown likelihood.
-        """
-        from bayesinv.data.streams.sources import stream_of  # which needs the streams below this class
-
-        return stream_of(data, likelihood, transform, num_workers, groups)
 
     @property
     @abstractmethod

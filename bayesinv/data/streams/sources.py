@@ -21,9 +21,38 @@ from bayesinv.transforms import Transform
 
 
 def stream_of(
-    data: Any, likelihood: str, transform: Transform | None, num_workers: int, groups: Sequence[str] | None = None
+    data: Any,
+    likelihood: str,
+    transform: Transform | None = None,
+    num_workers: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> Stream:
-    """Arguments and errors as for `Stream.of`."""
+    """A stream of whatever holds (x, y), or with groups (x, y, group).
+
+    Args:
+        data: (x, y) tensors or arrays; a `Data`; a map-style ``Dataset`` of (x, y) items; a ``DataLoader``, whose
+            data set, ``collate_fn`` and workers are used, its order replaced by that of the stream; an
+            ``IterableDataset``, or a ``DataLoader`` with a sampler or batch sampler of one's own, which are
+            iterated as they come and stand for the different examples that a pass over them meets.
+        likelihood: "categorical", "bernoulli" or "gaussian".
+        transform: where given, checks that x is what it acts on.
+        num_workers: processes that fetch the batches of a data set ahead of time, for every purpose; those of a
+            DataLoader come first.
+        groups: names of the groups of a model that has extents for each. The data have to say then which example
+            is of which: a `Data` with groups, or a data set of (x, y, group) with numbers or names.
+
+    Raises:
+        DataError: unusable data, or data of unknown size. TypeError: of an unknown kind.
+        ValueError: an unknown likelihood.
+
+    Example:
+        >>> stream = stream_of((torch.rand(10, 1, 8, 8), torch.arange(10) % 2), "categorical")
+        >>> stream.num_total, stream.event_shape
+        (10, (1, 8, 8))
+        >>> one, other = (stream.batch(seed=0, purpose="weights", step=7, size=4) for _ in range(2))
+        >>> len(one), torch.equal(one.x, other.x)
+        (4, True)
+    """
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
     if isinstance(data, DataLoader):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from bayesinv.backbones.invariant_network import InvariantNetwork
 from bayesinv.data.container import Data
 from bayesinv.inference.point.base import (
     PointMethod,
@@ -115,7 +116,7 @@ class _FixedObjective(PointObjective):
             return super().loss(data, num_total)
         average, budget, action = self.model.average, self.model.memory_budget, self.model.output_action
         base = self._orbit.fresh_base()
-        seen = self.network.at(self._orbit, self._eta, average, budget, self._identity, base, action)
+        seen = InvariantNetwork(self.network, self._orbit, self._eta, average, budget, self._identity, base, action)
         return -self.evidence.mean_log_likelihood(seen, data)
 
     def training_points(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "copies n *event"]:

@@ -34,7 +34,7 @@ from bayesinv.numerics.psis import weights_are_good
 from bayesinv.numerics.quantiles import weighted_quantile
 
 if TYPE_CHECKING:
-    from bayesinv.model.result import InferenceResult
+    from bayesinv.fitted.result import InferenceResult
 
 LEVEL = 0.9  # of the raw interval whose ends set the scale
 NORMAL_END = 1.6448536269514722  # Φ⁻¹(0.95)

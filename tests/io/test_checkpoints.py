@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import CheckpointError
 from bayesinv.inference import checkpoints
-from bayesinv.inference.checkpoints import Checkpoint, CheckpointFile
 from bayesinv.inference.training import Training, train
+from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
 from tests.inference.test_training import Regression, make_stream
 
 STEPS = 60
@@ -122,9 +122,9 @@ class Jittered(torch.utils.data.Dataset):
 def test_random_items_of_a_data_set_are_those_of_the_uninterrupted_run(tmp_path):
     path, whole = tmp_path / "interrupted", tmp_path / "whole"
     with pytest.raises(Stop):
-        run(path, callbacks=[stop_at(23)], stream=Stream.of(Jittered(), "gaussian", num_workers=1))
-    objective, _ = run(path, stream=Stream.of(Jittered(), "gaussian"))
-    expected, _ = run(whole, stream=Stream.of(Jittered(), "gaussian"))
+        run(path, callbacks=[stop_at(23)], stream=stream_of(Jittered(), "gaussian", num_workers=1))
+    objective, _ = run(path, stream=stream_of(Jittered(), "gaussian"))
+    expected, _ = run(whole, stream=stream_of(Jittered(), "gaussian"))
     assert torch.equal(objective.state(), expected.state())
     assert_same(content(path), content(whole))
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesinv.errors import CheckpointError, first_line
-from bayesinv.inference.differences import differences
+from bayesinv.io.differences import differences
 from bayesinv.io.files import check_writable, clear_abandoned, write_atomically
 
 FORMAT = "bayesinv.checkpoint"
