@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bayesinv.export import InvariantPredictor
     from bayesinv.extents.families import Extents, Outward, Truncated, UniformExtent, sample_extents
     from bayesinv.extents.spike_and_slab import SpikeAndSlab
-    from bayesinv.inference import InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
+    from bayesinv.inference import NUTS, VI, InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
     from bayesinv.model.invariance_model import InvarianceModel
     from bayesinv.model.linearised import Linearised
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "NUTS",
+    "VI",
     "Affine2d",
     "Audit",
     "Comparison",
@@ -106,6 +108,8 @@ _HOMES = {
     "UniformExtent": "bayesinv.extents",
     "sample_extents": "bayesinv.extents",
     "InferenceResult": "bayesinv.inference",
+    "NUTS": "bayesinv.inference",
+    "VI": "bayesinv.inference",
     "SecondStage": "bayesinv.inference",
     "Step": "bayesinv.inference",
     "TrainedNetwork": "bayesinv.inference",

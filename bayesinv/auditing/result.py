@@ -18,7 +18,8 @@ from bayesinv.auditing.operations import Operation, transform_of
 from bayesinv.auditing.page import write_audit
 from bayesinv.auditing.pictures import plot_orbit
 from bayesinv.export import Augmentation
-from bayesinv.io.console import ConsoleTable, for_console
+from bayesinv.io.console import for_console
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.transforms import Coordinate
 
 if TYPE_CHECKING:

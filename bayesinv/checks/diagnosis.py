@@ -15,7 +15,7 @@ from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts, own
 from bayesinv.checks.baseline import baseline_test, baseline_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.extents.families import Outward
-from bayesinv.inference.fit import LARGEST_RHAT
+from bayesinv.inference.collapsed_fit import LARGEST_RHAT
 from bayesinv.inference.minibatch_fit import FEWEST_STEPS
 from bayesinv.numerics.arguments import counted
 from bayesinv.numerics.psis import limit_in_words, variance_is_finite, weights_are_good

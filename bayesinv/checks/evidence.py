@@ -19,7 +19,8 @@ from bayesinv.comparison.comparison import evidence_facts
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.importance import weigh
-from bayesinv.io.console import ConsoleTable, for_console
+from bayesinv.io.console import for_console
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.psis import variance_is_finite, why_no_standard_error
 from bayesinv.numerics.randomness import seeded
 

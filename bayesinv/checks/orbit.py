@@ -16,7 +16,7 @@ from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
 from bayesinv.data.container import Data
 from bayesinv.errors import DataError
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.psis import pareto_smooth
 from bayesinv.numerics.quantiles import weighted_quantile
 from bayesinv.orbits.orbit import Orbit

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesinv.checks.verdicts import Verdict
 from bayesinv.data.container import as_data
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.metrics.scores import calibration_error, standard_error
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 
 NUM_UNIFORM = 4000  # simulated sets of ranks: a p-value of 0.05 has a standard error of 0.003
 

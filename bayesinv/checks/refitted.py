@@ -27,7 +27,7 @@ from bayesinv.errors import EvidenceError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.refits import Still
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.quantiles import systematic_resample
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bayesinv.checks.target import Target
 from bayesinv.checks.verdicts import Verdict
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.psis import LARGEST_LIMIT, pareto_limit, pareto_smooth
 
 if TYPE_CHECKING:

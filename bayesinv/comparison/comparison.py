@@ -21,7 +21,8 @@ from bayesinv.data.groups import NEW_GROUP
 from bayesinv.errors import ComparisonWarning, DataError
 from bayesinv.evidence.prediction import Prediction
 from bayesinv.fitted.result import InferenceResult
-from bayesinv.io.console import ConsoleTable, for_console
+from bayesinv.io.console import for_console
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.metrics import scores as metrics
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 

@@ -19,7 +19,7 @@ from bayesinv.extents.unconstrained import ExtentGuide, Unconstrained
 from bayesinv.fitted.new_inputs import checked_inputs
 from bayesinv.fitted.recalibrated import Recalibration
 from bayesinv.fitted.result import InferenceResult
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.model.exact_evidence import weighing_model
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.model.linearised import Linearised, predict_linearised

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 
 from bayesinv.extents.families import Extents
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.psis import weights_are_good
 from bayesinv.numerics.quantiles import weighted_quantile
 

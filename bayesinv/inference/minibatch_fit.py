@@ -28,6 +28,7 @@ from bayesinv.inference.guides import GuideFactory, normal_of
 from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
+from bayesinv.inference.options import VI
 from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
 from bayesinv.inference.point import MethodObjective, PointMethod
 from bayesinv.inference.predictive import KEPT_EXAMPLES, second_stage
@@ -49,7 +50,7 @@ EVIDENCE_BATCHES = 20
 def fit_minibatches(
     model: InvarianceModel,
     data: Any,
-    method: str | PointMethod,
+    method: VI | PointMethod,
     *,
     training: Training,
     seed: int,
@@ -118,7 +119,7 @@ def fit_minibatches(
                 variational = VariationalObjective(fitted, guide, few, stream.num_total)
         refits = point is None and training.own_weights is not False and not why_not(fitted, stream)
         objective: Objective = variational if point is None else point
-        name = method.name if isinstance(method, PointMethod) else method
+        name = method.name if isinstance(method, PointMethod) else "vi"
         if fitted.is_network:
             phases = objective.phases(training, num_steps)
             # To the last step of both stages: those of the second are of the finish, which has no steps in the first.
@@ -188,7 +189,7 @@ def fit_minibatches(
     return second_stage(posterior, model, stream, whole, second_steps, fingerprint, progress, callbacks)
 
 
-def _second_steps(model: InvarianceModel, method: str | PointMethod, training: Training, num_steps: int) -> int:
+def _second_steps(model: InvarianceModel, method: VI | PointMethod, training: Training, num_steps: int) -> int:
     """Steps of the second stage out of all; 0 without one.
 
     Raises:
@@ -323,7 +324,7 @@ def estimate_elbo(
 
 def _fingerprint(
     name: str,
-    method: str | PointMethod,
+    method: VI | PointMethod,
     model: InvarianceModel,
     training: Training,
     num_steps: int,
@@ -337,7 +338,7 @@ def _fingerprint(
     except (TypeError, ValueError, NotImplementedError):
         config = repr(model)
     return {
-        "method": name if isinstance(method, str) else repr(method),
+        "method": repr(method) if isinstance(method, PointMethod) else name,
         "model": config,
         "training": _described(training),
         "num_steps": num_steps,

@@ -1,4 +1,4 @@
-"""What a console shows: text in letters that its encoding has, and tables with all of their columns."""
+"""What a console shows: text in letters that its encoding has."""
 
 import os
 import sys
@@ -6,9 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
-__all__ = ["Console", "ConsoleTable", "for_console"]
+__all__ = ["Console", "for_console"]
 
 # In the order in which they are looked for: a letter with its hat before the hat alone.
 _ASCII = {
@@ -98,20 +96,3 @@ class Console:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-class ConsoleTable(pd.DataFrame):
-    """A DataFrame that prints all of its rows and columns, in blocks as wide as the console.
-
-    Example:
-        >>> "..." in repr(ConsoleTable({f"column {i}": [1.0] for i in range(30)}))
-        False
-    """
-
-    @property
-    def _constructor(self) -> type["ConsoleTable"]:
-        return ConsoleTable
-
-    def __repr__(self) -> str:
-        with pd.option_context("display.max_columns", None, "display.max_rows", None, "display.max_colwidth", None):
-            return for_console(super().__repr__())

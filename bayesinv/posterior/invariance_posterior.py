@@ -9,7 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from bayesinv.fitted.fitted_model import FittedModel
-from bayesinv.io.console import ConsoleTable, for_console
+from bayesinv.io.console import for_console
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.arguments import as_probability
 from bayesinv.posterior import arviz as arviz_export

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bayesinv.backbones import NeuralNetwork
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.arguments import as_probability, counted
 from bayesinv.numerics.quantiles import weighted_quantile
 from bayesinv.orbits.groups import spread_name

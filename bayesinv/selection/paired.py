@@ -16,7 +16,7 @@ from bayesinv.data.container import Data, as_data
 from bayesinv.extents.families import Extents, Outward
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior.invariance_posterior import InvariancePosterior

@@ -16,7 +16,7 @@ from torch import Tensor
 from bayesinv.errors import ExtentError
 from bayesinv.extents.families import Outward
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.selection.result import Selection

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesinv.io.console import ConsoleTable
+from bayesinv.io.tables import ConsoleTable
 from bayesinv.numerics.psis import weights_are_good
 from bayesinv.numerics.quantiles import systematic_resample
 from bayesinv.selection.evidence_of_set import effective_size, relative_error

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from bayesinv.io.console import Console, ConsoleTable, for_console
+from bayesinv.io.console import Console, for_console
+from bayesinv.io.tables import ConsoleTable
 from tests.fakes import make_posterior
 
 
