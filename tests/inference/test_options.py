@@ -45,7 +45,7 @@ def test_a_fit_by_an_object_is_the_fit_by_its_name(problem):
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 def test_nuts_as_an_object_samples(problem):
     model, train = problem
-    sampled = bayesinv.fit(model, train, NUTS(num_draws=20, num_chains=1, num_warmup=30), seed=0)
+    sampled = bayesinv.fit(model, train, NUTS(num_draws=20, num_chains=1, num_warmup=30, hyperparameters="optimised"), seed=0)
     assert sampled.result.inference == "nuts" and sampled.result.extents.shape == (1, 20, 1)
     assert sampled.result.settings["num_warmup"] == 30
 
@@ -68,8 +68,7 @@ def test_options_that_do_nothing_are_refused(problem, inference, options, messag
         bayesinv.fit(model, train, inference, **options)
 
 
-def test_other_kinds_are_refused(problem):
-    model, train = problem
+def test_other_kinds_are_refused():
     with pytest.raises(TypeError, match=r"got the class NUTS: NUTS\(\.\.\.\)"):
         as_method(NUTS, GIVEN)
     with pytest.raises(TypeError, match="num_chains"):
