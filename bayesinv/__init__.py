@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from bayesinv.data.container import Data
     from bayesinv.evidence.prediction import Prediction
     from bayesinv.export import InvariantPredictor
-    from bayesinv.extents.families import Extents, Outward, Truncated, UniformExtent, sample_extents
+    from bayesinv.extents.families import Extents, sample_extents
+    from bayesinv.extents.priors import Outward, Truncated, UniformExtent
     from bayesinv.extents.spike_and_slab import SpikeAndSlab
     from bayesinv.inference import NUTS, VI, InferenceResult, SecondStage, Step, TrainedNetwork, Training, train
     from bayesinv.inference.fit import fit
@@ -103,9 +104,9 @@ _HOMES = {
     "Data": "bayesinv.data",
     "InvariantPredictor": "bayesinv.export",
     "Extents": "bayesinv.extents",
-    "Outward": "bayesinv.extents",
-    "Truncated": "bayesinv.extents",
-    "UniformExtent": "bayesinv.extents",
+    "Outward": "bayesinv.extents.priors",
+    "Truncated": "bayesinv.extents.priors",
+    "UniformExtent": "bayesinv.extents.priors",
     "sample_extents": "bayesinv.extents",
     "InferenceResult": "bayesinv.inference",
     "NUTS": "bayesinv.inference",

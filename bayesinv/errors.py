@@ -24,63 +24,28 @@ __all__ = [
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be gone on from: damaged, of a later format, or of another fit.
-
-    Example:
-        >>> from bayesinv.errors import CheckpointError
-        >>> issubclass(CheckpointError, ValueError)
-        True
-    """
+    """A checkpoint cannot be gone on from: damaged, of a later format, or of another fit."""
 
 
 class DataError(ValueError):
-    """The data cannot be used: not finite, of the wrong rank or type, empty, or badly labelled.
-
-    Example:
-        >>> from bayesinv.errors import DataError
-        >>> issubclass(DataError, ValueError)
-        True
-    """
+    """The data cannot be used: not finite, of the wrong rank or type, empty, or badly labelled."""
 
 
 class DataWarning(UserWarning):
-    """The data can be used, and say less than they seem to: inputs or targets that are all alike, parts left out.
-
-    Example:
-        >>> from bayesinv.errors import DataWarning
-        >>> issubclass(DataWarning, UserWarning)
-        True
-    """
+    """The data can be used, and say less than they seem to: inputs or targets that are all alike, parts left out."""
 
 
 class EvidenceError(ValueError):
-    """Log evidences that may not be ranked: of different kinds, orbits or data, or not there at all.
-
-    Example:
-        >>> from bayesinv.errors import EvidenceError
-        >>> issubclass(EvidenceError, ValueError)
-        True
-    """
+    """Log evidences that may not be ranked: of different kinds, orbits or data, or not there at all."""
 
 
 class ExtentError(ValueError):
-    """An extent or its prior does not fit: negative, past the largest sensible value, unsupported.
-
-    Example:
-        >>> from bayesinv.errors import ExtentError
-        >>> issubclass(ExtentError, ValueError)
-        True
-    """
+    """An extent or its prior does not fit: negative, past the largest sensible value, unsupported."""
 
 
 class NumericalError(ArithmeticError):
     """A computation left the range of floating point: a failed Cholesky factor, or a value that is
     not finite where the objective was computed.
-
-    Example:
-        >>> from bayesinv.errors import NumericalError
-        >>> issubclass(NumericalError, ArithmeticError)
-        True
     """
 
 
@@ -107,33 +72,15 @@ class RecalibrationError(ValueError):
 
 
 class SavedFileError(ValueError):
-    """A saved posterior cannot be read: damaged, foreign, or of a later version of the format.
-
-    Example:
-        >>> from bayesinv.errors import SavedFileError
-        >>> issubclass(SavedFileError, ValueError)
-        True
-    """
+    """A saved posterior cannot be read: damaged, foreign, or of a later version of the format."""
 
 
 class NotConvergedWarning(UserWarning):
-    """Inference stopped before its own test of convergence was met; ``converged`` says so too.
-
-    Example:
-        >>> from bayesinv.errors import NotConvergedWarning
-        >>> issubclass(NotConvergedWarning, UserWarning)
-        True
-    """
+    """Inference stopped before its own test of convergence was met; ``converged`` says so too."""
 
 
 class ComparisonWarning(UserWarning):
-    """Log evidences of different kinds, orbits or data stand side by side, and may not be ranked.
-
-    Example:
-        >>> from bayesinv.errors import ComparisonWarning
-        >>> issubclass(ComparisonWarning, UserWarning)
-        True
-    """
+    """Log evidences of different kinds, orbits or data stand side by side, and may not be ranked."""
 
 
 class ImportanceWarning(UserWarning):
@@ -142,11 +89,6 @@ class ImportanceWarning(UserWarning):
     Reference:
         A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry (2015). Pareto smoothed importance
         sampling. arXiv:1507.02646.
-
-    Example:
-        >>> from bayesinv.errors import ImportanceWarning
-        >>> issubclass(ImportanceWarning, UserWarning)
-        True
     """
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts, own_weights_verdicts
 from bayesinv.checks.baseline import baseline_test, baseline_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
-from bayesinv.extents.families import Outward
+from bayesinv.extents.priors import Outward
 from bayesinv.inference.collapsed_fit import LARGEST_RHAT
 from bayesinv.inference.minibatch_fit import FEWEST_STEPS
 from bayesinv.numerics.arguments import counted

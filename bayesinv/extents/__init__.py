@@ -1,21 +1,16 @@
 """p(η): how far each symmetry may reach, as Pyro latent variables with bounded supports."""
 
-from bayesinv.extents.families import (
-    SITE_PREFIX,
-    Extents,
+from bayesinv.extents.families import SITE_PREFIX, Extents, PriorSpec, as_priors, priors_from_config, sample_extents
+from bayesinv.extents.priors import (
     Outward,
     Prior,
-    PriorSpec,
     ProbitInterval,
     Truncated,
     UniformExtent,
-    as_priors,
     build_prior,
     checked_prior,
     prior_config,
-    priors_from_config,
     register_prior,
-    sample_extents,
 )
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 

@@ -20,34 +20,13 @@ from bayesinv.errors import ExtentError
 from bayesinv.extents.priors import (
     Outward,
     Prior,
-    ProbitInterval,
-    Truncated,
     UniformExtent,
     build_prior,
     checked_prior,
     prior_config,
-    register_prior,
 )
 from bayesinv.numerics.randomness import seeded
 from bayesinv.transforms import Coordinate
-
-__all__ = [
-    "SITE_PREFIX",
-    "Extents",
-    "Outward",
-    "Prior",
-    "PriorSpec",
-    "ProbitInterval",
-    "Truncated",
-    "UniformExtent",
-    "as_priors",
-    "build_prior",
-    "checked_prior",
-    "prior_config",
-    "priors_from_config",
-    "register_prior",
-    "sample_extents",
-]
 
 SITE_PREFIX = "extent_"
 

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents.families import SITE_PREFIX, Extents, ProbitInterval, Truncated, UniformExtent, as_priors
+from bayesinv.extents.families import SITE_PREFIX, Extents, as_priors
+from bayesinv.extents.priors import ProbitInterval, Truncated, UniformExtent
 from bayesinv.numerics.randomness import seeded
 from bayesinv.orbits.groups import LARGEST_SPREAD, Grouped, spread_name
 from bayesinv.transforms import Coordinate

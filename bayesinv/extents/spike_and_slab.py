@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents.families import Prior, ProbitInterval, build_prior, prior_config, register_prior
+from bayesinv.extents.priors import Prior, ProbitInterval, build_prior, prior_config, register_prior
 
 
 @register_prior

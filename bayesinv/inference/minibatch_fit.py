@@ -19,7 +19,7 @@ from bayesinv.data.streams import Stream, derive_seed, stream_of
 from bayesinv.data.streams.indexed import MemoryStream
 from bayesinv.errors import DataError, NonFiniteError, NotConvergedWarning
 from bayesinv.evidence import LaplaceEvidence
-from bayesinv.extents.families import Outward
+from bayesinv.extents.priors import Outward
 from bayesinv.fitted.result import InferenceResult
 from bayesinv.inference.cost import estimate_cost, warn_of_cost
 from bayesinv.inference.evidence_at_mode import evidence_at_mode

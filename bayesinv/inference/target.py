@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.extents.families import Outward
+from bayesinv.extents.priors import Outward
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.extents.unconstrained import FURTHEST, Unconstrained
 from bayesinv.model.hyperparameters import assign, vector

@@ -13,24 +13,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesinv.metrics.symmetry_errors import equivariance_error, invariance_error, invariance_score
-
-__all__ = [
-    "accuracy",
-    "brier_score",
-    "calibration_error",
-    "equivariance_error",
-    "gaussian_log_loss",
-    "intersection_over_union",
-    "interval_coverage",
-    "invariance_error",
-    "invariance_score",
-    "log_loss",
-    "pooled_intersection_over_union",
-    "rmse",
-    "standard_error",
-]
-
 
 # The targets' axes have names of their own: that they fit the predictions is checked for everybody, since torch would
 # broadcast (n, 1) against (n,) to (n, n) and return a wrong number.

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents.families import prior_config
+from bayesinv.extents.priors import prior_config
 from bayesinv.orbits.groups import spread_name
 from bayesinv.plots.extents import drawn_in_rows
 from bayesinv.plots.orbit import can_draw

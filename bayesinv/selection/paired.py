@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.data.container import Data, as_data
-from bayesinv.extents.families import Extents, Outward
+from bayesinv.extents.families import Extents
+from bayesinv.extents.priors import Outward
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
 from bayesinv.io.tables import ConsoleTable

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesinv.errors import ExtentError
-from bayesinv.extents.families import Outward
+from bayesinv.extents.priors import Outward
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.io.tables import ConsoleTable
 from bayesinv.model.invariance_model import InvarianceModel

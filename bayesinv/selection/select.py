@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bayesinv.data.container import Data
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
-from bayesinv.extents.families import Outward, Prior
+from bayesinv.extents.priors import Outward, Prior
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
 from bayesinv.inference.modes import find_modes

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.extents.families import Prior
+from bayesinv.extents.priors import Prior
 
 # Mid-point cells for a slab without a distribution function; 4,000 give a mass to about 1e-4.
 _CELLS = 4000

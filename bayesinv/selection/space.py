@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import biject_to
 
-from bayesinv.extents.families import Prior
+from bayesinv.extents.priors import Prior
 
 # Beyond, the default bijection Φ leaves nothing between an extent and its bound in float64.
 FURTHEST = 8.0

@@ -9,7 +9,7 @@ from torch import nn
 from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.checks import Verdict, Verdicts
 from bayesinv.data.container import Data
-from bayesinv.extents.families import UniformExtent
+from bayesinv.extents.priors import UniformExtent
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d, AmplitudeScale, SignFlip, TimeShift
 from tests.fakes import NAMES, KnownModel, make_data, make_posterior, make_result

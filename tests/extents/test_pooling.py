@@ -14,8 +14,9 @@ from bayesinv.checks.orbit import blur_matched_null, orbit_sensitivity
 from bayesinv.data.container import Data, as_data
 from bayesinv.data.groups import NEW_GROUP, as_groups
 from bayesinv.errors import DataError, ExtentError
-from bayesinv.extents.families import UniformExtent, sample_extents
+from bayesinv.extents.families import sample_extents
 from bayesinv.extents.pooling import PooledExtent, PooledExtents
+from bayesinv.extents.priors import UniformExtent
 from bayesinv.orbits.groups import Grouped
 from bayesinv.report.sections import extents as extents_section
 from bayesinv.report.sections import furthest, orbits

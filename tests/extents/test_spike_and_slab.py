@@ -8,7 +8,8 @@ import torch
 
 import bayesinv
 from bayesinv.errors import ExtentError
-from bayesinv.extents.families import Extents, Truncated, UniformExtent, priors_from_config
+from bayesinv.extents.families import Extents, priors_from_config
+from bayesinv.extents.priors import Truncated, UniformExtent
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference.target import start_extents
 from bayesinv.transforms import Affine2d

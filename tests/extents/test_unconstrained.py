@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from bayesinv.extents.families import Extents, Truncated, UniformExtent
+from bayesinv.extents.families import Extents
+from bayesinv.extents.priors import Truncated, UniformExtent
 from bayesinv.extents.unconstrained import FURTHEST, ExtentGuide, Unconstrained
 from bayesinv.numerics.mixture import Mixture
 from bayesinv.transforms import Affine2d

@@ -45,7 +45,9 @@ def test_a_fit_by_an_object_is_the_fit_by_its_name(problem):
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 def test_nuts_as_an_object_samples(problem):
     model, train = problem
-    sampled = bayesinv.fit(model, train, NUTS(num_draws=20, num_chains=1, num_warmup=30, hyperparameters="optimised"), seed=0)
+    sampled = bayesinv.fit(
+        model, train, NUTS(num_draws=20, num_chains=1, num_warmup=30, hyperparameters="optimised"), seed=0
+    )
     assert sampled.result.inference == "nuts" and sampled.result.extents.shape == (1, 20, 1)
     assert sampled.result.settings["num_warmup"] == 30
 

@@ -13,7 +13,7 @@ from torch.distributions import biject_to
 import bayesinv
 from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.extents.families import Outward, Truncated, UniformExtent
+from bayesinv.extents.priors import Outward, Truncated, UniformExtent
 from bayesinv.inference.target import FURTHEST_HYPER, Target, start_extents
 from bayesinv.model.hyperparameters import vector
 

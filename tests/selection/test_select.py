@@ -9,7 +9,7 @@ import torch
 
 import bayesinv
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
-from bayesinv.extents.families import Truncated, UniformExtent
+from bayesinv.extents.priors import Truncated, UniformExtent
 from bayesinv.model.exact_evidence import weighing_model
 from bayesinv.selection import SubsetSelection
 from bayesinv.selection.select import _as_posterior
