@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from bayesinv.inference.fit import fit
     from bayesinv.model.invariance_model import InvarianceModel
     from bayesinv.model.linearised import Linearised
-    from bayesinv.orbits.orbit import Orbit, average_function, average_probabilities, base_draws
+    from bayesinv.orbits.averages import average_function, average_probabilities
+    from bayesinv.orbits.orbit import Orbit, base_draws
     from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
     from bayesinv.selection import Selection, paired_bayes_factors
     from bayesinv.selection.select import select

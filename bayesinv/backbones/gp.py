@@ -23,7 +23,7 @@ from bayesinv.backbones.spectral import Frequencies, has_spectral_density
 from bayesinv.errors import DataError, first_line
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.torch_modes import ordinary
-from bayesinv.orbits.orbit import weighted_mean
+from bayesinv.orbits.averages import weighted_mean
 
 Space = Literal["features", "inducing", "exact"]
 DEFAULT_FEATURES = 1024  # tests/benchmarks/feature_error.py: error of the log evidence against cost

@@ -17,17 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones.memory import in_parts
-from bayesinv.backbones.per_example import (
-    Average,
-    Rows,
-    _gradients,
-    _Product,
-    _self_product,
-    checked_rows,
-    dense_gram,
-    example_gram,
-    outputs_of,
-)
+from bayesinv.backbones.per_example import Average, Rows, _gradients, checked_rows, dense_gram, example_gram, outputs_of
+from bayesinv.backbones.recorded_layers import Product, self_product
 from bayesinv.orbits.groups import GroupedOrbit
 
 if TYPE_CHECKING:
@@ -141,7 +132,7 @@ class GramInParts:
         groups: list[list[tuple[str, int, int]]] = [[]]
         left = room
         for name, J in found.items():
-            if isinstance(J, _Product):  # never multiplied out: small
+            if isinstance(J, Product):  # never multiplied out: small
                 groups[-1].append((name, 0, -1))
                 continue
             begin, total = 0, self.weights[name].numel()
@@ -168,7 +159,7 @@ class GramInParts:
         parts: list[Tensor] = []
         for name, begin, end in group:
             J = found[name]
-            parts += [J.a, J.b] if isinstance(J, _Product) else [J.reshape(*J.shape[:2], -1)[..., begin:end]]
+            parts += [J.a, J.b] if isinstance(J, Product) else [J.reshape(*J.shape[:2], -1)[..., begin:end]]
         return parts
 
     def of_all(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], group: Group) -> list[Tensor]:
@@ -189,12 +180,12 @@ class GramInParts:
         left = list(columns)
         for name, _, end in group:
             if end < 0:
-                yield name, [left.pop(0), left.pop(0)], lambda J, scale: scale.to(J[0]).square() * _Product(*J).gram()
+                yield name, [left.pop(0), left.pop(0)], lambda J, scale: scale.to(J[0]).square() * Product(*J).gram()
             else:
                 yield name, [left.pop(0)], self._share
 
     def _share(self, J: Sequence[Tensor], scale: Tensor) -> Tensor:
-        return scale.to(J[0]).square() * _self_product(J[0].flatten(0, 1) if self.joint else J[0])
+        return scale.to(J[0]).square() * self_product(J[0].flatten(0, 1) if self.joint else J[0])
 
     def _gradients(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], names: Sequence[str]) -> Any:
         each = copies if self.by_example else None

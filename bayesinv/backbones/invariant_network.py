@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesinv.backbones.network import NeuralNetwork
+from bayesinv.orbits.averages import average_log_probs, weighted_mean
 from bayesinv.orbits.groups import GroupedOrbit
-from bayesinv.orbits.orbit import Orbit, average_log_probs, weighted_mean
+from bayesinv.orbits.orbit import Orbit
 from bayesinv.orbits.structure import PerOutputOrbit, by_output
 from bayesinv.transforms.actions import OutputAction, undo
 

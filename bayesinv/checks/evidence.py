@@ -15,7 +15,7 @@ from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
 from bayesinv.checks.target import Target
-from bayesinv.comparison.comparison import evidence_facts
+from bayesinv.comparison.evidence_groups import evidence_facts
 from bayesinv.errors import EvidenceError
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.importance import weigh

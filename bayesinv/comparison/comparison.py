@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
-import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
+from bayesinv.comparison.evidence_groups import evidence_groups, fixed_at_medians, num_train_of
 from bayesinv.comparison.plot import plot_comparison
 from bayesinv.data.container import Data, as_data
 from bayesinv.data.groups import NEW_GROUP
-from bayesinv.errors import ComparisonWarning, DataError
+from bayesinv.errors import DataError
 from bayesinv.evidence.prediction import Prediction
-from bayesinv.fitted.result import InferenceResult
 from bayesinv.io.console import for_console
 from bayesinv.io.tables import ConsoleTable
 from bayesinv.metrics import scores as metrics
@@ -28,12 +24,6 @@ from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
 if TYPE_CHECKING:
     import matplotlib.figure
-
-# What has to be the same for two log evidences to be ranked, in the order of the key, and how a message calls it.
-_EVIDENCE_FACTS = ("kind of evidence", "average", "num_orbit_samples", "number of training examples", "training data")
-
-# Relative; extents that agree so far were copied, since intervals are hundreds of times as wide.
-MEDIAN_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +164,7 @@ def compare(
     if not 0 < level < 1:
         raise ValueError(f"level: expected the mass of an interval, between 0 and 1, got {level}")
     test = _test_data(posteriors, data)
-    groups = _evidence_groups(posteriors)
+    groups = evidence_groups(posteriors)
     rows, densities, extents = [], {}, []
     for name, posterior in posteriors.items():
         weigh = posterior.uses_weights(reweighted if posterior.result.log_weights is not None else None)
@@ -202,7 +192,7 @@ def compare(
                 "seconds": result.seconds,
                 "training_copies": result.settings.get("training_copies", copies),
                 "prediction_copies": result.settings.get("prediction_copies", copies),
-                "num_train": _num_train(posterior.result, posterior),
+                "num_train": num_train_of(posterior.result, posterior),
                 "warnings": len(result.warnings),
             }
         )
@@ -270,10 +260,6 @@ def _scores(prediction: Prediction, y: Tensor, level: float) -> tuple[dict[str, 
     return scores, loss
 
 
-def _num_train(result: InferenceResult, posterior: InvariancePosterior) -> int:
-    return int(result.settings.get("num_train", len(posterior.data)))
-
-
 def _differences(densities: Mapping[str, Tensor]) -> pd.DataFrame:
     """elpd less that of the best, and its standard error over examples."""
     best = max(densities, key=lambda name: float(densities[name].sum()))
@@ -283,55 +269,6 @@ def _differences(densities: Mapping[str, Tensor]) -> pd.DataFrame:
         error = len(difference) * metrics.standard_error(difference)  # of a sum, n times that of the mean
         rows.append({"method": name, "elpd_difference": float(difference.sum()), "standard_error": error})
     return ConsoleTable(rows).set_index("method").sort_values("elpd_difference", ascending=False, kind="stable")
-
-
-def _evidence_groups(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
-    """A letter for each set of evidences that may be ranked; warns where there is more than one."""
-    twice = fixed_at_medians(posteriors)
-    keys = {
-        name: _evidence_key(p)
-        for name, p in posteriors.items()
-        if p.result.log_evidence is not None and name not in twice
-    }
-    letters = {key: _letters(i) for i, key in enumerate(dict.fromkeys(keys.values()))}
-    if len(letters) > 1:
-        differing = [
-            fact for fact, values in zip(_EVIDENCE_FACTS, zip(*letters, strict=True), strict=True) if len({*values}) > 1
-        ]
-        listed = "; ".join(
-            f"{letter}: {', '.join(str(name) for name in keys if keys[name] == key)} "
-            f"({json.loads(key[0])['type']}, average of {key[1]}, S = {key[2]}, n = {key[3]})"
-            for key, letter in letters.items()
-        )
-        warnings.warn(
-            f"log evidences of different kinds, orbits or data may not be ranked against each other: {listed}. "
-            f"They differ in: {', '.join(differing)}",
-            ComparisonWarning,
-            stacklevel=3,
-        )
-    return {name: letters[keys[name]] if name in keys else "" for name in posteriors}
-
-
-def fixed_at_medians(posteriors: Mapping[str, InvariancePosterior]) -> dict[str, str]:
-    """Which fits have all extents fixed at the posterior medians of which other fit to the same data."""
-    found = {}
-    for name, p in posteriors.items():
-        if p.model.active or p.result.log_evidence is None:
-            continue
-        for other_name, other in posteriors.items():
-            # Of groups what moves examples, and not the population and the spread.
-            learned = [each for each in other.model.active if "[" in each] or list(other.model.active)
-            if not learned or not set(learned) <= set(p.model.extents.fixed):
-                continue
-            # Medians with the weights and without: a baseline may come from either.
-            medians = torch.stack([other.quantile(0.5, weighted) for weighted in {False, other.uses_weights()}])
-            given = torch.tensor([p.model.extents.fixed[each] for each in learned], dtype=torch.float64)
-            columns = [other.index(each) for each in learned]
-            alike = torch.isclose(medians[:, columns], given, rtol=MEDIAN_TOLERANCE, atol=0.0).all(1).any()
-            if alike and _evidence_key(p)[-2:] == _evidence_key(other)[-2:]:
-                found[name] = other_name
-                break
-    return found
 
 
 def _notes(posteriors: Mapping[str, InvariancePosterior], test: Data) -> tuple[str, ...]:
@@ -365,34 +302,6 @@ def _any_known(given: Any, groups: tuple[str, ...]) -> bool:
     if given is None:
         return False
     return bool((given != NEW_GROUP).any()) if isinstance(given, Tensor) else not set(groups).isdisjoint(given)
-
-
-def evidence_facts(posterior: InvariancePosterior) -> dict[str, Any]:
-    """What has to be the same for log evidences to be ranked, by name: kind, average, orbit, size and data."""
-    return dict(zip(_EVIDENCE_FACTS, _evidence_key(posterior), strict=True))
-
-
-def _evidence_key(posterior: InvariancePosterior) -> tuple[str, str, int, int, str]:
-    """What has to be the same, in the order of _EVIDENCE_FACTS."""
-    model, n = posterior.model, _num_train(posterior.result, posterior)
-    kind: dict[str, Any] = {**model.evidence.config(), "type": model.evidence_name}
-    if model.evidence_name == "laplace":  # a bound whose gap depends on how many examples each step sees
-        kind["batch"] = posterior.result.settings.get("training", {}).get("extent_batch_size")
-    # Of large data a fit keeps some examples, another seed others; their number has to do then.
-    content = _fingerprint(posterior.data) if n == len(posterior.data) else "not kept"
-    return json.dumps(kind, sort_keys=True, default=repr), model.average, model.orbit.num_samples, n, content
-
-
-def _fingerprint(data: Data) -> str:
-    """The same for the same examples, in whatever order, precision and place."""
-    x, y = data.x.detach().cpu().float().flatten(1).numpy(), data.y.detach().cpu().float().numpy()
-    rows = sorted(hashlib.blake2b(a.tobytes() + b.tobytes()).digest() for a, b in zip(x, y, strict=True))
-    return hashlib.blake2b(b"".join(rows)).hexdigest()
-
-
-def _letters(i: int) -> str:
-    """A, B, ..., Z, AA, AB, ..."""
-    return ("" if i < 26 else _letters(i // 26 - 1)) + chr(ord("A") + i % 26)
 
 
 def _with_error(values: pd.Series, errors: pd.Series, digits: int) -> list[str]:

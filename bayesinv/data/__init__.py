@@ -1,12 +1,5 @@
 """The data of a fit: what people give becomes one container, whole or batch by batch."""
 
-from bayesinv.data.container import LIKELIHOODS, Data, as_data, as_inputs, first_of, how_to_wrap
+from bayesinv.data.container import LIKELIHOODS, Data, as_data, as_inputs
 
-__all__ = [
-    "LIKELIHOODS",
-    "Data",
-    "as_data",
-    "as_inputs",
-    "first_of",
-    "how_to_wrap",
-]
+__all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]

@@ -8,7 +8,6 @@ equal lengths. Everything else is refused with a `DataError` that says what was 
 and what to do. Nothing is repaired or dropped silently.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +18,23 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bayesinv.data.arrays import as_tensor, column_names, rounding, widened
+from bayesinv.data.arrays import as_tensor, column_names
 from bayesinv.data.items import read_first, read_items
-from bayesinv.errors import DataError, DataWarning
+from bayesinv.data.targets import (
+    check_finite,
+    check_not_tiny,
+    checked_labels,
+    checked_targets,
+    dtype_name,
+    kind_of,
+    read_half,
+)
+from bayesinv.errors import DataError
 from bayesinv.numerics.arguments import as_integer
 from bayesinv.transforms import Transform
 
 __all__ = ["LIKELIHOODS", "Data", "as_data", "as_inputs"]
 
-LARGEST_VALUE, SMALLEST_VALUE = 1e15, 1e-18  # whose squares single precision holds
 
 LIKELIHOODS = ("categorical", "bernoulli", "gaussian")
 
@@ -200,7 +207,7 @@ def as_data(
     x = as_inputs(raw_x, transform)
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
-    _check_not_tiny(x, "x")
+    check_not_tiny(x, "x")
     y = as_tensor(raw_y, "y").to(x.device)
     if y.ndim > 0 and len(y) != len(x):
         raise DataError(
@@ -208,8 +215,8 @@ def as_data(
             "that both come from the same split and in the same order."
         )
     if likelihood == "gaussian":
-        return Data(x, _real_targets(y), groups=groups, columns=columns)
-    labels, num_classes = _labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
+        return Data(x, checked_targets(y), groups=groups, columns=columns)
+    labels, num_classes = checked_labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
     return Data(x, labels, num_classes, groups, columns)
 
 
@@ -259,7 +266,7 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
         raise DataError(f"x is empty (shape {tuple(x.shape)}); expected shape (n, ...) with at least 1 example")
     if not x.is_floating_point():
         raise DataError(
-            f"x has dtype {_name(x.dtype)}; expected floating point. For images stored as integers "
+            f"x has dtype {dtype_name(x.dtype)}; expected floating point. For images stored as integers "
             "0..255 divide first: x / 255."
         )
     x = read_half(x, "x")  # no Cholesky factor exists in half precision
@@ -269,7 +276,7 @@ def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *e
         )
     if transform is not None:
         transform.check_input(x)
-    _check_finite(x, "x")
+    check_finite(x, "x")
     return x
 
 
@@ -279,7 +286,7 @@ def _parts(data: Any, with_groups: bool, seed: int) -> tuple[Any, Any, Any]:
         return read_items(data, with_groups, seed)
     if not isinstance(data, tuple | list):
         raise TypeError(
-            f"data is {_kind(data)}; expected (x, y) tensors or arrays, a torch Dataset or a "
+            f"data is {kind_of(data)}; expected (x, y) tensors or arrays, a torch Dataset or a "
             f"DataLoader{how_to_wrap(data)}"
         )
     if data and all(_is_example(part) for part in data):
@@ -313,53 +320,6 @@ def _is_example(part: Any) -> bool:
     return isinstance(part, tuple) and len(part) == 2 and np.ndim(part[0]) > 0 and np.ndim(part[1]) == 0
 
 
-def _labels(y: Tensor, num_classes: int | None, one_class: bool) -> tuple[Int64[Tensor, "n *cells"], int]:
-    """Class labels 0..C−1, one an example or a map of them, and C."""
-    if y.ndim in (0, 2) or y.numel() == 0:  # two axes are one-hot rows or a column more often than labels along a line
-        cure = ""
-        if y.ndim == 2:
-            cure = " Drop the axis with y[:, 0]." if y.shape[1] == 1 else " Turn one-hot rows into labels: y.argmax(1)."
-        raise DataError(f"y has shape {tuple(y.shape)}; expected labels of shape (n,), or (n, height, width).{cure}")
-    if y.is_floating_point():
-        _check_finite(y, "y")
-        odd = torch.nonzero(y != y.round())
-        came = f"{float(y[tuple(odd[0])]):g} at index {int(odd[0, 0])}" if len(odd) else "whole numbers"
-        raise DataError(
-            f"y has dtype {_name(y.dtype)} ({came}); expected integer labels. Use y.long() (an "
-            "array: y.astype(int)) if they are labels, likelihood='gaussian' if they are real targets."
-        )
-    y = y.to(torch.int64)
-    negative = torch.nonzero(y < 0)
-    if len(negative):
-        first = int(negative[0, 0])
-        raise DataError(
-            f"y holds {len(negative)} negative labels, the first {int(y[tuple(negative[0])])} at index {first}; "
-            "expected 0..C-1. Drop examples without a class, or give them a class of their own."
-        )
-    present = torch.unique(y).tolist()
-    if num_classes is None:
-        num_classes = len(present)
-        if present[-1] >= num_classes and len(present) > 1:
-            shown = ", ".join(map(str, present[:8])) + (", ..." if len(present) > 8 else "")
-            raise DataError(
-                f"the labels {{{shown}}} are not 0..C-1 with every class present. Map them to "
-                "0..C-1 with numpy.unique(y, return_inverse=True)[1], or state how many classes "
-                "there are: bayesinv.Data(x, y, num_classes=...)."
-            )
-    elif present[-1] >= num_classes:
-        where = tuple(torch.nonzero(y >= num_classes)[0].tolist())
-        raise DataError(
-            f"label {int(y[where])} at index {where[0]} is out of range; expected "
-            f"0..{num_classes - 1} for {num_classes} classes"
-        )
-    if len(present) < 2 and not one_class:
-        raise DataError(
-            f"every label is {present[0]}; expected at least 2 classes, since one class says "
-            "nothing about symmetries. Check how the examples were selected."
-        )
-    return y, num_classes
-
-
 def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"] | np.ndarray:
     """Numbers of groups, on the CPU, or their names as an array of text."""
     found: Any = None if isinstance(groups, Tensor) else _names(groups)
@@ -367,8 +327,8 @@ def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"] | np.ndarray:
         found = as_tensor(groups, "groups")
         if found.is_floating_point() or found.dtype == torch.bool:
             raise DataError(
-                f"groups has shape {tuple(found.shape)} and dtype {_name(found.dtype)}; expected the name of a group "
-                "for each example, or its number as an integer, names.index(name) in the model's groups=names"
+                f"groups has shape {tuple(found.shape)} and dtype {dtype_name(found.dtype)}; expected the name of a "
+                "group for each example, or its number as an integer, names.index(name) in the model's groups=names"
             )
         found = found.cpu().long()
     if found.ndim != 1:
@@ -394,67 +354,3 @@ def _names(groups: Any) -> np.ndarray | None:
             f"groups holds {odd[0]!r}; expected the name of a group for each example, as text, or its number"
         )
     return entries.astype(np.str_)
-
-
-def _real_targets(y: Tensor) -> Float[Tensor, "n outputs"]:
-    """Real targets as (n, outputs)."""
-    if y.dtype == torch.bool:
-        raise DataError("y holds booleans; expected real targets, or likelihood='categorical'")
-    if y.ndim not in (1, 2) or y.numel() == 0:
-        raise DataError(f"y has shape {tuple(y.shape)}; expected real targets of shape (n,) or (n, outputs)")
-    y = read_half(y, "y") if y.is_floating_point() else y.double()
-    _check_finite(y, "y")
-    _check_not_tiny(y, "y")
-    return y[:, None] if y.ndim == 1 else y
-
-
-def read_half(values: Tensor, name: str, stacklevel: int = 5) -> Tensor:
-    """Half precision as float32; anything else as it is.
-
-    Warns:
-        DataWarning: half precision has rounded an offset, which no longer shows afterwards.
-    """
-    wide = widened(values)
-    if wide is not values and wide.ndim and bool(wide.isfinite().all()):
-        text = rounding(values, name)
-        if text is not None:
-            warnings.warn(text, DataWarning, stacklevel=stacklevel)
-    return wide
-
-
-def _check_finite(values: Tensor, name: str) -> None:
-    bad = ~torch.isfinite(values)
-    count = int(bad.sum())
-    if count == 0:
-        largest = float(values.abs().max())
-        if largest > LARGEST_VALUE:
-            raise DataError(
-                f"{name} reaches {largest:.3g}; expected numbers below {LARGEST_VALUE:g}, whose squares can be summed: "
-                f"scale it, such as {name} / {name}.std()"
-            )
-        return
-    first = tuple(torch.nonzero(bad)[0].tolist())
-    num_nan = int(torch.isnan(values).sum())
-    raise DataError(
-        f"{name} holds {count} value{'s' * (count > 1)} that {'are' if count > 1 else 'is'} not "
-        f"finite ({num_nan} NaN, {count - num_nan} infinite), the first at index {first}; expected "
-        "finite numbers. Drop or fill them first."
-    )
-
-
-def _check_not_tiny(values: Tensor, name: str) -> None:
-    """Raise where the unit is so large that all numbers vanish in squares."""
-    largest = float(values.abs().max())
-    if 0 < largest < SMALLEST_VALUE:
-        raise DataError(
-            f"{name} reaches {largest:.3g} in this unit; expected numbers above {SMALLEST_VALUE:g}, whose squares do "
-            f"not vanish: scale it, such as {name} / abs({name}).max()"
-        )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _kind(value: Any) -> str:
-    return f"of type {type(value).__name__}"

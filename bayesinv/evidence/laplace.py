@@ -15,7 +15,7 @@ from bayesinv.backbones.invariant_network import InvariantNetwork, average_copie
 from bayesinv.data.container import Data
 from bayesinv.evidence.determinants import deterministic_equivalent, from_above, from_below
 from bayesinv.evidence.network import NetworkEvidence
-from bayesinv.orbits.orbit import weighted_mean
+from bayesinv.orbits.averages import weighted_mean
 from bayesinv.orbits.structure import PerOutputOrbit
 
 # What each choice of the determinant makes of the evidence, on average over minibatches.

@@ -18,7 +18,7 @@ from bayesinv.backbones.invariant_network import AVERAGES, InvariantNetwork, ave
 from bayesinv.data.container import Data
 from bayesinv.evidence.base import Evidence
 from bayesinv.evidence.prediction import Average, ClassAverage, GaussianAverage
-from bayesinv.orbits.orbit import average_log_probs, weighted_mean
+from bayesinv.orbits.averages import average_log_probs, weighted_mean
 
 
 class NetworkEvidence(Evidence):

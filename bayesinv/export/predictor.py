@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bayesinv.export.augmentation import Augmentation
 from bayesinv.numerics.arguments import as_integer
-from bayesinv.orbits.orbit import Orbit, weighted_mean
+from bayesinv.orbits.averages import weighted_mean
+from bayesinv.orbits.orbit import Orbit
 from bayesinv.orbits.structure import PerOutput
 from bayesinv.transforms import Elastic, FiniteGroup, Transform
 from bayesinv.transforms.affine2d import MatrixWarp

@@ -5,8 +5,8 @@ from bayesinv.inference.fit import fit
 from bayesinv.inference.loop import Step
 from bayesinv.inference.options import NUTS, VI
 from bayesinv.inference.point import Augerino, AugNet, Fixed, Lila, NoInvariance, Optima, PointMethod, Policy
-from bayesinv.inference.predictive import TrainedNetwork, train
 from bayesinv.inference.second_stage import SecondStage
+from bayesinv.inference.trained_network import TrainedNetwork, train
 from bayesinv.inference.training import Training
 
 __all__ = [

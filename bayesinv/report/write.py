@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from bayesinv.checks import diagnose
-from bayesinv.comparison.comparison import Comparison, compare, fixed_at_medians
+from bayesinv.comparison.comparison import Comparison, compare
+from bayesinv.comparison.evidence_groups import fixed_at_medians
 from bayesinv.data.container import Data, as_data
 from bayesinv.data.groups import NEW_GROUP
 from bayesinv.io.files import check_writable, write_atomically

@@ -280,8 +280,8 @@ def test_wide_linear_maps_are_not_multiplied_out(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.Tanh(), nn.Linear(40, C)).double()  # 9 · 76 < 36 · 40
     products = []
-    gram = per_example._Product.gram
-    monkeypatch.setattr(per_example._Product, "gram", lambda self: products.append(self) or gram(self))
+    gram = per_example.Product.gram
+    monkeypatch.setattr(per_example.Product, "gram", lambda self: products.append(self) or gram(self))
     x, A, scales = points(), make_rows(2), make_scales(net)
     _, K = example_gram(net, named(net), scales, x, lambda f: A)
     assert len(products) == 1

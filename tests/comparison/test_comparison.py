@@ -9,7 +9,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import bayesinv
-from bayesinv import comparison as comparison_module
+from bayesinv.comparison import evidence_groups as comparison_module
 from bayesinv.data.container import Data
 from bayesinv.errors import ComparisonWarning, DataError, ImportanceWarning, NotConvergedWarning
 from bayesinv.fitted.result import InferenceResult
@@ -213,7 +213,7 @@ def test_evidences_of_other_batches_or_averages_are_apart():
         )
 
     def groups(*fits):
-        return list(comparison_module._evidence_groups({str(i): fit for i, fit in enumerate(fits)}).values())
+        return list(comparison_module.evidence_groups({str(i): fit for i, fit in enumerate(fits)}).values())
 
     assert groups(network(100), network(100)) == ["A", "A"]
     with pytest.warns(ComparisonWarning, match=r"differ in: kind of evidence, average$"):
@@ -338,7 +338,7 @@ def test_a_symmetry_that_nobody_reaches_has_no_panel():
 
 
 def test_of_many_symmetries_the_active_ones_are_drawn(fits, monkeypatch):
-    from bayesinv import comparison_plot
+    from bayesinv.comparison import plot as comparison_plot
 
     found = bayesinv.compare(fits, make_data())
     inactive = found.extents["p_inactive"].groupby("symmetry").min() > 0.5

@@ -11,7 +11,8 @@ from torch import nn
 import bayesinv
 from bayesinv.export import Augmentation, InvariantPredictor
 from bayesinv.export.predictor import FixedOrbit
-from bayesinv.orbits.orbit import Orbit, average_function, average_probabilities
+from bayesinv.orbits.averages import average_function, average_probabilities
+from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Affine2d, Compose, Dihedral, Flip
 from tests.export.cases import TRANSFORMS, augmentation, inputs
 from tests.fakes import make_posterior

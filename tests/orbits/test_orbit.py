@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayesinv.orbits.orbit import Orbit, average_function, average_probabilities, base_draws
+from bayesinv.orbits.averages import average_function, average_probabilities
+from bayesinv.orbits.orbit import Orbit, base_draws
 from bayesinv.testing.transforms import smooth_images
 from bayesinv.transforms import Affine2d, Compose, from_config
 

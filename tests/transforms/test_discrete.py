@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bayesinv.errors import DataError
-from bayesinv.orbits.orbit import Orbit, average_function, average_probabilities
+from bayesinv.orbits.averages import average_function, average_probabilities
+from bayesinv.orbits.orbit import Orbit
 from bayesinv.testing.transforms import TransformConformance, smooth_images
 from bayesinv.transforms import Affine2d, Compose, CyclicRotation, Dihedral, Flip, Permutation
 
