@@ -6,6 +6,7 @@ Past 400 lines because two fifths of them say what its methods take, give and ra
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -335,7 +336,8 @@ class InvariancePosterior:
             y: targets of a regression at x, (n, outputs), whose log density the prediction then has.
 
         Returns:
-            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression, and with y
+            `.probs` (n, C) and `.labels` (n,) for classification, with `.names` (n,) where the training labels had
+            names; `.mean` and `.variance` (n, outputs) for regression, and with y
             `.log_density` (n,); on the device of x.
 
         Raises:
@@ -355,9 +357,10 @@ class InvariancePosterior:
                 )
             num_total = int(self.result.settings.get("num_train", len(self.data)))
             draws = self.result.draws[rows]
-            return predict_linearised(
+            found = predict_linearised(
                 self.model, options, inputs, self.data, num_total, draws, weights, seed, groups, y
-            ).to(device)
+            )
+            return replace(found, classes=self.data.classes).to(device)
         hyper = self.result.hyperparameters
         found = self.model.predict(
             inputs,
@@ -370,7 +373,7 @@ class InvariancePosterior:
             known=self._known.of_rows(rows.tolist()),
             y=y,
         )
-        return found.to(device)
+        return replace(found, classes=self.data.classes).to(device)
 
     def distinct_draws(
         self, num_samples: int, seed: int = 0, reweighted: bool | None = None

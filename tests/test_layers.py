@@ -17,7 +17,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).a
 LAYERS = [
     ["errors", "arguments", "randomness", "torch_modes", "quantiles", "bend", "psis", "files", "archives", "console"],
     ["arrays", "samplers"],
-    ["items"],
+    ["items", "class_names"],
     ["transforms", "features"],
     ["augmentation"],
     ["data", "probit", "priors", "extents", "orbits", "spike_and_slab", "structure", "groups", "pooling"],

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones import NeuralNetwork
-from bayesinv.data import Data
+from bayesinv.data import Data, as_data
 from bayesinv.evidence import NetworkEvidence
 from bayesinv.groups import numbered
 from bayesinv.inference.devices import choose_device
@@ -239,9 +239,17 @@ class TrainedNetwork:
         model = self.posterior.model
         if model.likelihood == "gaussian":
             raise ValueError("calibrated: a temperature is for classes, and this is a regression")
-        held = Stream.of(data, model.likelihood, model.orbit.transform, groups=model.groups).subset(2**31 - 1, 0)
-        plain = dataclasses.replace(self, temperature=1.0)
-        probs = plain.predict(held.x, num_samples, seed, held.groups).probs
+        plain, kept = dataclasses.replace(self, temperature=1.0), self.posterior.data
+        held = as_data(
+            data,
+            model.likelihood,
+            model.orbit.transform,
+            num_classes=plain.predict(kept.x[:1], num_samples=1).variance.shape[-1],
+            one_class=True,
+            with_groups=model.groups is not None,
+            classes=kept.classes,
+        )
+        probs = plain.predict(held.x, num_samples, seed, self.posterior.groups_of(held)).probs
         if probs is None:
             raise ValueError("calibrated: expected predictions of classes")
         return dataclasses.replace(self, temperature=fitted_temperature(probs, held.y.to(probs.device)))
