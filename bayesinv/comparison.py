@@ -230,7 +230,7 @@ def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data
     if likelihood == "categorical":
         # The examples that a fit over minibatches keeps may lack a class, so the largest number is the best guess.
         most = max(outputs.values())
-        names = {p.data.classes for p in posteriors.values()} - {None}
+        names = {p.data.classes for p in posteriors.values() if p.data.classes is not None}
         if len(names) > 1:
             raise ValueError(f"posteriors: expected classes of the same names in the same order, got {sorted(names)}")
         return as_data(

@@ -77,8 +77,8 @@ class Prediction:
     def to(self, device: torch.device | str) -> Prediction:
         """The same on another device."""
         fields = (self.probs, self.mean, self.log_density)
-        moved = (None if field is None else field.to(device) for field in fields)
-        return Prediction(self.variance.to(device), *moved, classes=self.classes)
+        probs, mean, log_density = (None if field is None else field.to(device) for field in fields)
+        return Prediction(self.variance.to(device), probs, mean, log_density, self.classes)
 
 
 class Average(ABC):

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -389,13 +389,17 @@ def refitted_model(
 
     `on_value` is called after each evaluation.
     """
+
+    def told(extents: Mapping[str, float]) -> None:
+        if on_value is not None:
+            on_value()
+
     changed = copy.deepcopy(model)
     target = Target(changed, data, extents=eta)
     if target.size == 0:
         return None
     try:
-        told = None if on_value is None else lambda _: on_value()
-        (mode,) = find_modes(target, max_evaluations, describe=told)
+        (mode,) = find_modes(target, max_evaluations, describe=None if on_value is None else told)
     except NumericalError:  # not even where they are now
         return None
     if not mode.value > mode.trace[0]:
