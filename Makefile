@@ -1,4 +1,4 @@
-# make demo | test | test-fast | lint | docs | calibration | clean. Every target makes .venv first; a second call does not.
+# make demo | test | test-fast | lint | docs | notebooks | calibration | clean. Every target makes .venv first; a second call does not.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,7 @@ export BAYESINV_DATA ?=
 # another busy process the default, spinning, is four times slower and more.
 test test-fast calibration: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-fast lint docs format calibration clean
+.PHONY: help demo test test-fast lint docs notebooks format calibration clean
 
 help:
 	@echo "make demo       install, fit three sets of digits, print tables, write figures to $(OUT)"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-fast  the same without the slow tests"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make docs       build the documentation site, docs/_build/html; needs no network once installed"
+	@echo "make notebooks  run those whose code has changed, and store their tables and pictures"
 	@echo "make calibration  simulate and fit some hundred times a case; tables to $(CALIBRATION); goes on where it stopped"
 	@echo "make clean      remove .venv, caches and build products"
 
@@ -56,6 +57,9 @@ calibration: $(TEST_STAMP)
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+notebooks: $(TEST_STAMP)
+	$(BIN)/python notebooks/store_outputs.py
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,8 @@
 """The documentation site: `make docs`, without network.
 
-Pages are the .md files beside this one, the notebooks as they are stored (never executed), and one generated page for
-every public name of the modules that api.md lists.
+Pages are the .md files beside this one, the notebooks with the outputs that are stored in them, and one generated page
+for every public name of the modules that api.md lists. Notebooks are not executed here, which would take half an hour:
+`make notebooks` does, where their code has changed.
 """
 
 import importlib

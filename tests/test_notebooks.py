@@ -1,18 +1,30 @@
-"""The notebooks run from top to bottom at a small size, and are stored without outputs."""
+"""The notebooks run from top to bottom at a small size, and are stored with the outputs of their code at full size."""
 
+import base64
+import importlib.util
+import io
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+spec = importlib.util.spec_from_file_location("store_outputs", FOLDER / "store_outputs.py")
+store_outputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(store_outputs)
+LARGEST = 300_000  # bytes of a notebook
+NOT_YET_RUN = {
+    "02_neural_networks"
+}  # its dozen fits of a network take the longest; "make notebooks" stores its outputs
 # Replaces the cell tagged "parameters": the story stays, the numbers shrink.
 SMALL = {
     "01_first_posterior": "NUM_TRAIN = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 25\n",
     "02_neural_networks": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nGP_FEATURES = 64\nGP_DRAWS = 30\n",
     "03_posterior_against_point_estimates": "NUM_TRAIN = 60\nNUM_EPOCHS = 12\nNUM_TEST = 60\nSEEDS = (0, 1)\n",
-    "04_signals": "NUM_TRAIN = 40\nNUM_EPOCHS = 8\nDURATION = 4.0\n",
+    "04_eeg": "NUM_TRAIN = 24\nNUM_TEST = 30\nNUM_FEATURES = 32\nNUM_DRAWS = 30\nMAX_ROUNDS = 2\nNUM_EPOCHS = 2\n",
     "05_molecules_and_equivariance": (
         "NUM_TRAIN = 40\nNUM_TEST = 20\nNUM_FEATURES = 64\nNUM_DRAWS = 25\nNUM_EPOCHS = 8\n"
     ),
@@ -26,17 +38,21 @@ SMALL = {
     "08_take_the_augmentation": (
         "NUM_TRAIN = 60\nNUM_TEST = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 100\nNUM_EPOCHS = 2\nNUM_WORKERS = 0\n"
     ),
+    "09_my_own_resnet": (
+        "NUM_TRAIN = 60\nNUM_FIRST = 60\nNUM_TEST = 30\nNUM_FEATURES = 64\nNUM_DRAWS = 30\nNUM_EPOCHS = 2\n"
+    ),
 }
 # Pictures to be drawn, at the least.
 PICTURES = {
     "01_first_posterior": 4,  # digits, extents, evidence, orbit
     "02_neural_networks": 5,  # digits, extents, orbit, prediction, trace
     "03_posterior_against_point_estimates": 1,  # comparison
-    "04_signals": 2,  # transforms, permitted shift
+    "04_eeg": 3,  # recordings, orbit, selection
     "05_molecules_and_equivariance": 3,  # orbits, extents, dipoles
     "06_which_symmetries": 4,  # digits, two selections, comparison with AugNet
     "07_can_i_trust_it": 5,  # reliability, intervals, coverage, ranks, ranks of a wrong one
     "08_take_the_augmentation": 2,  # copies, masks and boxes
+    "09_my_own_resnet": 2,  # extents, copies
 }
 # What has to be said in the printed outputs and tables.
 SAID = {
@@ -50,7 +66,7 @@ SAID = {
         "frozen deep kernel",
     ),
     "03_posterior_against_point_estimates": ("fixed ±45°", "augnet", "elpd_difference", "seed 1"),
-    "04_signals": ("frequency shift permitted", "test signals"),
+    "04_eeg": ("frequency_shift", "in truth:", "no augmentation", "Gaussian process"),
     "05_molecules_and_equivariance": (
         "rotation",
         "reflect_x",
@@ -75,6 +91,7 @@ SAID = {
         "the same seed, the same pictures: True",
         "another seed, the same pictures: False",
     ),
+    "09_my_own_resnet": ("rotation", "no augmentation", "8 copies averaged"),
 }
 
 
@@ -83,10 +100,33 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_stored_without_outputs(path):
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code":
-            assert not cell.outputs and cell.execution_count is None
+def test_stored_outputs_are_those_of_the_code(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if path.stem in NOT_YET_RUN:
+        assert not any(cell.outputs for cell in cells) and "outputs_of" not in notebook.metadata
+        return
+    assert notebook.metadata.get("outputs_of") == store_outputs.digest(notebook), "make notebooks"
+    pictures = [out.data["image/png"] for cell in cells for out in cell.outputs if "image/png" in out.get("data", {})]
+    assert len(pictures) >= PICTURES[path.stem]
+    for picture in pictures:
+        assert min(Image.open(io.BytesIO(base64.b64decode(picture))).size) > 50
+    for cell in cells:
+        assert cell.execution_count is None
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr"
+            words = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+            assert "site-packages" not in words and "/tmp/" not in words, words  # whose machine it was
+    assert path.stat().st_size <= LARGEST
+
+
+def test_other_code_or_words_change_the_digest_or_do_not():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("words"), nbformat.v4.new_code_cell("1")])
+    first = store_outputs.digest(notebook)
+    notebook.cells[0].source = "other words"
+    assert store_outputs.digest(notebook) == first
+    notebook.cells[1].source = "2"
+    assert store_outputs.digest(notebook) != first
 
 
 @pytest.mark.slow

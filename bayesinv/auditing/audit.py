@@ -169,7 +169,7 @@ def _read(
     if likelihood not in ("auto", "categorical", "gaussian"):
         raise ValueError(f"likelihood: expected auto, categorical or gaussian, got {likelihood!r}")
     if isinstance(data, Data):
-        return data, tuple(classes), columns
+        return data, tuple(classes) or data.classes or (), columns
     if isinstance(data, tuple) and len(data) == 2:
         x, y = data
         columns = [str(c) for c in x.columns] if columns is None and hasattr(x, "columns") else columns
@@ -186,7 +186,8 @@ def _read(
             else np.asarray(x, dtype=np.float64 if np.asarray(x).dtype.kind in "iub" else None)
         )
         return as_data((x, targets), likelihood, num_classes=len(classes) or None), tuple(classes), columns
-    return as_data(data, "categorical" if likelihood == "auto" else likelihood), tuple(classes), columns
+    whole = as_data(data, "categorical" if likelihood == "auto" else likelihood)
+    return whole, tuple(classes) or whole.classes or (), columns
 
 
 def _prepared(

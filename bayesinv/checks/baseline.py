@@ -88,7 +88,8 @@ def baseline_test(posterior: InvariancePosterior, data: Any, num_samples: int = 
     if train.num_classes is not None and train.y.ndim > 1:
         return []  # maps, whose cells are not examples
     options: dict[str, Any] = {} if train.num_classes is None else {"num_classes": train.num_classes, "one_class": True}
-    test = as_data(data, model.likelihood, model.transform, with_groups=model.groups is not None, **options)
+    options |= {"with_groups": model.groups is not None, "classes": train.classes}
+    test = as_data(data, model.likelihood, model.transform, **options)
     if len(test) < FEWEST:
         return []
     with warnings.catch_warnings():

@@ -109,8 +109,10 @@ def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int
             return Verdict("predictive", "ok", message)
         return Verdict("predictive", "note", message, f"Predictive intervals are too {how} or shifted: plot residuals.")
     classes, grouped = posterior.data.num_outputs, posterior.model.groups is not None
-    transform = posterior.model.transform
-    test = as_data(data, "categorical", transform, num_classes=classes, one_class=True, with_groups=grouped)
+    transform, names = posterior.model.transform, posterior.data.classes
+    test = as_data(
+        data, "categorical", transform, num_classes=classes, one_class=True, with_groups=grouped, classes=names
+    )
     probs = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test)).probs
     if probs is None:
         raise ValueError("a prediction came without class probabilities")

@@ -62,6 +62,7 @@ def fit(options: argparse.Namespace) -> None:
             options.likelihood,
             transform,
             num_classes=len(examples.classes) or None,
+            classes=examples.classes or None,
         )
         with goes_on_from(options) as checkpoint:
             posterior = bayesinv.fit(

@@ -220,7 +220,18 @@ def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data
     if likelihood == "categorical":
         # The examples that a fit over minibatches keeps may lack a class, so the largest number is the best guess.
         most = max(outputs.values())
-        return as_data(data, likelihood, transform, num_classes=most, one_class=True, with_groups=grouped)
+        names = {p.data.classes for p in posteriors.values() if p.data.classes is not None}
+        if len(names) > 1:
+            raise ValueError(f"posteriors: expected classes of the same names in the same order, got {sorted(names)}")
+        return as_data(
+            data,
+            likelihood,
+            transform,
+            num_classes=most,
+            one_class=True,
+            with_groups=grouped,
+            classes=next(iter(names), None),
+        )
     if len(set(outputs.values())) > 1:
         raise ValueError(f"posteriors: expected one number of outputs, got {outputs}")
     test = as_data(data, likelihood, transform, one_class=True, with_groups=grouped)

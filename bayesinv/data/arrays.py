@@ -180,9 +180,9 @@ def _not_numbers(array: np.ndarray, name: str) -> str:
             f"{name} holds text, such as {str(entry)!r}; expected numbers. Columns of a table become such with "
             "pandas.get_dummies(x, dtype=float), or are left out: x.drop(columns=[...])"
             if name.startswith("column ")
-            else f"{name} holds text, such as {str(entry)!r}; expected numbers. Names of classes become labels with "
-            "numpy.unique(y, return_inverse=True)[1], and item by item with names.index(y) in the data set, names "
-            "being the list of all classes"
+            else f"{name} holds text, such as {str(entry)!r}; expected numbers. Labels of text are taken as one array, "
+            "(x, y); item by item they become numbers with names.index(y) in the data set, and names, the list of all "
+            "classes, its attribute `classes`"
         )
     return (
         f"{name} holds Python objects, such as one of type {type(entry).__name__}; expected numbers. Where all of them "

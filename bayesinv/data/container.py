@@ -3,12 +3,12 @@
     D = {(x_i, y_i)},  i = 1..n
 
 `as_data` takes what people have (tensors, arrays, a `Dataset`, a `DataLoader`) and returns a `Data`
-whose contents are known to be usable: finite floating-point inputs, labels 0..C−1 or real targets,
-equal lengths. Everything else is refused with a `DataError` that says what was expected, what came
-and what to do. Nothing is repaired or dropped silently.
+whose contents are known to be usable: finite floating-point inputs, labels 0..C−1 (names of classes become
+such, and are kept) or real targets, equal lengths. Everything else is refused with a `DataError` that says what
+was expected, what came and what to do. Nothing is repaired or dropped silently.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv.data.arrays import as_tensor, column_names
+from bayesinv.data.class_names import as_text, coded, names_in
 from bayesinv.data.items import read_first, read_items
 from bayesinv.data.targets import (
     check_finite,
@@ -47,16 +48,19 @@ class Data:
 
     Args:
         x: inputs, (n, *event), floating point. Arrays, of x and of y, become tensors.
-        y: class labels (n,), or maps of them (n, *cells), integers; or real targets (n, outputs), floating point.
-            Inputs without targets have ``outputs = 0``.
+        y: class labels (n,), or maps of them (n, *cells), integers or text; or real targets (n, outputs), floating
+            point. Inputs without targets have ``outputs = 0``.
         num_classes: C for labels, None for real targets. State it where some class may not occur.
         groups: the group (subject, sensor, site) that each example belongs to, (n,), for models with ``groups=``: its
             name there, or its number, the position of that name. None where there are none.
         columns: names of the columns of x, which later inputs that have names must repeat; None takes those of a data
             frame.
+        classes: names of the classes in the order of their numbers; None sorts the text in y. Predictions have them as
+            `Prediction.names`.
 
     Raises:
-        DataError: no arrays of real numbers, or x, y and groups hold different numbers of examples.
+        DataError: no arrays of real numbers, x, y and groups hold different numbers of examples, or y a name that
+            `classes` does not.
 
     Example:
         >>> import torch
@@ -72,6 +76,7 @@ class Data:
     num_classes: int | None = None
     groups: Any = None
     columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -80,7 +85,11 @@ class Data:
         num_classes: int | None = None,
         groups: Any = None,
         columns: tuple[str, ...] | None = None,
+        classes: Sequence[str] | None = None,
     ) -> None:
+        y, classes = coded(y, classes=classes)
+        num_classes = len(classes) if num_classes is None and classes is not None else num_classes
+        object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "columns", column_names(x) if columns is None else tuple(columns))
         for name, values in {"x": x, "y": y}.items():
             values = values if isinstance(values, Tensor) else as_tensor(values, name)
@@ -133,7 +142,7 @@ class Data:
         x = x.to(device=device, dtype=dtype, non_blocking=non_blocking)
         y_dtype = dtype if y.is_floating_point() else None
         y = y.to(device=device, dtype=y_dtype, non_blocking=non_blocking)
-        return Data(x, y, self.num_classes, self.groups, self.columns)
+        return Data(x, y, self.num_classes, self.groups, self.columns, self.classes)
 
     def subset(self, index: Any) -> "Data":
         """The examples at `index`: integers, a slice or a boolean mask."""
@@ -143,7 +152,7 @@ class Data:
         if not isinstance(which, slice) and isinstance(self.groups, np.ndarray):
             which = which.numpy()
         groups = None if self.groups is None else self.groups[which]
-        return Data(self.x[index], self.y[index], self.num_classes, groups, self.columns)
+        return Data(self.x[index], self.y[index], self.num_classes, groups, self.columns, self.classes)
 
 
 def as_data(
@@ -155,6 +164,7 @@ def as_data(
     one_class: bool = False,
     with_groups: bool = True,
     seed: int = 0,
+    classes: Sequence[str] | None = None,
 ) -> Data:
     """Turn `data` into a checked `Data`.
 
@@ -163,8 +173,9 @@ def as_data(
             `Dataset` of ``(x, y)`` items, or a `DataLoader` of such batches. Of a loader every example that it
             serves is read once, those of a shuffling one in the order of the data set; of an iterable data set as many
             as its ``__len__`` says. x has shape (n, *event).
-        likelihood: "categorical" (y: integers 0..C−1, shape (n,), or for each pixel (n, height, width)),
-            "bernoulli" (the same with labels 0 and 1), or "gaussian" (y: real numbers, shape (n,) or (n, outputs)).
+        likelihood: "categorical" (y: integers 0..C−1 or names of classes, shape (n,), or for each pixel
+            (n, height, width)), "bernoulli" (the same with two classes), or "gaussian" (y: real numbers, shape (n,) or
+            (n, outputs)).
         transform: where given, also checks that x is what it acts on (rank, dtype).
         require_y: False for inputs to predict at; `data` may then be x alone, and the result has
             targets of shape (n, 0).
@@ -172,6 +183,8 @@ def as_data(
         one_class: whether all labels may be alike: enough to score predictions on, and not to learn from.
         with_groups: whether the items of a data set may be (x, y, group), with the name or number of a group.
         seed: of what a data set or sampler draws at random; the generators of the process stay as they were.
+        classes: names of the classes, in the order of their numbers: those of a fit, for data to score it on. None
+            takes the ``.classes`` of a data set, or sorts the names in y. Labels that have names are matched by these.
 
     Returns:
         The data, on the device of x; labels as int64, real targets as (n, outputs).
@@ -195,7 +208,10 @@ def as_data(
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
     groups = columns = None
+    own = None if likelihood == "gaussian" else names_in(data)
     if isinstance(data, Data):
+        if likelihood == "gaussian" and data.classes is not None:
+            raise DataError("y holds names of classes; expected real targets, or likelihood='categorical'")
         num_classes = data.num_classes if num_classes is None else num_classes
         groups, columns, data = data.groups, data.columns, (data.x, data.y)
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
@@ -208,6 +224,14 @@ def as_data(
     if not require_y:
         return Data(x, x.new_empty(len(x), 0))
     check_not_tiny(x, "x")
+    if likelihood != "gaussian":
+        if one_class and classes is None and as_text(raw_y, "y", "names or numbers") is not None:
+            raise DataError(
+                "y holds names of classes, and the fit was to numbers; expected its labels 0..C-1. Fit to "
+                "bayesinv.Data(x, y, classes=names) to have names"
+            )
+        raw_y, classes = coded(raw_y, own, classes)
+        num_classes = len(classes) if num_classes is None and classes is not None else num_classes
     y = as_tensor(raw_y, "y").to(x.device)
     if y.ndim > 0 and len(y) != len(x):
         raise DataError(
@@ -217,7 +241,7 @@ def as_data(
     if likelihood == "gaussian":
         return Data(x, checked_targets(y), groups=groups, columns=columns)
     labels, num_classes = checked_labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
-    return Data(x, labels, num_classes, groups, columns)
+    return Data(x, labels, num_classes, groups, columns, classes)
 
 
 def first_of(data: Any) -> tuple[Tensor, Tensor]:
@@ -240,7 +264,7 @@ def first_of(data: Any) -> tuple[Tensor, Tensor]:
     if isinstance(data, Dataset | DataLoader):
         return read_first(data)
     x, y, _ = _parts(data, with_groups=False, seed=0)
-    return as_inputs(x), as_tensor(y, "y")
+    return as_inputs(x), as_tensor(coded(y)[0], "y")
 
 
 def as_inputs(x: Any, transform: Transform | None = None) -> Float[Tensor, "n *event"]:
@@ -322,7 +346,7 @@ def _is_example(part: Any) -> bool:
 
 def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"] | np.ndarray:
     """Numbers of groups, on the CPU, or their names as an array of text."""
-    found: Any = None if isinstance(groups, Tensor) else _names(groups)
+    found: Any = as_text(groups, "groups", "the name of a group for each example, as text, or its number")
     if found is None:
         found = as_tensor(groups, "groups")
         if found.is_floating_point() or found.dtype == torch.bool:
@@ -339,18 +363,3 @@ def _groups(groups: Any, num_examples: int) -> Int64[Tensor, " n"] | np.ndarray:
     if len(found) != num_examples:
         raise DataError(f"x holds {num_examples} examples and groups {len(found)}; expected one group for each input")
     return found
-
-
-def _names(groups: Any) -> np.ndarray | None:
-    """Groups as an array of text, where that is what they are."""
-    entries = np.asarray(groups)
-    if entries.dtype.kind not in "USO":
-        return None
-    if not isinstance(groups, np.ndarray):
-        entries = np.asarray(groups, dtype=object)  # the other way, numbers and NaN among names became text
-    odd = [entry for entry in entries.ravel().tolist() if not isinstance(entry, str)]
-    if odd:
-        raise DataError(
-            f"groups holds {odd[0]!r}; expected the name of a group for each example, as text, or its number"
-        )
-    return entries.astype(np.str_)

@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.data.class_names import name_of
 from bayesinv.numerics.arguments import counted
 from bayesinv.orbits.orbit import base_draws
 
@@ -27,12 +29,14 @@ class Prediction:
             class probabilities over extents and function, (n, classes): what more data could remove.
         log_density: log p(y_i | x_i, D) of the targets that were given, nats, summed over outputs, (n,); for
             regression.
+        classes: names of the classes, in the order of `probs`, where the training data had them.
     """
 
     variance: Float[Tensor, "n *cells outputs"]
     probs: Float[Tensor, "n *cells classes"] | None = None
     mean: Float[Tensor, "n outputs"] | None = None
     log_density: Float[Tensor, " n"] | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def labels(self) -> Int[Tensor, n * cells]:
@@ -44,6 +48,22 @@ class Prediction:
         if self.probs is None:
             raise AttributeError("labels: this is a regression, which has .mean and .variance; classes come with probs")
         return self.probs.argmax(-1)
+
+    @property
+    def names(self) -> np.ndarray:
+        """The names of `labels`, an array of text of their shape.
+
+        Raises:
+            AttributeError: the model is a regression, or its training labels were numbers without names.
+        """
+        labels = self.labels.cpu().numpy()
+        if self.classes is None:
+            raise AttributeError(
+                "names: the training labels were numbers; read .labels, or fit to labels of text, or to "
+                "bayesinv.Data(x, y, classes=names)"
+            )
+        num_classes = self.variance.shape[-1]
+        return np.array([name_of(self.classes, label) for label in range(num_classes)])[labels]
 
     def __len__(self) -> int:
         return len(self.variance)
@@ -57,7 +77,8 @@ class Prediction:
     def to(self, device: torch.device | str) -> Prediction:
         """The same on another device."""
         fields = (self.probs, self.mean, self.log_density)
-        return Prediction(self.variance.to(device), *(None if field is None else field.to(device) for field in fields))
+        probs, mean, log_density = (None if field is None else field.to(device) for field in fields)
+        return Prediction(self.variance.to(device), probs, mean, log_density, self.classes)
 
 
 class Average(ABC):

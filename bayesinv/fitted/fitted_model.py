@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -258,7 +259,8 @@ class FittedModel:
             y: targets of a regression at x, (n, outputs), whose log density the prediction then has.
 
         Returns:
-            `.probs` (n, C) for classification, `.mean` and `.variance` (n, outputs) for regression, and with y
+            `.probs` (n, C) and `.labels` (n,) for classification, with `.names` (n,) where the training labels had
+            names; `.mean` and `.variance` (n, outputs) for regression, and with y
             `.log_density` (n,); on the device of x.
 
         Raises:
@@ -278,9 +280,10 @@ class FittedModel:
                 )
             num_total = int(self.result.settings.get("num_train", len(self.data)))
             draws = self.result.draws[rows]
-            return predict_linearised(
+            found = predict_linearised(
                 self.model, options, inputs, self.data, num_total, draws, weights, seed, groups, y
-            ).to(device)
+            )
+            return replace(found, classes=self.data.classes).to(device)
         hyper = self.result.hyperparameters
         found = self.model.predict(
             inputs,
@@ -293,7 +296,7 @@ class FittedModel:
             known=self._known.of_rows(rows.tolist()),
             y=y,
         )
-        return found.to(device)
+        return replace(found, classes=self.data.classes).to(device)
 
     def groups_of(self, data: Data, stacklevel: int = 3) -> Tensor | None:
         """The groups of test data, where the model has extents for each; None where all share them.

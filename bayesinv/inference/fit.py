@@ -67,8 +67,9 @@ def fit(
         model: what to fit; a network or a GPyTorch kernel alone is fitted to images under ``"affine2d"``, as a
             classification where y holds integers.
         data: (x, y) tensors or arrays, a ``Dataset``, or a ``DataLoader``. x is (n, *event) floating point; y is (n,)
-            labels or real targets (n,) or (n, outputs). A collapsed evidence reads it once, as a whole; others take
-            it in minibatches, whatever its size. Weights of a sampler count nothing: an example of weight above 0
+            labels, numbers or text, or real targets (n,) or (n, outputs). Predictions have the text, or the
+            ``.classes`` of a data set, as `Prediction.names`. A collapsed evidence reads it once, as a whole; others
+            take it in minibatches, whatever its size. Weights of a sampler count nothing: an example of weight above 0
             counts once, and one of weight 0 drops out.
         inference: "vi" or "nuts", or :class:`VI` or :class:`NUTS` with options; for networks also the baselines
             "augerino", "augnet", "lila", "optima", "fixed", "policy" and "none", by name or as an object such as

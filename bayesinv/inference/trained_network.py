@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bayesinv.backbones import NeuralNetwork
-from bayesinv.data.container import Data
+from bayesinv.data.container import Data, as_data
 from bayesinv.data.groups import numbered
 from bayesinv.data.streams import stream_of
 from bayesinv.evidence.prediction import Prediction
@@ -84,9 +84,17 @@ class TrainedNetwork:
         model = self.posterior.model
         if model.likelihood == "gaussian":
             raise ValueError("calibrated: a temperature is for classes, and this is a regression")
-        held = stream_of(data, model.likelihood, model.orbit.transform, groups=model.groups).subset(2**31 - 1, 0)
-        plain = dataclasses.replace(self, temperature=1.0)
-        probs = plain.predict(held.x, num_samples, seed, held.groups).probs
+        plain, kept = dataclasses.replace(self, temperature=1.0), self.posterior.data
+        held = as_data(
+            data,
+            model.likelihood,
+            model.orbit.transform,
+            num_classes=plain.predict(kept.x[:1], num_samples=1).variance.shape[-1],
+            one_class=True,
+            with_groups=model.groups is not None,
+            classes=kept.classes,
+        )
+        probs = plain.predict(held.x, num_samples, seed, self.posterior.groups_of(held)).probs
         if probs is None:
             raise ValueError("calibrated: expected predictions of classes")
         return dataclasses.replace(self, temperature=fitted_temperature(probs, held.y.to(probs.device)))

@@ -142,7 +142,8 @@ def read(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             y=torch.from_numpy(arrays["y"]),
             num_classes=_checked_count(header["num_classes"]),
             groups=_optional(arrays, "groups"),
-            columns=_checked_columns(header.get("columns")),
+            columns=_checked_names("columns", header.get("columns")),
+            classes=_checked_names("classes", header.get("classes")),
         )
         config, symmetries = header["model"], tuple(header["symmetries"])
         if not all(isinstance(name, str) for name in symmetries):
@@ -217,6 +218,7 @@ def _arrays(posterior: FittedModel) -> dict[str, np.ndarray]:
         "model_error": config_error,
         "num_classes": data.num_classes,
         "columns": data.columns,
+        "classes": data.classes,
         "result": {name: getattr(result, name) for name in _SCALARS},
     }
     if posterior.recalibration is not None:
@@ -302,12 +304,12 @@ def _result_fields(stored: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _checked_columns(value: object) -> tuple[str, ...] | None:
-    """Of a data frame; files from before these were kept hold none."""
+def _checked_names(what: str, value: object) -> tuple[str, ...] | None:
+    """Of the columns of a data frame, or of classes; files from before these were kept hold none."""
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"columns is {value!r}, not names")
+        raise TypeError(f"{what} is {value!r}, not names")
     return tuple(value)
 
 

@@ -50,7 +50,7 @@ def write_report(
         comparison: what ``bayesinv.compare`` returned, for predictive quality against other fits.
         test: data that the fit has not seen, whatever ``fit`` takes: the page then has the scores of this fit on them
             (accuracy or RMSE, log loss, calibration), and a verdict on its predictions.
-        classes: names of the classes.
+        classes: names of the classes; those of the training data if empty.
         command: the command line that made the fit, where one did.
         level: the mass of the intervals.
         reweighted: whether to use the importance weights; None uses them where they are good.
@@ -93,7 +93,7 @@ def write_report(
     grouped = posterior.model.groups is not None
     test_words = "bayesinv.Data(x_test, y_test, groups=groups_test)" if grouped else "(x_test, y_test)"
     parts = [
-        sections.what_was_fitted(posterior, classes),
+        sections.what_was_fitted(posterior, classes or posterior.data.classes or ()),
         sections.verdicts(diagnose(posterior, test=test)),
         sections.extents(posterior, level, reweighted),
         sections.orbits(posterior, reweighted),
@@ -161,8 +161,15 @@ def write_comparison_report(
 def _read(posterior: InvariancePosterior, test: Any) -> Data:
     """The test data, read once, since scores and verdict both want them, and told of once where they lack groups."""
     model = posterior.model
-    classes, grouped = posterior.data.num_classes, model.groups is not None
-    data = as_data(test, model.likelihood, model.transform, num_classes=classes, one_class=True, with_groups=grouped)
+    data = as_data(
+        test,
+        model.likelihood,
+        model.transform,
+        num_classes=posterior.data.num_classes,
+        one_class=True,
+        with_groups=model.groups is not None,
+        classes=posterior.data.classes,
+    )
     if posterior.groups_of(data, stacklevel=5) is None and model.groups is not None:
         return dataclasses.replace(data, groups=torch.full((len(data),), NEW_GROUP))
     return data

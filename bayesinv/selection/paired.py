@@ -81,7 +81,9 @@ def paired_bayes_factors(
     if num_draws < 2:
         raise ValueError(f"num_draws: expected at least 2, got {num_draws!r}")
     num_total = int(posterior.result.settings.get("num_train", len(posterior.data)))
-    examples = posterior.data if data is None else as_data(data, model.likelihood, model.transform, with_groups=False)
+    examples, names = posterior.data, posterior.data.classes
+    if data is not None:
+        examples = as_data(data, model.likelihood, model.transform, with_groups=False, classes=names)
     if refit and len(examples) < num_total:
         raise ValueError(
             f"refit=True needs all {num_total} training examples and has {len(examples)}: pass data=(x, y)"

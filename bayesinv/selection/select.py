@@ -7,11 +7,12 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from bayesinv.data.container import Data
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
@@ -61,6 +62,7 @@ def select(
     num_paired: int = 40,
     seed: int = 0,
     on_round: Callable[[int, int], object] | None = None,
+    progress: bool = False,
 ) -> Selection:
     """Which symmetries the data call for: a spike-and-slab posterior over sets of symmetries.
 
@@ -90,6 +92,7 @@ def select(
         num_paired: draws of the paired Bayes factors that a network's selection gets besides; 0 for none.
         seed: of everything random; the same seed gives the same result on the CPU.
         on_round: called with the number of each round after the first and how many sets draw in it.
+        progress: show a bar of the evaluations with what they are for; of a fit, where there is one, its own.
 
     Returns:
         A :class:`SubsetSelection` or a :class:`RelaxedSelection`: `.inclusion`, `.bayes_factors`, `.subsets`,
@@ -122,13 +125,14 @@ def select(
     if isinstance(model, InvarianceModel):  # before it is fitted, which may take long
         method = _checked_method(model, method)
         inclusion_probabilities(prior_inclusion, model.active)  # refuses what is none
-    posterior = _as_posterior(fitted, data, training, seed)
+    posterior = _as_posterior(fitted, data, training, seed, progress)
     model = posterior.model
     if method == "relaxed":
-        return _relaxed(posterior, data, prior_inclusion, spike, training, num_paired, seed, began)
+        return _relaxed(posterior, data, prior_inclusion, spike, training, num_paired, seed, began, progress)
     masses = log_masses(list(slabs_of(model).values()), slab_scales)
     budget = Budget(draws_per_round, max_rounds, tolerance)
-    return _subsets(posterior, prior_inclusion, budget, refit_steps, masses, seed, began, on_round)
+    with tqdm(disable=not progress, unit="evaluation", dynamic_ncols=True) as bar:
+        return _subsets(posterior, prior_inclusion, budget, refit_steps, masses, seed, began, on_round, bar)
 
 
 def slabs_of(model: InvarianceModel) -> dict[str, Prior]:
@@ -180,7 +184,9 @@ def _checked_method(model: InvarianceModel, method: str) -> str:
     return method
 
 
-def _as_posterior(fitted: Any, data: Any, training: Training | None, seed: int) -> InvariancePosterior:
+def _as_posterior(
+    fitted: Any, data: Any, training: Training | None, seed: int, progress: bool = False
+) -> InvariancePosterior:
     if isinstance(fitted, InvariancePosterior):
         if data is not None and not fitted.model.evidence.minibatch:
             raise ValueError("select(posterior, data): this posterior holds its training data; call select(posterior)")
@@ -188,7 +194,7 @@ def _as_posterior(fitted: Any, data: Any, training: Training | None, seed: int) 
     if isinstance(fitted, InvarianceModel):
         if data is None:
             raise ValueError("select(model): expected the training data too: select(model, (x, y))")
-        return fit(fitted, data, seed=seed, training=training)
+        return fit(fitted, data, seed=seed, training=training, progress=progress)
     hint = ": wrap the network in an InvarianceModel" if isinstance(fitted, nn.Module) else ""
     raise TypeError(f"select: expected an InvariancePosterior or an InvarianceModel, got {type(fitted).__name__}{hint}")
 
@@ -202,6 +208,7 @@ def _relaxed(
     num_paired: int,
     seed: int,
     began: float,
+    progress: bool,
 ) -> RelaxedSelection:
     model = posterior.model
     num_total = int(posterior.result.settings.get("num_train", len(posterior.data)))
@@ -212,7 +219,7 @@ def _relaxed(
         )
     examples = posterior.data if data is None else data
     spiked = with_spikes(model, prior_inclusion, spike)
-    refitted = fit(spiked, examples, seed=seed, training=training)
+    refitted = fit(spiked, examples, seed=seed, training=training, progress=progress)
     paired = None
     if num_paired and model.evidence.minibatch:
         paired = paired_bayes_factors(refitted, num_draws=num_paired, seed=seed)
@@ -247,6 +254,7 @@ def _subsets(
     seed: int,
     began: float,
     on_round: Callable[[int, int], object] | None,
+    bar: Any,
 ) -> SubsetSelection:
     data = posterior.data
     model = weighing_model(posterior.model, data, posterior.result.settings)
@@ -254,10 +262,15 @@ def _subsets(
     space = UnconstrainedSpace(slabs, model.active)
     places = [posterior.index(name) for name in model.active]
     fixed = torch.tensor([model.extents.fixed.get(name, 0.0) for name in model.symmetries], dtype=torch.float64)
-    evaluate = evaluator(model, data, fixed, places)
+    evaluate = evaluator(model, data, fixed, places, bar.update)
     start = _start(posterior, space, places)
     sets = all_sets(len(model.active))
     log_prior = log_prior_of_sets(sets, prior_inclusion, model.active)
+
+    def doing(what: str, evaluations: int) -> None:
+        """Say what comes next, and how many evaluations it takes at the most."""
+        bar.total = bar.n + evaluations
+        bar.set_description(what)
 
     def refit(estimators: Sequence[SetEvidence]) -> None:
         if not refit_steps:
@@ -265,15 +278,24 @@ def _subsets(
         shares = optimistic_log_shares(estimators, log_prior)
         for estimator, share in zip(estimators, (shares - shares.max()).tolist(), strict=True):
             if share > -REFIT_WITHIN:
+                names = ", ".join(model.active[k] for k in estimator.which) or "no symmetry"
+                doing(f"hyperparameters with {names}", refit_steps + budget.draws_per_round)
                 eta = fixed.clone()
                 if not estimator.exact:
                     middle = space.to_extents(estimator.moments().mean[None], estimator.which)[0]
                     eta[torch.tensor(places)[estimator.which]] = middle
-                better = refitted_model(model, data, eta, refit_steps)
+                better = refitted_model(model, data, eta, refit_steps, bar.update)
                 if better is not None:
-                    estimator.replace(evaluator(better, data, fixed, places))
+                    estimator.replace(evaluator(better, data, fixed, places, bar.update))
                     estimator.draw(budget.draws_per_round)
 
+    def each_round(number: int, num_sets: int) -> None:
+        if num_sets:
+            doing(f"round {number} of at most {budget.max_rounds}, {num_sets} sets", num_sets * budget.draws_per_round)
+        if on_round is not None:
+            on_round(number, num_sets)
+
+    doing(f"all {len(sets)} sets once", 1 + (len(sets) - 1) * budget.draws_per_round)
     with seeded(seed):
         estimators = estimate_sets(
             sets,
@@ -281,8 +303,9 @@ def _subsets(
             lambda which: SetEvidence(which, space, evaluate, start.of(which)),
             budget,
             after_first=refit,
-            on_round=on_round,
+            on_round=each_round,
         )
+    bar.total = bar.n
     draws = tuple(SetDraws(e.extents, e.log_weights(), e.pareto_k, e.num_failed) for e in estimators)
     selection = SubsetSelection(
         symmetries=model.active,
@@ -334,26 +357,49 @@ def _notes(selection: SubsetSelection) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def evaluator(model: InvarianceModel, data: Data, fixed: Tensor, places: Sequence[int]) -> LogEvidence:
-    """η over the candidates -> log p(D | η), fixed extents added."""
+def evaluator(
+    model: InvarianceModel,
+    data: Data,
+    fixed: Tensor,
+    places: Sequence[int],
+    on_value: Callable[[], object] | None = None,
+) -> LogEvidence:
+    """η over the candidates -> log p(D | η), fixed extents added; `on_value` is called after each."""
     columns = torch.tensor(places)
 
     @torch.no_grad()
     def evaluate(eta: Tensor) -> float:
-        return float(model.log_evidence(fixed.index_copy(0, columns, eta), data))
+        value = float(model.log_evidence(fixed.index_copy(0, columns, eta), data))
+        if on_value is not None:
+            on_value()
+        return value
 
     return evaluate
 
 
 @ordinary(grad=True)
-def refitted_model(model: InvarianceModel, data: Data, eta: Tensor, max_evaluations: int) -> InvarianceModel | None:
-    """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved."""
+def refitted_model(
+    model: InvarianceModel,
+    data: Data,
+    eta: Tensor,
+    max_evaluations: int,
+    on_value: Callable[[], object] | None = None,
+) -> InvarianceModel | None:
+    """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved.
+
+    `on_value` is called after each evaluation.
+    """
+
+    def told(extents: Mapping[str, float]) -> None:
+        if on_value is not None:
+            on_value()
+
     changed = copy.deepcopy(model)
     target = Target(changed, data, extents=eta)
     if target.size == 0:
         return None
     try:
-        (mode,) = find_modes(target, max_evaluations)
+        (mode,) = find_modes(target, max_evaluations, describe=None if on_value is None else told)
     except NumericalError:  # not even where they are now
         return None
     if not mode.value > mode.trace[0]:

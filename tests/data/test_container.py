@@ -157,7 +157,9 @@ BAD_LABELS = {
     "one-hot": (torch.eye(3)[Y], r"\(6, 3\); expected labels of shape \(n,\).*argmax"),
     "column": (Y[:, None], r"\(6, 1\); expected labels of shape"),
     "a number": (torch.tensor(1), r"\(\); expected labels"),
-    "names": (np.array(list("abcabc")), "return_inverse"),
+    "names and numbers": (["a", "b", "a", "b", "a", 7], "y holds 7; expected the name of a class for each example"),
+    "names of two axes": (np.array(list("abcabc"))[:, None], r"\(6, 1\); expected labels of shape"),
+    "one name": (["a"] * NUM, "every label is 0; expected at least 2"),
 }
 
 

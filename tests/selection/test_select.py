@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 import bayesinv
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
@@ -322,3 +323,36 @@ def test_on_digits():
     assert row["log_evidence"] == pytest.approx(by_grid, abs=4 * row["log_evidence_se"] + 0.02)
     refitted = bayesinv.select(posterior, refit_steps=5, seed=0)
     assert refitted.subsets["log_evidence"].iloc[0] > found.subsets["log_evidence"].iloc[0] - 1.0
+
+
+def test_a_bar_says_what_is_done_and_changes_nothing(selection, capfd, monkeypatch):
+    said = []
+    monkeypatch.setattr(tqdm, "set_description", lambda bar, text, **_: said.append(text))
+    rounds = []
+    shown = bayesinv.select(correlated_posterior(), seed=0, progress=True, on_round=lambda *round: rounds.append(round))
+    assert torch.equal(shown.log_evidence, selection.log_evidence)
+    assert said[0] == "all 8 sets once" and "hyperparameters with rotation, translate_x, scale_x" in said
+    drawn = [(number, num) for number, num in rounds if num]
+    assert said[-len(drawn) :] == [f"round {number} of at most 10, {num} sets" for number, num in drawn]
+    counted = sum(draws.num_weights + draws.num_failed for draws in shown.draws)
+    last = capfd.readouterr().err.rsplit("\r", 1)[-1]
+    assert f"{counted}/{counted}" in last or int(last.split("| ")[1].split("/")[0]) >= counted, last
+
+
+def test_without_progress_nothing_is_written(capfd):
+    bayesinv.select(null_posterior(), seed=0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_is_fitted_under_a_bar_of_its_own(monkeypatch):
+    asked = []
+
+    def fit(*arguments, progress, **options):
+        asked.append(progress)
+        return null_posterior()
+
+    monkeypatch.setattr(sys.modules["bayesinv.selection.select"], "fit", fit)
+    model = null_posterior().model
+    for progress in (False, True):
+        bayesinv.select(model, make_data(), seed=0, progress=progress)
+    assert asked == [False, True]

@@ -27,6 +27,7 @@ class Stream(ABC):
         num_total: n, the number of examples that a batch stands for.
         num_classes: C; None for real targets, and until it is known. May be set.
         groups: names, where a data set says of each example which group it is of; None where it does not.
+        classes: names of the classes, where the data have them.
         batch_size: that of the DataLoader it was made from, or None.
         exact_resume: whether `batch` is a pure function of its arguments.
     """
@@ -46,6 +47,7 @@ class Stream(ABC):
         self.transform = transform
         self.num_classes = num_classes
         self.groups = groups
+        self.classes: tuple[str, ...] | None = None
         self.batch_size: int | None = None
         self._seen = False  # whether what half precision has rounded was looked at
 
@@ -99,7 +101,7 @@ class Stream(ABC):
                 x = as_inputs(x, self.transform)
                 y = y.to(x.device)
                 num_classes = _check_labels(y, 2 if self.likelihood == "bernoulli" else self.num_classes)
-                data = Data(x, y.to(torch.int64), num_classes)
+                data = Data(x, y.to(torch.int64), num_classes, classes=self.classes)
             if self.groups is None:
                 return data
             return replace(data, groups=as_groups(item[2], self.groups, len(data), training=True))

@@ -59,7 +59,7 @@ class MemoryStream(IndexedStream):
     def __init__(self, data: Data, transform: Transform | None):
         likelihood = "gaussian" if data.num_classes is None else "categorical"
         super().__init__(len(data), likelihood, transform, data.num_classes)
-        self.data = data
+        self.data, self.classes = data, data.classes
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from bayesinv.data.class_names import names_in
 from bayesinv.data.container import LIKELIHOODS, as_data
 from bayesinv.data.groups import as_groups, numbered
 from bayesinv.data.items import CHUNK, collate_of, options_of, stack
@@ -53,6 +54,14 @@ def stream_of(
         >>> len(one), torch.equal(one.x, other.x)
         (4, True)
     """
+    stream = _stream_of(data, likelihood, transform, num_workers, groups)
+    stream.classes = stream.classes or (None if likelihood == "gaussian" else names_in(data))
+    return stream
+
+
+def _stream_of(
+    data: Any, likelihood: str, transform: Transform | None, num_workers: int, groups: Sequence[str] | None
+) -> Stream:
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
     if isinstance(data, DataLoader):
