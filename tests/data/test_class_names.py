@@ -11,7 +11,7 @@ import bayesinv
 from bayesinv import Data, GaussianProcess, InvarianceModel, Training
 from bayesinv.data import as_data
 from bayesinv.data.class_names import coded, names_in
-from bayesinv.data.streams import Stream
+from bayesinv.data.streams import stream_of
 from bayesinv.errors import DataError
 from bayesinv.posterior import InvariancePosterior
 
@@ -186,7 +186,7 @@ def test_fits_of_other_names_are_not_compared(posterior, numbers):
 @pytest.mark.filterwarnings("ignore::bayesinv.errors.NotConvergedWarning")
 @pytest.mark.parametrize("data", [(X, TEXT), Folder(), DataLoader(Folder(), batch_size=8, shuffle=True)])
 def test_a_network_keeps_the_names(data):
-    stream = Stream.of(data, "categorical")
+    stream = stream_of(data, "categorical")
     assert stream.classes == NAMES and stream.batch(0, "weights", 0, 4).classes == NAMES
     fitted = bayesinv.fit(network(), data, seed=0, training=Training(epochs=2, batch_size=8), num_draws=30)
     prediction = fitted.predict(X)

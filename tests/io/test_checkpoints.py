@@ -18,8 +18,8 @@ import torch
 
 from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import CheckpointError
-from bayesinv.inference import checkpoints
 from bayesinv.inference.training import Training, train
+from bayesinv.io import checkpoints
 from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
 from tests.inference.test_training import Regression, make_stream
 
@@ -160,7 +160,7 @@ def interrupt(path, seed, kills):
 @pytest.mark.parametrize(("seed", "kills"), [(0, 3), pytest.param(1, 8, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(tmp_path, seed, kills):
     path, whole = tmp_path / "killed", tmp_path / "whole"
-    code = f"from tests.inference.test_checkpoints import interrupt; interrupt({str(path)!r}, {seed}, {kills})"
+    code = f"from tests.io.test_checkpoints import interrupt; interrupt({str(path)!r}, {seed}, {kills})"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     root = Path(__file__).parents[2]
     done = subprocess.run(

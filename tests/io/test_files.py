@@ -14,7 +14,6 @@ import pytest
 from bayesinv.io import files
 from bayesinv.io.files import abandoned, check_writable, clear_abandoned, locked_folder, write_atomically
 from bayesinv.posterior import storage
-from bayesinv.posterior.invariance_posterior import load
 
 DIGITS = "0123456789abcdef" * 2
 
@@ -167,7 +166,7 @@ def test_only_files_of_the_kind_are_replaced(tmp_path):
 
 @pytest.mark.parametrize("path", [5, None, b"a"])
 def test_what_is_no_name_of_a_file(path):
-    for call in map(inspect.unwrap, (check_writable, storage.save, load)):  # without the types of the tests
+    for call in map(inspect.unwrap, (check_writable, storage.save, storage.read)):  # without the types of the tests
         arguments = (None, path) if call.__name__ == "save" else (path,)
         with pytest.raises(TypeError, match="path: expected the name of a file"):
             call(*arguments)
