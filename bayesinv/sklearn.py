@@ -282,8 +282,7 @@ class InvarianceRegressor(RegressorMixin, _InvarianceEstimator):
         """
         options = {"multi_output": True, "y_numeric": True, "ensure_min_samples": 2}
         X, y = validate_data(self, X, y, dtype=FLOATS, allow_nd=True, **options)
-        self._is_flat = y.ndim == 1
-        self._fit(X, torch.as_tensor(y.astype(np.float64)).reshape(len(y), -1))
+        self._fit(X, torch.as_tensor(y.astype(np.float64)))
         return self
 
     def predict(
@@ -296,8 +295,6 @@ class InvarianceRegressor(RegressorMixin, _InvarianceEstimator):
         prediction = self._predict(X)
         mean = prediction.mean.double().numpy()  # type: ignore[union-attr]  # a regression has one
         deviation = prediction.variance.sqrt().double().numpy()
-        if self._is_flat:
-            mean, deviation = mean[:, 0], deviation[:, 0]
         return (mean, deviation) if return_std else mean
 
 

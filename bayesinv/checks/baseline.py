@@ -95,7 +95,7 @@ def baseline_test(posterior: InvariancePosterior, data: Any, num_samples: int = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of groups that are not said, which the predictive check has said already
         groups = posterior.groups_of(test)
-    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=groups)
+    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=groups).as_rows()
     y, seen = test.y.cpu(), train.y.cpu()
     if prediction.probs is not None:
         probs = prediction.probs.double().cpu()

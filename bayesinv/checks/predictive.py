@@ -40,7 +40,9 @@ def probability_integral_transform(
         raise ValueError("probability_integral_transform is for real targets; for classes use reliability")
     grouped = posterior.model.groups is not None
     test = as_data(data, "gaussian", posterior.model.transform, with_groups=grouped)
-    prediction = posterior.predict(test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test))
+    prediction = posterior.predict(
+        test.x, num_samples=num_samples, seed=seed, groups=posterior.groups_of(test)
+    ).as_rows()
     mean, sd = prediction.mean.cpu().double(), prediction.variance.cpu().double().sqrt()  # type: ignore[union-attr]
     return norm.cdf(((test.y.cpu().double() - mean) / sd).numpy())
 

@@ -142,6 +142,7 @@ def predict(options: argparse.Namespace) -> None:
         reweighted=options.reweighted,
         seed=options.seed,
     )
+    prediction = prediction.as_rows()
     table = _table(prediction, classes)
     if examples.files:
         table.insert(0, "file", list(examples.files))

@@ -176,7 +176,7 @@ def compare(
                 f"posteriors: {name!r} tells {prediction.probs.shape[-1]} classes apart and the data have "
                 f"{test.num_outputs}; compare fits to the same classes"
             )
-        scores, loss = _scores(prediction, test.y, level)
+        scores, loss = _scores(prediction.as_rows(), test.y, level)
         densities[name] = -loss
         result = posterior.result
         copies = posterior.model.network_orbit.num_copies

@@ -57,6 +57,7 @@ class Data:
             frame.
         classes: names of the classes in the order of their numbers; None sorts the text in y. Predictions have them as
             `Prediction.names`.
+        flat: whether real targets came as (n,), and are kept as (n, 1): predictions are then (n,) too.
 
     Raises:
         DataError: no arrays of real numbers, x, y and groups hold different numbers of examples, or y a name that
@@ -77,6 +78,7 @@ class Data:
     groups: Any = None
     columns: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
+    flat: bool = False
 
     def __init__(
         self,
@@ -86,7 +88,9 @@ class Data:
         groups: Any = None,
         columns: tuple[str, ...] | None = None,
         classes: Sequence[str] | None = None,
+        flat: bool = False,
     ) -> None:
+        object.__setattr__(self, "flat", flat)
         y, classes = coded(y, classes=classes)
         num_classes = len(classes) if num_classes is None and classes is not None else num_classes
         object.__setattr__(self, "classes", classes)
@@ -142,7 +146,7 @@ class Data:
         x = x.to(device=device, dtype=dtype, non_blocking=non_blocking)
         y_dtype = dtype if y.is_floating_point() else None
         y = y.to(device=device, dtype=y_dtype, non_blocking=non_blocking)
-        return Data(x, y, self.num_classes, self.groups, self.columns, self.classes)
+        return Data(x, y, self.num_classes, self.groups, self.columns, self.classes, self.flat)
 
     def subset(self, index: Any) -> "Data":
         """The examples at `index`: integers, a slice or a boolean mask."""
@@ -152,7 +156,7 @@ class Data:
         if not isinstance(which, slice) and isinstance(self.groups, np.ndarray):
             which = which.numpy()
         groups = None if self.groups is None else self.groups[which]
-        return Data(self.x[index], self.y[index], self.num_classes, groups, self.columns, self.classes)
+        return Data(self.x[index], self.y[index], self.num_classes, groups, self.columns, self.classes, self.flat)
 
 
 def as_data(
@@ -207,13 +211,13 @@ def as_data(
     """
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
-    groups = columns = None
+    groups, columns, flat = None, None, False
     own = None if likelihood == "gaussian" else names_in(data)
     if isinstance(data, Data):
         if likelihood == "gaussian" and data.classes is not None:
             raise DataError("y holds names of classes; expected real targets, or likelihood='categorical'")
         num_classes = data.num_classes if num_classes is None else num_classes
-        groups, columns, data = data.groups, data.columns, (data.x, data.y)
+        groups, columns, flat, data = data.groups, data.columns, data.flat, (data.x, data.y)
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
         x = as_inputs(data, transform)
         return Data(x, x.new_empty(len(x), 0))
@@ -239,7 +243,7 @@ def as_data(
             "that both come from the same split and in the same order."
         )
     if likelihood == "gaussian":
-        return Data(x, checked_targets(y), groups=groups, columns=columns)
+        return Data(x, checked_targets(y), groups=groups, columns=columns, flat=flat or y.ndim == 1)
     labels, num_classes = checked_labels(y, 2 if likelihood == "bernoulli" else num_classes, one_class)
     return Data(x, labels, num_classes, groups, columns, classes)
 

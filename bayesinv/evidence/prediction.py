@@ -23,18 +23,17 @@ class Prediction:
 
     Attributes:
         probs: class probabilities, (n, classes); for maps of labels (n, *cells, classes).
-        mean: mean of the targets, (n, outputs); (n, 1) for targets that came as (n,), which ``mean[:, 0]`` is to be
-            compared with: the difference of (n, 1) and (n,) would be all pairs.
-        variance: of the targets for regression, noise included, (n, outputs); for classification of the
+        mean: mean of the targets, (n, outputs), or (n,) where the training targets were.
+        variance: of the targets for regression, noise included, of the shape of `mean`; for classification of the
             class probabilities over extents and function, (n, classes): what more data could remove.
         log_density: log p(y_i | x_i, D) of the targets that were given, nats, summed over outputs, (n,); for
             regression.
         classes: names of the classes, in the order of `probs`, where the training data had them.
     """
 
-    variance: Float[Tensor, "n *cells outputs"]
+    variance: Float[Tensor, n * outputs]
     probs: Float[Tensor, "n *cells classes"] | None = None
-    mean: Float[Tensor, "n outputs"] | None = None
+    mean: Float[Tensor, n * outputs] | None = None
     log_density: Float[Tensor, " n"] | None = None
     classes: tuple[str, ...] | None = None
 
@@ -73,6 +72,18 @@ class Prediction:
         fields = {name: getattr(self, name) for name in ("probs", "mean", "variance", "log_density")}
         shapes = (f"{name} {tuple(field.shape)}" for name, field in fields.items() if field is not None)
         return f"Prediction of {counted(len(self), 'input')}: {', '.join(shapes)}"
+
+    def as_rows(self) -> Prediction:
+        """The same with a mean and a variance of shape (n, outputs), for one output too."""
+        if self.mean is None or self.mean.ndim > 1:
+            return self
+        return replace(self, mean=self.mean[:, None], variance=self.variance[:, None])
+
+    def flattened(self) -> Prediction:
+        """The same with a mean and a variance of shape (n,), for a single output."""
+        if self.mean is None or self.mean.ndim == 1:
+            return self
+        return replace(self, mean=self.mean.squeeze(1), variance=self.variance.squeeze(1))
 
     def to(self, device: torch.device | str) -> Prediction:
         """The same on another device."""

@@ -241,7 +241,7 @@ class FittedModel:
         seed: int = 0,
         groups: Any = None,
         prediction: str | Linearised = "plugin",
-        y: Float[Tensor, "n outputs"] | None = None,
+        y: Float[Tensor, n * outputs] | None = None,
     ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
@@ -260,7 +260,7 @@ class FittedModel:
 
         Returns:
             `.probs` (n, C) and `.labels` (n,) for classification, with `.names` (n,) where the training labels had
-            names; `.mean` and `.variance` (n, outputs) for regression, and with y
+            names; `.mean` and `.variance` (n, outputs), or (n,) as the targets were, for regression, and with y
             `.log_density` (n,); on the device of x.
 
         Raises:
@@ -270,7 +270,8 @@ class FittedModel:
         """
         inputs, num_samples = self.check_inputs(x), as_integer("num_samples", num_samples)
         device = x.device if isinstance(x, Tensor) else "cpu"
-        y = None if y is None else y.to(inputs.device)
+        if y is not None:
+            y = (y[:, None] if y.ndim == 1 else y).to(inputs.device)
         rows, weights = self.distinct_draws(num_samples, seed, reweighted)
         if prediction != "plugin":
             options = Linearised() if prediction == "linearised" else prediction
@@ -283,20 +284,21 @@ class FittedModel:
             found = predict_linearised(
                 self.model, options, inputs, self.data, num_total, draws, weights, seed, groups, y
             )
-            return replace(found, classes=self.data.classes).to(device)
-        hyper = self.result.hyperparameters
-        found = self.model.predict(
-            inputs,
-            self.data,
-            self.result.draws[rows],
-            weights=weights,
-            seed=seed,
-            groups=groups,
-            hyperparameters=None if hyper is None else hyper[rows],
-            known=self._known.of_rows(rows.tolist()),
-            y=y,
-        )
-        return replace(found, classes=self.data.classes).to(device)
+        else:
+            hyper = self.result.hyperparameters
+            found = self.model.predict(
+                inputs,
+                self.data,
+                self.result.draws[rows],
+                weights=weights,
+                seed=seed,
+                groups=groups,
+                hyperparameters=None if hyper is None else hyper[rows],
+                known=self._known.of_rows(rows.tolist()),
+                y=y,
+            )
+        found = replace(found, classes=self.data.classes).to(device)
+        return found.flattened() if self.data.flat else found
 
     def groups_of(self, data: Data, stacklevel: int = 3) -> Tensor | None:
         """The groups of test data, where the model has extents for each; None where all share them.

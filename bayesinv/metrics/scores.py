@@ -159,12 +159,12 @@ def pooled_intersection_over_union(
     return float(both.sum() / either.sum()) if float(either.sum()) > 0 else 1.0
 
 
-def rmse(mean: Float[Tensor, "n outputs"], y: Float[Tensor, "*targets"]) -> float:
+def rmse(mean: Float[Tensor, n * outputs], y: Float[Tensor, "*targets"]) -> float:
     """Root mean square error over examples and outputs, in the units of y.
 
     Args:
-        mean: predictions, (n, outputs).
-        y: targets, (n, outputs).
+        mean: predictions, (n, outputs) or (n,).
+        y: targets, of that shape.
 
     Raises:
         ValueError: targets of another shape, or no examples.
@@ -178,7 +178,7 @@ def rmse(mean: Float[Tensor, "n outputs"], y: Float[Tensor, "*targets"]) -> floa
 
 
 def gaussian_log_loss(
-    mean: Float[Tensor, "n outputs"], variance: Float[Tensor, "n outputs"], y: Float[Tensor, "*targets"]
+    mean: Float[Tensor, n * outputs], variance: Float[Tensor, n * outputs], y: Float[Tensor, "*targets"]
 ) -> Float[Tensor, " n"]:
     """-log N(y_i | mean, variance), nats, summed over outputs, for each example.
 
@@ -201,12 +201,12 @@ def gaussian_log_loss(
             "the noise of the observations belongs to the variance of a prediction"
         )
     mean, variance, y = mean.double(), variance.double(), y.double()
-    return 0.5 * ((y - mean).square() / variance + variance.log() + math.log(2.0 * math.pi)).sum(1)
+    return 0.5 * ((y - mean).square() / variance + variance.log() + math.log(2.0 * math.pi)).reshape(len(y), -1).sum(1)
 
 
 def interval_coverage(
-    mean: Float[Tensor, "n outputs"],
-    variance: Float[Tensor, "n outputs"],
+    mean: Float[Tensor, n * outputs],
+    variance: Float[Tensor, n * outputs],
     y: Float[Tensor, "*targets"],
     level: float = 0.9,
 ) -> float:

@@ -173,7 +173,7 @@ def _as_function(f: Any) -> Callable[[Tensor], Tensor]:
     if hasattr(f, "predict") and hasattr(f, "symmetries") and hasattr(f, "result"):
 
         def predicted(x: Tensor) -> Tensor:
-            prediction = f.predict(x, num_samples=4)
+            prediction = f.predict(x, num_samples=4).as_rows()
             value: Tensor = prediction.mean if prediction.probs is None else prediction.probs
             return value.movedim(-1, 1)
 

@@ -144,6 +144,7 @@ def read(path: str | os.PathLike[str], model: InvarianceModel | None = None) -> 
             groups=_optional(arrays, "groups"),
             columns=_checked_names("columns", header.get("columns")),
             classes=_checked_names("classes", header.get("classes")),
+            flat=header.get("flat") is True,
         )
         config, symmetries = header["model"], tuple(header["symmetries"])
         if not all(isinstance(name, str) for name in symmetries):
@@ -219,6 +220,7 @@ def _arrays(posterior: FittedModel) -> dict[str, np.ndarray]:
         "num_classes": data.num_classes,
         "columns": data.columns,
         "classes": data.classes,
+        "flat": data.flat,
         "result": {name: getattr(result, name) for name in _SCALARS},
     }
     if posterior.recalibration is not None:

@@ -91,7 +91,8 @@ class IterableStream(Stream):
         x, y = torch.cat([data.x for data in self._buffer]), torch.cat([data.y for data in self._buffer])
         classes = None if self.likelihood == "gaussian" else max(data.num_outputs for data in self._buffer)
         groups = None if self.groups is None else torch.cat([data.groups for data in self._buffer])
-        self._buffer = [Data(x, y, self.num_classes or classes, groups, classes=self.classes)]
+        flat = self._buffer[0].flat
+        self._buffer = [Data(x, y, self.num_classes or classes, groups, classes=self.classes, flat=flat)]
         return self._buffer[0].subset(slice(0, num))
 
     def _next(self) -> Data:
