@@ -16,13 +16,7 @@ spec = importlib.util.spec_from_file_location("store_outputs", FOLDER / "store_o
 store_outputs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(store_outputs)
 LARGEST = 300_000  # bytes of a notebook
-<<<<<<< HEAD
-NOT_YET_RUN = {
-    "02_neural_networks"
-}  # its dozen fits of a network take the longest; "make notebooks" stores its outputs
-=======
 NOT_YET_RUN = {"02_neural_networks"}  # the longest of all; "make notebooks" stores its outputs
->>>>>>> work-notes
 # Replaces the cell tagged "parameters": the story stays, the numbers shrink.
 SMALL = {
     "01_first_posterior": "NUM_TRAIN = 60\nNUM_FEATURES = 64\nNUM_DRAWS = 25\n",

@@ -174,7 +174,7 @@ def test_targets_of_the_regressor():
         torch.from_numpy((X - X.mean(0)) / X.std(0)), num_samples=4, seed=estimator._seed
     )
     np.testing.assert_allclose(mean, prediction.mean.numpy())
-    np.testing.assert_allclose(deviation**2, prediction.variance[:, 0].numpy())
+    np.testing.assert_allclose(deviation**2, prediction.variance.numpy())
     assert estimator.score(X, y) > 0.8
     both = regressor().fit(X, np.stack([y, -y], 1))
     assert both.predict(X).shape == (50, 2)
