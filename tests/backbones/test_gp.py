@@ -15,6 +15,7 @@ from gpytorch.kernels import (
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
+from bayesinv.backbones.invariant import InvariantPrior
 from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.data.container import Data
@@ -207,7 +208,7 @@ def test_features_agree_with_the_exact_covariance_the_better_the_more_there_are(
             for part in gp.kernel.modules():
                 if getattr(part, "has_lengthscale", False):
                     part.lengthscale = 8.0
-            prior = gp.at(orbit, eta, torch.float64, 2**30)
+            prior = InvariantPrior(gp, orbit, eta, torch.float64, 2**30)
             points = prior.points(x)
             seeds.append(float((prior.covariance(x) - gp.covariance(points, points)).square().mean()))
         errors.append((sum(seeds) / 4) ** 0.5)

@@ -164,7 +164,7 @@ def test_hyperparameters_can_be_held_at_the_best_mode(train, monkeypatch):
 
 
 def test_importance_warning_past_the_threshold(train, monkeypatch):
-    module = sys.modules[bayesinv.fit.__module__]
+    module = sys.modules["bayesinv.inference.collapsed_fit"]
     original = module.weigh
     monkeypatch.setattr(module, "weigh", lambda *a: replace(original(*a), pareto_k=0.9))
     with pytest.warns(ImportanceWarning, match=r"k̂ = 0.90 is above 0.07, the limit for 12 draws.*num_draws=48"):
@@ -246,7 +246,7 @@ def test_nuts_that_breaks_keeps_the_variational_posterior(train, monkeypatch):
     def broken(*_):
         raise bayesinv.errors.NumericalError("site 'evidence' is nan")
 
-    monkeypatch.setattr(sys.modules[bayesinv.fit.__module__], "run_nuts", broken)
+    monkeypatch.setattr(sys.modules["bayesinv.inference.collapsed_fit"], "run_nuts", broken)
     with pytest.raises(NonFiniteError, match="NUTS: site 'evidence' is nan") as caught:
         bayesinv.fit(small_model(), train, inference="nuts", **QUICK)
     assert caught.value.posterior.result.inference == "vi"
@@ -465,7 +465,7 @@ def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypat
 @pytest.mark.filterwarnings("ignore::UserWarning")  # few steps and draws
 @pytest.mark.parametrize(("decrement", "reached"), [(0.0, True), (9.0, False)])
 def test_converged_is_said_of_the_modes_that_the_draws_lie_around(monkeypatch, decrement, reached):
-    module = sys.modules["bayesinv.inference.fit"]
+    module = sys.modules["bayesinv.inference.collapsed_fit"]
     real = module.on_exact
     monkeypatch.setattr(module, "on_exact", lambda *args: [replace(mode, decrement=decrement) for mode in real(*args)])
     x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
