@@ -346,14 +346,19 @@ def evaluator(model: InvarianceModel, data: Data, fixed: Tensor, places: Sequenc
 
 
 @ordinary(grad=True)
-def refitted_model(model: InvarianceModel, data: Data, eta: Tensor, max_evaluations: int) -> InvarianceModel | None:
-    """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved."""
+def refitted_model(
+    model: InvarianceModel, data: Data, eta: Tensor, max_evaluations: int, polish: bool = True
+) -> InvarianceModel | None:
+    """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved.
+
+    Without `polish` they are where L-BFGS ends, for half the evaluations; with it Newton steps follow.
+    """
     changed = copy.deepcopy(model)
     target = Target(changed, data, extents=eta)
     if target.size == 0:
         return None
     try:
-        (mode,) = find_modes(target, max_evaluations)
+        (mode,) = find_modes(target, max_evaluations, curvature=polish)
     except NumericalError:  # not even where they are now
         return None
     if not mode.value > mode.trace[0]:
