@@ -27,7 +27,7 @@ __all__ = ["Found", "Search"]
 MOST_IN = 6
 MOST_THREADS = 4  # for operations next to each other: each needs memory for its copies
 IN = 0.5  # P(in) from which an operation is held in the model
-FIRST_STEPS, MORE_STEPS = 60, 20  # evaluations for the hyperparameters, and for what is fitted again
+FIRST_STEPS, MORE_STEPS = 60, 20  # evaluations at first and at last, and for what is fitted in between
 NUM_DRAWS = 2000
 
 
@@ -179,7 +179,7 @@ class Search:
         if not eta:
             return {}, self.without({}, MORE_STEPS)
         self.bar.set_description(f"{', '.join(eta)} together")
-        model, target, mode = self._mode(eta, curvature=False)
+        model, target, mode = self._mode(eta, MORE_STEPS, curvature=False)
         if mode is None:
             return eta, self.without(eta, MORE_STEPS)
         target.move(mode.theta)
@@ -189,13 +189,15 @@ class Search:
             value = float(model.log_evidence(extents, self.train))
         return dict(zip(model.symmetries, extents.tolist(), strict=True)), value
 
-    def _mode(self, eta: Mapping[str, float], curvature: bool) -> tuple[InvarianceModel, Target, Mode | None]:
+    def _mode(
+        self, eta: Mapping[str, float], steps: int, curvature: bool
+    ) -> tuple[InvarianceModel, Target, Mode | None]:
         model, extents = self.model(list(eta), eta)
         target = Target(model, self.train)
         theta = torch.cat([target.to_z(extents), vector(model.hyperparameters).detach()])
         start = Mode(theta, 0.0, torch.eye(len(theta), dtype=torch.float64), 0.0, 0, (), None)
         try:
-            (mode,) = find_modes(target, MORE_STEPS, found=[start], curvature=curvature)
+            (mode,) = find_modes(target, steps, found=[start], curvature=curvature)
         except NumericalError:
             return model, target, None
         return model, target, mode
@@ -204,7 +206,7 @@ class Search:
         """From the normal density at the mode, in the space where flat priors are normal."""
         if not base:
             return torch.zeros(1, 0, dtype=torch.float64)
-        model, target, mode = self._mode(base, curvature=True)
+        model, target, mode = self._mode(base, FIRST_STEPS, curvature=True)
         A = target.num_extents
         generator = torch.Generator().manual_seed(self.seed)
         if mode is None:

@@ -58,10 +58,10 @@ def test_the_row_counts_what_is_wrong(script):
         },
     ]
     null = script.row("null", results)
-    assert null[1:4] == [3, "2 of 9", "2 of 3"]
-    assert null[5:8] == ["1 of 3", "1 of 3", "0 of 3"]
-    assert null[8:] == ["60 [40, 80]", "4 [3, 5]", "3 [2, 4]"]
-    assert script.row("digits", results)[2:5] == ["", "", ""]
+    assert null[1:5] == [3, "2 of 9", "3 of 9", "2 of 3"]
+    assert null[6:9] == ["1 of 3", "1 of 3", "0 of 3"]
+    assert null[9:] == ["60 [40, 80]", "4 [3, 5]", "3 [2, 4]"]
+    assert script.row("digits", results)[2:6] == [""] * 4
 
 
 def test_labels_of_the_null_case_depend_on_the_picture_and_not_on_its_orbit(script):
