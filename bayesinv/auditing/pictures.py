@@ -27,8 +27,8 @@ def plot_orbit(audit: Audit, finding: Finding) -> matplotlib.figure.Figure:
     """Copies of one example at the 5, 50 and 95 % quantiles of the needed extent, a row each.
 
     Columns go evenly from one end of the extent to the other; from zero on for amounts without a sign; over the
-    elements of a finite group (at most six), whose share of the copies stands above. Images are drawn, signals as lines over the
-    original, points as seen along z.
+    elements of a finite group (at most six), whose share of the copies stands above. Images are drawn, signals as
+    lines over the original, points as seen along z.
 
     Raises:
         ValueError: a table, whose rows have no picture.
