@@ -17,11 +17,13 @@ from tqdm import tqdm
 from bayesinv.auditing.operations import KINDS, Operation, candidates, kind_of, standardised
 from bayesinv.auditing.permitted import losses, permitted
 from bayesinv.auditing.result import Audit, Finding
-from bayesinv.auditing.search import Found, Search
+from bayesinv.auditing.search import MOST_THREADS, Found, Search
 from bayesinv.data.container import Data, as_data
 from bayesinv.datasets.columns import are_labels
 from bayesinv.errors import DataError
+from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.arguments import as_integer, as_number, as_probability
+from bayesinv.numerics.threads import one_thread, side_by_side
 
 LEVELS = (0.05, 0.5, 0.95)
 FEWEST = 20  # examples
@@ -111,7 +113,7 @@ def audit(
         warnings.simplefilter("always")
         search = Search(train, tried, settings, prior_inclusion, seed, bar)
         found = search.run()
-        findings = [_finding(search, found, o, held_out, seed) for o in tried]
+        findings = _findings(search, found, held_out, seed)
     notes += [f"{each.category.__name__}: {each.message}" for each in caught if issubclass(each.category, UserWarning)]
     return Audit(
         kind=kind,
@@ -137,29 +139,39 @@ def audit(
     )
 
 
-def _finding(search: Search, found: Found, operation: Operation, held_out: Data, seed: int) -> Finding:
-    """One row: what the search found, and how far predictions permit the operation on top of those that are in."""
-    name = operation.name
-    search.bar.set_description(f"{name}, permitted")
-    model, extents = search.model([*found.base, name], found.base)
-    place = model.symmetries.index(name)
-    coordinate = model.coordinates[place]
-    table = losses(model, search.train, held_out, extents, place)
-    if name in found.base:
-        own = found.draws[:, list(o.name for o in search.tried if o.name in found.base).index(name)]
-        needed = np.quantile(own[own > 0].numpy(), LEVELS)
-    else:
-        needed = found.given[name].quantiles(LEVELS)
-    search.bar.update()
-    return Finding(
-        operation=operation,
-        coordinate=coordinate,
-        probability=found.given[name].inclusion(search.prior),
-        log_bf_alone=found.alone[name].log_bf,
-        log_bf_given=found.given[name].log_bf,
-        needed=tuple(needed.tolist()),
-        permitted=tuple(permitted(table, coordinate.largest, seed).tolist()),
-    )
+def _findings(search: Search, found: Found, held_out: Data, seed: int) -> list[Finding]:
+    """What the search found of each operation, and how far predictions permit it on top of those that are in."""
+
+    def compute(case: tuple[Operation, InvarianceModel, Tensor]) -> np.ndarray:
+        operation, model, extents = case
+        return losses(model, search.train, held_out, extents, model.symmetries.index(operation.name))
+
+    inside = [o.name for o in search.tried if o.name in found.base]
+    cases = [(o, *search.model([*found.base, o.name], found.base)) for o in search.tried]
+    findings = []
+    with one_thread() as threads:
+        tables = side_by_side(compute, cases, min(threads, MOST_THREADS))
+        for (operation, model, _), table in zip(cases, tables, strict=True):
+            name = operation.name
+            search.bar.set_description(f"{name}, permitted", refresh=False)
+            search.bar.update()
+            coordinate = model.coordinates[model.symmetries.index(name)]
+            if name in found.base:
+                own = found.draws[:, inside.index(name)]
+                needed = np.quantile(own[own > 0].numpy(), LEVELS)
+            else:
+                needed = found.given[name].quantiles(LEVELS)
+            finding = Finding(
+                operation=operation,
+                coordinate=coordinate,
+                probability=found.given[name].inclusion(search.prior),
+                log_bf_alone=found.alone[name].log_bf,
+                log_bf_given=found.given[name].log_bf,
+                needed=tuple(needed.tolist()),
+                permitted=tuple(permitted(table, coordinate.largest, seed).tolist()),
+            )
+            findings.append(finding)
+    return findings
 
 
 def _read(

@@ -92,7 +92,7 @@ def one_more(
         return log_evidence
 
     def refit(eta_k: float) -> LogEvidence:
-        return evaluate(refitted_model(model, data, at(eta_k), max_steps) or model)
+        return evaluate(refitted_model(model, data, at(eta_k), max_steps, polish=False) or model)
 
     return integrated(evaluate(model), refit, largest, without)
 

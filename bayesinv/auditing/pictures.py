@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 NUM_COPIES = 5
+MOST_ELEMENTS = 6  # of a finite group that are drawn: all orders of three channels
 ROWS = ("5 %", "median", "95 %")
 
 
@@ -51,8 +52,8 @@ def plot_orbit(audit: Pictured, finding: Found) -> matplotlib.figure.Figure:
     """Copies of one example at the 5, 50 and 95 % quantiles of the needed extent, a row each.
 
     Columns go evenly from one end of the extent to the other; from zero on for amounts without a sign; over the
-    elements of a finite group, whose share of the copies stands above. Images are drawn, signals as lines over the
-    original, points as seen along z.
+    elements of a finite group (at most six), whose share of the copies stands above. Images are drawn, signals as
+    lines over the original, points as seen along z.
 
     Raises:
         ValueError: a table, whose rows have no picture.
@@ -77,7 +78,9 @@ def plot_orbit(audit: Pictured, finding: Found) -> matplotlib.figure.Figure:
                 _draw(panel, audit.kind, audit.example[0], copy)
                 panel.set_title(title, fontsize=11)
             panels[i, 0].set_ylabel(as_written(ROWS[i]))
-        figure.suptitle(as_written(finding.coordinate.name.replace("_", " ")), fontsize=13)
+        c = finding.coordinate
+        title = c.name.replace("_", " ") + ("" if c.is_discrete else f", {c.unit}")
+        figure.suptitle(as_written(title), fontsize=13)
     return figure
 
 
@@ -86,14 +89,24 @@ def _coordinates(transform: Any, finding: Found, eta: float) -> tuple[Float[Tens
     c = finding.coordinate
     orbit = Orbit(transform, num_samples=NUM_COPIES)
     if c.is_discrete:
-        t = torch.arange(min(NUM_COPIES, c.order), dtype=torch.float64)[:, None]
+        t = torch.arange(min(MOST_ELEMENTS, c.order), dtype=torch.float64)[:, None]
         shares = [1.0 - eta] + [eta / (c.order - 1)] * (len(t) - 1)
         return t, [as_written(f"{100 * share:.0f} %") for share in shares]
     t = orbit.coordinates(torch.tensor([eta], dtype=torch.float64)).clone()  # with auxiliary columns, if there are any
     first = 0.0 if c.distribution == "one_sided" else -1.0
     t[:, transform.columns.index(0)] = torch.linspace(first, 1.0, len(t), dtype=t.dtype) * eta
     values = [float(c.to_people(float(v))) for v in t[:, transform.columns.index(0)]]
-    return t, [f"{value:.2g}".replace("-", "−") for value in values]
+    return t, [_number(value) for value in values]
+
+
+def _number(value: float) -> str:
+    """Two digits, and whole numbers in full.
+
+    Example:
+        >>> _number(-106.2), _number(0.714), _number(42.0)
+        ('−106', '0.71', '42')
+    """
+    return (f"{value:.0f}" if abs(value) >= 10.0 else f"{value:.2g}").replace("-", "−")
 
 
 def _draw(panel: Any, kind: str, original: Tensor, copy: Tensor) -> None:

@@ -19,14 +19,15 @@ from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
 from bayesinv.model.hyperparameters import assign, vector
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.threads import one_thread, side_by_side
 from bayesinv.selection.select import refitted_model
 
 __all__ = ["Found", "Search"]
 
 MOST_IN = 6
+MOST_THREADS = 4  # for operations next to each other: each needs memory for its copies
 IN = 0.5  # P(in) from which an operation is held in the model
-HOPELESS = -2.0  # log BF below which an operation is not tried again before the end: an absent one has about -1 to -3
-FIRST_STEPS, MORE_STEPS = 60, 20  # evaluations for the hyperparameters, and for what is fitted again
+FIRST_STEPS, MORE_STEPS = 60, 20  # evaluations at first and at last, and for what is fitted in between
 NUM_DRAWS = 2000
 
 
@@ -51,8 +52,10 @@ class Search:
     """Which operations the targets call for.
 
     Forwards: with A the operations that are in, the one with the largest log BF given A joins it, as long as its P(in)
-    is above a half; the extents of A and the hyperparameters then climb together to a mode. Backwards: each member is
-    tried on top of the others, whose extents adapt to its absence, and leaves where its P(in) is no more than a half.
+    is above a half; the extents of A and the hyperparameters then climb together to a mode. Which has the largest is
+    found lazily: the values of earlier rounds say in which order to try, and the first that keeps its lead joins. All
+    that are out are tried on top of the last A. Backwards: each member is tried on top of the others, whose extents
+    adapt to its absence, and leaves where its P(in) is no more than a half.
 
     Args:
         train: the examples.
@@ -68,41 +71,48 @@ class Search:
     ):
         self.train, self.tried = train, tried
         self.settings, self.prior, self.seed, self.bar = settings, prior, seed, bar
+        self.threads = 1
         self.hyper: Tensor | None = None  # latent coordinates of kernel and noise, where they were fitted last
 
     def run(self) -> Found:
         """Forwards, then backwards."""
         names = [o.name for o in self.tried]
-        without = self.without({}, FIRST_STEPS)
-        alone = {name: self.one_more(name, {}, without, "alone") for name in names}
-        base, given = self._forwards({}, dict(alone))
-        base, given = self._backwards(base, given)
-        probability = {name: given[name].inclusion(self.prior) for name in base}
-        return Found(base, alone, given, self._draws(base, probability))
+        with one_thread() as threads:
+            self.threads = min(threads, MOST_THREADS)
+            alone = self.tried_on({}, names, self.without({}, FIRST_STEPS), "alone")
+            base, given = self._forwards({}, dict(alone))
+            base, given = self._backwards(base, given)
+            probability = {name: given[name].inclusion(self.prior) for name in base}
+            return Found(base, alone, given, self._draws(base, probability))
 
     def _forwards(
         self, base: dict[str, float], given: dict[str, OneMore]
     ) -> tuple[dict[str, float], dict[str, OneMore]]:
-        fresh = set(given)  # tried on top of `base` as it is
-        while len(base) < MOST_IN:
-            outside = [name for name in given if name not in base]
-            best = max(outside, key=lambda name: given[name].log_bf, default=None)
-            if best is None or given[best].inclusion(self.prior) <= IN:
-                break
-            base, _ = self._settled({**base, best: float(given[best].quantiles((0.5,))[0])})
-            fresh = {name for name in outside if name != best and given[name].log_bf > HOPELESS}
-            self._try(base, fresh, given)
-        self._try(base, {name for name in given if name not in base} - fresh, given)
-        return base, given
+        """Takes in the best until none that is out, tried on top of all that are in, has P(in) above a half."""
+        fresh, without = set(given), 0.0  # tried on top of `base` as it is; its own log evidence
 
-    def _try(self, base: dict[str, float], names: set[str], given: dict[str, OneMore]) -> None:
-        """Put into `given` what these are worth on top of `base`."""
-        if not names:
-            return
-        self.bar.total += len(names)
-        without = self.without(base, MORE_STEPS)
-        for name in (o.name for o in self.tried if o.name in names):
-            given[name] = self.one_more(name, base, without, "given the others")
+        def again(names: list[str]) -> None:
+            given.update(self.tried_on(base, names, without, "given the others"))
+            fresh.update(names)
+
+        while True:
+            outside = sorted((n for n in given if n not in base), key=lambda n: given[n].log_bf, reverse=True)
+            stale = [name for name in outside if name not in fresh]
+            self.expect(len(stale) + len(base))
+            could_join = [name for name in outside if given[name].inclusion(self.prior) > IN]
+            if len(base) < MOST_IN and could_join:
+                best = could_join[0]
+                # An operation mostly gains less on top of another than before it, so that only what led then is tried
+                # again now, and the others before the end.
+                if best in stale:
+                    again(stale[:1])
+                    continue
+                base, _ = self._settled({**base, best: float(given[best].quantiles((0.5,))[0])})
+                fresh, without = set(), self.without(base, MORE_STEPS)
+            elif stale:
+                again(stale)
+            else:
+                return base, given
 
     def _backwards(
         self, base: dict[str, float], given: dict[str, OneMore]
@@ -110,11 +120,11 @@ class Search:
         """Drops the least likely member until all have P(in) above a half."""
         while base:
             kept = self.hyper
-            self.bar.total += len(base)
+            self.expect(len(base))
             for name in base:
                 others = {other: eta for other, eta in base.items() if other != name}
                 adapted, without = self._settled(others)
-                given[name] = self.one_more(name, adapted, without, "given the others")
+                given |= self.tried_on(adapted, [name], without, "given the others")
                 self.hyper = kept
             worst = min(base, key=lambda name: given[name].log_bf)
             if given[worst].inclusion(self.prior) > IN:
@@ -139,25 +149,37 @@ class Search:
     def without(self, eta: Mapping[str, float], steps: int) -> float:
         """log p(D | η) with kernel and noise fitted at η, from which following models start."""
         model, extents = self.model(list(eta), eta)
-        model = refitted_model(model, self.train, extents, steps) or model
+        model = refitted_model(model, self.train, extents, steps, polish=False) or model
         self.hyper = vector(model.hyperparameters).detach().clone()
         with torch.no_grad():
             return float(model.log_evidence(extents, self.train))
 
-    def one_more(self, name: str, eta: Mapping[str, float], without: float, what: str) -> OneMore:
-        """What `name` is worth on top of the operations in `eta`."""
-        self.bar.set_description(f"{name}, {what}")
-        model, extents = self.model([*eta, name], eta)
-        found = one_more(model, self.train, extents, model.symmetries.index(name), without, MORE_STEPS)
-        self.bar.update()
+    def tried_on(self, eta: Mapping[str, float], names: Sequence[str], without: float, what: str) -> dict[str, OneMore]:
+        """What each of `names` is worth on top of the operations in `eta`, whose log evidence is `without`."""
+
+        def compute(case: tuple[str, InvarianceModel, Tensor]) -> OneMore:
+            name, model, extents = case
+            return one_more(model, self.train, extents, model.symmetries.index(name), without, MORE_STEPS)
+
+        cases = [(name, *self.model([*eta, name], eta)) for name in names]
+        found = {}
+        for name, each in zip(names, side_by_side(compute, cases, self.threads), strict=True):
+            self.bar.set_description(f"{name}, {what}", refresh=False)
+            self.bar.update()
+            found[name] = each
         return found
+
+    def expect(self, parts: int) -> None:
+        """Tell the bar how many parts are to come: these, and a prediction of left-out examples for each operation."""
+        self.bar.total = self.bar.n + parts + len(self.tried)
+        self.bar.refresh()
 
     def _settled(self, eta: dict[str, float]) -> tuple[dict[str, float], float]:
         """Extents at the mode nearest to η, with the hyperparameters there, and the log evidence."""
         if not eta:
             return {}, self.without({}, MORE_STEPS)
         self.bar.set_description(f"{', '.join(eta)} together")
-        model, target, mode = self._mode(eta)
+        model, target, mode = self._mode(eta, MORE_STEPS, curvature=False)
         if mode is None:
             return eta, self.without(eta, MORE_STEPS)
         target.move(mode.theta)
@@ -167,13 +189,15 @@ class Search:
             value = float(model.log_evidence(extents, self.train))
         return dict(zip(model.symmetries, extents.tolist(), strict=True)), value
 
-    def _mode(self, eta: Mapping[str, float]) -> tuple[InvarianceModel, Target, Mode | None]:
+    def _mode(
+        self, eta: Mapping[str, float], steps: int, curvature: bool
+    ) -> tuple[InvarianceModel, Target, Mode | None]:
         model, extents = self.model(list(eta), eta)
         target = Target(model, self.train)
         theta = torch.cat([target.to_z(extents), vector(model.hyperparameters).detach()])
         start = Mode(theta, 0.0, torch.eye(len(theta), dtype=torch.float64), 0.0, 0, (), None)
         try:
-            (mode,) = find_modes(target, MORE_STEPS, found=[start])
+            (mode,) = find_modes(target, steps, found=[start], curvature=curvature)
         except NumericalError:
             return model, target, None
         return model, target, mode
@@ -182,7 +206,7 @@ class Search:
         """From the normal density at the mode, in the space where flat priors are normal."""
         if not base:
             return torch.zeros(1, 0, dtype=torch.float64)
-        model, target, mode = self._mode(base)
+        model, target, mode = self._mode(base, FIRST_STEPS, curvature=True)
         A = target.num_extents
         generator = torch.Generator().manual_seed(self.seed)
         if mode is None:

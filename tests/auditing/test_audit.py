@@ -38,6 +38,23 @@ def test_a_shift_that_is_needed_is_found(waves):
     assert (waves.num_train, waves.num_held_out) == (42, 18)
 
 
+def test_a_number_of_threads_changes_no_result():
+    """Operations next to each other, each in one thread."""
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(40, 1, 12)).astype(np.float32), np.arange(40) % 2
+    before = torch.get_num_threads()
+    tables = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found = bayesinv.audit((x, y), operations=["time_shift", "sign_flip", "noise"], **SMALL)
+            tables.append(found.table)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_the_augmentation_moves_by_what_is_in_alone(waves):
     augmentation = waves.augmentation(seed=0)
     assert augmentation.transform_family.names == tuple(o.name for o in waves.inside)

@@ -156,6 +156,17 @@ def test_kinks_do_not_use_up_the_evaluations():
     assert not mode.ended
 
 
+def test_without_curvature_the_same_places_are_found_with_fewer_evaluations():
+    full, plain = Toy(bimodal), Toy(bimodal)
+    modes, places = search(full, 100), search(plain, 100, curvature=False)
+    assert plain.evaluations < full.evaluations
+    assert len(places) == 2 and not any(place.merged for place in places)
+    for place in places:
+        (mode,) = [mode for mode in modes if mode.start == place.start]
+        torch.testing.assert_close(place.theta, mode.theta, atol=0.05, rtol=0)
+        assert torch.equal(place.precision, torch.eye(3, dtype=torch.float64))
+
+
 def test_a_step_that_leaves_the_mode_is_taken_again_and_shorter():
     """Modes at ±0.35 with a standard deviation of 0.1: the longest step ends under the other one."""
     apart, sd = 0.35, 0.1
