@@ -57,11 +57,11 @@ def fit(
 ) -> InvariancePosterior:
     """Fit the posterior over the extents of invariance, p(η | D).
 
-    On a deterministic evidence ("vi"), extents and hyperparameters climb together to the modes of their joint density
-    by L-BFGS from three starts, small to large extents; q is a mixture of Student t distributions around the modes,
-    adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over minibatches: their
-    weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed in is left as it
-    was.
+    On a deterministic evidence ("vi") a population of points looks for the modes of the joint density of extents and
+    hyperparameters, from which L-BFGS climbs, first on a part of the data; q is a mixture of Student t distributions
+    around the modes, adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over
+    minibatches: their weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed
+    in is left as it was.
 
     Args:
         model: what to fit; a network or a GPyTorch kernel alone is fitted to images under ``"affine2d"``, as a
