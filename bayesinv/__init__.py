@@ -144,6 +144,10 @@ def __getattr__(name: str) -> Any:
         module = f"{__name__}.{name}"
         if name.startswith("_") or not (name in MOVED or PathFinder.find_spec(module, __path__)):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in MOVED:
+            module = f"{__name__}.{MOVED[name]}"
+            message = f"{__name__}.{name} is now {module}; the old name goes in version 0.3"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
         value = importlib.import_module(module)
     globals()[name] = value
     return value

@@ -29,6 +29,8 @@ MOVED = {
     "function_cache": "numerics.function_cache",
     "groups": "orbits.groups",
     "hyperparameters": "model.hyperparameters",
+    "inference.checkpoints": "io.checkpoints",
+    "inference.differences": "io.differences",
     "inference.result": "fitted.result",
     "items": "data.items",
     "linearised": "model.linearised",
@@ -69,7 +71,8 @@ class MovedFinder(MetaPathFinder):
     """Finds a module under its old name, and warns of the new one."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        new = MOVED.get(fullname.removeprefix(f"{PACKAGE}."))
+        package, _, name = fullname.partition(".")
+        new = MOVED.get(name) if package == PACKAGE else None  # others may have modules of these names
         return None if new is None else ModuleSpec(fullname, _Moved(f"{PACKAGE}.{new}"))
 
 

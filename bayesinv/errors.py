@@ -84,7 +84,7 @@ class ComparisonWarning(UserWarning):
 
 
 class ImportanceWarning(UserWarning):
-    """The importance weights of a variational fit are unreliable: Pareto k̂ above `psis.pareto_limit(draws)`.
+    """The importance weights of a variational fit are unreliable: Pareto k̂ above `numerics.psis.pareto_limit(draws)`.
 
     Reference:
         A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry (2015). Pareto smoothed importance

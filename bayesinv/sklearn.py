@@ -27,7 +27,7 @@ from bayesinv.errors import DataError
 from bayesinv.evidence import Evidence
 from bayesinv.evidence.prediction import Prediction
 from bayesinv.extents.families import PriorSpec
-from bayesinv.inference import PointMethod, Training
+from bayesinv.inference import VI, PointMethod, Training
 from bayesinv.inference.fit import fit
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.transforms import ColumnShift, GaussianNoise, Transform
@@ -56,7 +56,7 @@ class _InvarianceEstimator(BaseEstimator):
         evidence: str | Evidence = "auto",
         priors: Mapping[str, PriorSpec] | None = None,
         num_orbit_samples: int = 24,
-        inference: str | PointMethod = "vi",
+        inference: str | VI | PointMethod = "vi",
         max_steps: int | None = None,
         num_draws: int | None = None,
         training: Training | None = None,
@@ -178,7 +178,7 @@ class InvarianceClassifier(ClassifierMixin, _InvarianceEstimator):
         backbone: what `bayesinv.InvarianceModel` takes, such as a module; None is a `bayesinv.GaussianProcess`.
         num_features: random features of the default backbone, an even number; None is 1,024.
         evidence, priors, num_orbit_samples: of `bayesinv.InvarianceModel`.
-        inference, max_steps, num_draws, training: of `bayesinv.fit`.
+        inference, max_steps, num_draws, training: of `bayesinv.fit`; a `VI` or a `NUTS` holds the second and third.
         num_samples: posterior draws that a prediction averages over.
         standardise: whether the columns of a table are brought to mean 0 and standard deviation 1, which is the unit
             that extents are then in. Images are used as they come.

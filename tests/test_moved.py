@@ -1,6 +1,7 @@
 """Modules under the names that they had before."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -24,6 +25,20 @@ def test_an_old_name_as_an_attribute():
     vars(bayesinv).pop("psis", None)
     with pytest.warns(DeprecationWarning):
         assert bayesinv.psis.pareto_limit(100) == 0.5
+
+
+def test_the_warning_points_at_the_line_that_asked(tmp_path):
+    script = tmp_path / "mine.py"  # without the types that only the tests check
+    script.write_text("import bayesinv\nbayesinv.psis\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert f"{script}:2: DeprecationWarning: bayesinv.psis is now bayesinv.numerics.psis" in done.stderr
+
+
+def test_modules_of_the_same_name_that_are_not_ours_are_left_alone(tmp_path):
+    for name in ("storage", "groups"):
+        (tmp_path / f"{name}.py").write_text("OWN = True\n")
+    code = "import bayesinv, storage, groups; assert storage.OWN and groups.OWN"
+    subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], cwd=tmp_path, check=True)
 
 
 def test_names_that_never_were_are_still_unknown():

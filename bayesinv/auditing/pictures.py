@@ -35,7 +35,7 @@ class Pictured(Protocol):
 
 
 @runtime_checkable
-class Found(Protocol):
+class Drawn(Protocol):
     """How it is moved; see `Finding`."""
 
     @property
@@ -48,7 +48,7 @@ class Found(Protocol):
     def needed(self) -> tuple[float, float, float]: ...
 
 
-def plot_orbit(audit: Pictured, finding: Found) -> matplotlib.figure.Figure:
+def plot_orbit(audit: Pictured, finding: Drawn) -> matplotlib.figure.Figure:
     """Copies of one example at the 5, 50 and 95 % quantiles of the needed extent, a row each.
 
     Columns go evenly from one end of the extent to the other; from zero on for amounts without a sign; over the
@@ -84,7 +84,7 @@ def plot_orbit(audit: Pictured, finding: Found) -> matplotlib.figure.Figure:
     return figure
 
 
-def _coordinates(transform: Any, finding: Found, eta: float) -> tuple[Float[Tensor, "copies columns"], list[str]]:
+def _coordinates(transform: Any, finding: Drawn, eta: float) -> tuple[Float[Tensor, "copies columns"], list[str]]:
     """t of the copies, and what is written above each."""
     c = finding.coordinate
     orbit = Orbit(transform, num_samples=NUM_COPIES)

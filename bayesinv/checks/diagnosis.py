@@ -10,7 +10,7 @@ import torch
 
 from bayesinv.checks.approximations import inducing_verdicts, mode_verdicts, own_weights_verdicts
 from bayesinv.checks.baseline import baseline_test, baseline_verdicts
-from bayesinv.checks.extent_verdicts import bound_verdicts, convergence_verdicts, is_point, prior_verdicts
+from bayesinv.checks.extent_verdicts import bound_verdicts, convergence_verdicts, prior_verdicts
 from bayesinv.checks.verdicts import Verdict, Verdicts
 from bayesinv.numerics.arguments import counted
 from bayesinv.numerics.psis import limit_in_words, variance_is_finite, weights_are_good
@@ -132,7 +132,7 @@ def _draws(posterior: InvariancePosterior) -> list[Verdict]:
 def _orbit_size(posterior: InvariancePosterior) -> list[Verdict]:
     """A rule of thumb; ``orbit=True`` measures it."""
     model = posterior.model
-    if model.evidence.minibatch or is_point(posterior):
+    if model.evidence.minibatch or posterior.result.is_point:
         return []  # fresh draws at every step: a finite orbit adds noise and no error of its own
     # Every output and every group has an orbit of its own: what counts is what moves one copy.
     own = {c.name for c in model.orbit.transform.coordinates if c.order == 0}

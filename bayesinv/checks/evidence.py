@@ -223,7 +223,7 @@ def _why_not_quotable(se: float | None, k: float | None, num_draws: int) -> str:
 
 def _posterior_draws(posterior: InvariancePosterior) -> Int[Tensor, " J"]:
     """Rows of the draws, reweighted where their weights are good."""
-    if posterior.result.num_chains * posterior.result.num_draws == 1:
+    if posterior.result.is_point:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no draws")
     return posterior.sample_rows(400)
 

@@ -40,10 +40,6 @@ CUT_BINS, CUT_HEIGHT = 10, 0.3
 PRIOR_DISTANCE = 0.1
 
 
-def is_point(posterior: InvariancePosterior) -> bool:
-    return posterior.result.num_chains * posterior.result.num_draws == 1
-
-
 def convergence_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     result = posterior.result
     if result.rhat is not None:
@@ -74,7 +70,11 @@ def convergence_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
             message = f"The objective of the extents was still rising after their {steps} steps."
         return [Verdict("convergence", "serious", message, "Raise epochs.")]
     message = f"The climb of the evidence ended after {steps} evaluations without reaching an optimum:"
-    return [Verdict("convergence", "serious", message, "raise max_steps.")]
+    if not modes or modes[0].get("ended", True):  # files of earlier versions do not say
+        return [Verdict("convergence", "serious", message, "raise max_steps.")]
+    message += f" a Newton step of {modes[0]['decrement']:.2f} posterior standard deviations is left."
+    cure = "Another seed starts elsewhere; where the importance weights are good, they make up for it."
+    return [Verdict("convergence", "serious", message, cure)]
 
 
 def bound_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
@@ -112,7 +112,7 @@ def _cut_off(posterior: InvariancePosterior, known: set[str]) -> list[Verdict]:
     weights = _weights(posterior)
     for coordinate in posterior.model.coordinates:
         name = coordinate.name
-        if is_point(posterior) or name not in posterior.model.active or name in known or name in dominated:
+        if posterior.result.is_point or name not in posterior.model.active or name in known or name in dominated:
             continue
         support = posterior.model.extents.priors[name].support
         high = float(getattr(support, "upper_bound", coordinate.largest))
@@ -134,7 +134,7 @@ def _cut_off(posterior: InvariancePosterior, known: set[str]) -> list[Verdict]:
 
 def _at_their_bound(posterior: InvariancePosterior) -> list[tuple[Coordinate, float, float]]:
     """The latent extents that lie at the end of their priors: coordinate, that end, and the share of draws there."""
-    if is_point(posterior):
+    if posterior.result.is_point:
         return []
     found = []
     weights = _weights(posterior)
@@ -173,7 +173,7 @@ def _is_whole(coordinate: Coordinate) -> bool:
 
 def _repeat_their_prior(posterior: InvariancePosterior) -> list[str]:
     """The latent extents whose distribution function is nowhere far from that of their prior."""
-    if is_point(posterior):
+    if posterior.result.is_point:
         return []
     levels = np.linspace(0.02, 0.98, 49)
     quantiles = torch.stack([posterior.model.extents.prior_quantile(float(p)) for p in levels]).numpy()  # (levels, K)
@@ -189,7 +189,7 @@ def _repeat_their_prior(posterior: InvariancePosterior) -> list[str]:
 
 def prior_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     """The largest distance of the posterior's distribution function from the prior's, symmetry by symmetry."""
-    if is_point(posterior):
+    if posterior.result.is_point:
         return []
     dominated = _repeat_their_prior(posterior)
     priors = posterior.model.extents.priors

@@ -86,7 +86,7 @@ def orbit_sensitivity(
     Example:
         >>> orbit_sensitivity(posterior).table  # doctest: +SKIP
     """
-    if posterior.result.num_chains * posterior.result.num_draws == 1:
+    if posterior.result.is_point:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no interval to compare with")
     reweighted = posterior.uses_weights()
     chosen = posterior.sample_rows(num_draws, reweighted=reweighted)

@@ -12,6 +12,7 @@ the prior alone, exact inference is calibrated by definition (``extents="prior"`
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -37,7 +38,7 @@ from bayesinv.checks.simulations import Fit, fit_with
 from bayesinv.data.container import Data
 from bayesinv.errors import RecalibrationError
 from bayesinv.fitted.recalibrated import LEVEL, PriorScale, Recalibration, knots, weights_of
-from bayesinv.inference import SecondStage, Training
+from bayesinv.inference import NUTS, SecondStage, Training
 from bayesinv.inference import fit as default_fit
 from bayesinv.model.invariance_model import InvarianceModel
 
@@ -212,7 +213,13 @@ def refit_options(posterior: InvariancePosterior, given: Mapping[str, Any]) -> d
     guide = result.settings.get("guide") if result.inference == "nuts" else result.guide
     if result.inference == "nuts":
         options["num_chains"] = result.num_chains
-    if "guide" not in given:
+    method = given.get("inference", result.inference)
+    if not isinstance(method, str):  # an object, which holds its options itself
+        foreign = {field.name for field in dataclasses.fields(NUTS)}
+    else:
+        foreign = set() if method == "nuts" else {"num_chains", "num_warmup"}
+    options = {name: value for name, value in options.items() if name not in foreign}
+    if "guide" not in given and isinstance(method, str):
         if guide not in _GUIDES:
             raise ValueError(
                 f"fit_options: this posterior was fitted with the guide {guide!r}, which is code; give it: "
@@ -245,7 +252,7 @@ def _check(posterior: InvariancePosterior, num_simulations: int, jobs: int, exte
         raise ValueError(f"extents: expected one of {list(EXTENTS)}, got {extents!r}")
     if not posterior.model.active:
         raise ValueError("every symmetry of this model is fixed, so there is no interval to recalibrate")
-    if posterior.result.num_chains * posterior.result.num_draws == 1:
+    if posterior.result.is_point:
         raise ValueError(f"{posterior.result.inference} is a point estimate, which has no interval to recalibrate")
     if posterior.model.evidence_name == "plugin":
         raise ValueError(

@@ -85,7 +85,7 @@ def prior_sensitivity(posterior: InvariancePosterior, num_draws: int = 400, seed
         >>> prior_sensitivity(posterior).table["diagnosis"]  # doctest: +SKIP
     """
     result = posterior.result
-    if result.num_chains * result.num_draws == 1:
+    if result.is_point:
         raise ValueError(f"{result.inference} is a point estimate, which has no sensitivity")
     target = Target(posterior)
     total = len(result.draws)

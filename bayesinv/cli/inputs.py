@@ -1,4 +1,4 @@
-"""From a path on the command line to arrays that `bayesinv.as_data` checks."""
+"""From a path on the command line to arrays that `bayesinv.data.as_data` checks."""
 
 import warnings
 from collections.abc import Mapping

@@ -217,24 +217,19 @@ def _test_data(posteriors: Mapping[str, InvariancePosterior], data: Any) -> Data
     first = next(iter(posteriors.values()))
     likelihood, transform = first.model.likelihood, first.model.transform
     grouped = any(p.model.groups is not None for p in posteriors.values())
+    names = {p.data.classes for p in posteriors.values() if p.data.classes is not None}
+    if len(names) > 1:
+        raise ValueError(
+            f"posteriors: expected classes of the same names in the same order, got {sorted(names)}; fit all to "
+            "bayesinv.Data(x, y, classes=names)"
+        )
+    options: dict[str, Any] = {"one_class": True, "with_groups": grouped, "classes": next(iter(names), None)}
     if likelihood == "categorical":
         # The examples that a fit over minibatches keeps may lack a class, so the largest number is the best guess.
-        most = max(outputs.values())
-        names = {p.data.classes for p in posteriors.values() if p.data.classes is not None}
-        if len(names) > 1:
-            raise ValueError(f"posteriors: expected classes of the same names in the same order, got {sorted(names)}")
-        return as_data(
-            data,
-            likelihood,
-            transform,
-            num_classes=most,
-            one_class=True,
-            with_groups=grouped,
-            classes=next(iter(names), None),
-        )
+        return as_data(data, likelihood, transform, num_classes=max(outputs.values()), **options)
     if len(set(outputs.values())) > 1:
         raise ValueError(f"posteriors: expected one number of outputs, got {outputs}")
-    test = as_data(data, likelihood, transform, one_class=True, with_groups=grouped)
+    test = as_data(data, likelihood, transform, **options)
     if test.num_outputs != first.data.num_outputs:
         raise DataError(f"y has {test.num_outputs} columns and the models {first.data.num_outputs} outputs")
     return test

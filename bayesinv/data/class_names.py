@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from bayesinv.data.arrays import as_tensor
 from bayesinv.errors import DataError
 
-__all__ = ["as_text", "coded", "name_of", "names_in"]
+__all__ = ["as_text", "checked_names", "coded", "name_of", "names_in"]
 
 SHOWN = 8  # names in a message
 
@@ -63,6 +63,20 @@ def names_in(data: Any) -> tuple[str, ...] | None:
         return None
     usable = len(found) > 1 and all(isinstance(name, str) for name in found) and len(set(found)) == len(found)
     return tuple(found) if usable else None
+
+
+def checked_names(classes: Sequence[str], num_classes: int | None) -> tuple[str, ...]:
+    """Names of classes that differ.
+
+    Raises:
+        DataError: a single text, names that are not text or occur twice, or more names than classes.
+    """
+    names = () if isinstance(classes, str) else tuple(classes)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise DataError(f"classes: expected a list of names, each once, such as ['cat', 'dog'], got {classes!r}")
+    if num_classes is not None and len(names) > num_classes:
+        raise DataError(f"classes: expected at most num_classes={num_classes} names, got {len(names)}; leave one out")
+    return names
 
 
 def coded(

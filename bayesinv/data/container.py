@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bayesinv.data.arrays import as_tensor, column_names
-from bayesinv.data.class_names import as_text, coded, names_in
+from bayesinv.data.class_names import as_text, checked_names, coded, names_in
 from bayesinv.data.items import read_first, read_items
 from bayesinv.data.targets import (
     check_finite,
@@ -57,7 +57,8 @@ class Data:
             frame.
         classes: names of the classes in the order of their numbers; None sorts the text in y. Predictions have them as
             `Prediction.names`.
-        flat: whether real targets came as (n,), and are kept as (n, 1): predictions are then (n,) too.
+        flat: whether a fit was given real targets (n,), which are kept as (n, 1) here: predictions are then (n,), and
+            `Prediction.as_rows` has the shape of y.
 
     Raises:
         DataError: no arrays of real numbers, x, y and groups hold different numbers of examples, or y a name that
@@ -91,7 +92,7 @@ class Data:
         flat: bool = False,
     ) -> None:
         object.__setattr__(self, "flat", flat)
-        y, classes = coded(y, classes=classes)
+        y, classes = coded(y, classes=None if classes is None else checked_names(classes, num_classes))
         num_classes = len(classes) if num_classes is None and classes is not None else num_classes
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "columns", column_names(x) if columns is None else tuple(columns))
@@ -212,11 +213,13 @@ def as_data(
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}; known: {', '.join(LIKELIHOODS)}")
     groups, columns, flat = None, None, False
-    own = None if likelihood == "gaussian" else names_in(data)
+    own = None if likelihood == "gaussian" else data.classes if isinstance(data, Data) else names_in(data)
+    named = isinstance(data, Data) and own is not None
     if isinstance(data, Data):
         if likelihood == "gaussian" and data.classes is not None:
             raise DataError("y holds names of classes; expected real targets, or likelihood='categorical'")
-        num_classes = data.num_classes if num_classes is None else num_classes
+        if num_classes is None and not (named and classes is not None):  # the names of a fit say how many
+            num_classes = data.num_classes
         groups, columns, flat, data = data.groups, data.columns, data.flat, (data.x, data.y)
     if not require_y and not isinstance(data, tuple | list | Dataset | DataLoader):
         x = as_inputs(data, transform)
@@ -229,7 +232,7 @@ def as_data(
         return Data(x, x.new_empty(len(x), 0))
     check_not_tiny(x, "x")
     if likelihood != "gaussian":
-        if one_class and classes is None and as_text(raw_y, "y", "names or numbers") is not None:
+        if one_class and classes is None and (named or as_text(raw_y, "y", "names or numbers") is not None):
             raise DataError(
                 "y holds names of classes, and the fit was to numbers; expected its labels 0..C-1. Fit to "
                 "bayesinv.Data(x, y, classes=names) to have names"

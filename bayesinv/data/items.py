@@ -3,8 +3,8 @@
     (x, y)  =  stack of the items (x_i, y_i),   i among the indices of a batch
 
 A batch is a function of its indices and a seed: what a data set draws at random does not depend on the generators of
-the process, or on how many workers fetch. Items become tensors as `arrays.as_tensor` reads them, so that a data set may
-give whatever `fit` takes as arrays.
+the process, or on how many workers fetch. Items become tensors as `data.arrays.as_tensor` reads them, so that a data
+set may give whatever `fit` takes as arrays.
 """
 
 from __future__ import annotations

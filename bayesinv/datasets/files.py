@@ -34,7 +34,7 @@ def load_npz(path: str | Path, x_key: str = "x", y_key: str = "y") -> Examples:
             read as the names of the classes.
 
     Returns:
-        The arrays as they are stored. `bayesinv.as_data` checks them.
+        The arrays as they are stored. `bayesinv.data.as_data` checks them.
 
     Raises:
         DataError: no such file, not an `.npz` file, damaged, without inputs, or of arrays that would take more than

@@ -19,7 +19,7 @@ VERSION = 1
 
 
 @runtime_checkable
-class Saved(Described, Protocol):
+class Written(Described, Protocol):
     """What the files hold; see `Augmentation`."""
 
     copies: int
@@ -28,7 +28,7 @@ class Saved(Described, Protocol):
     def numbers(self) -> dict[str, Any]: ...
 
 
-def save(augmentation: Saved, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+def save(augmentation: Written, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write an augmentation for `load`, and beside it, with the ending .json, its numbers in people's units.
 
     Args:
@@ -41,7 +41,7 @@ def save(augmentation: Saved, path: str | os.PathLike[str], overwrite: bool = Fa
 
     Raises:
         ValueError: a path that ends in .json, or a transform that is not registered, which nothing could read back.
-        OSError: as `files.check_writable`.
+        OSError: as `io.files.check_writable`.
     """
     path = Path(path)
     beside = path.with_suffix(".json")

@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bayesinv.data.arrays import as_tensor
 from bayesinv.data.container import Data
 from bayesinv.data.groups import as_groups
+from bayesinv.data.targets import checked_targets
 from bayesinv.evidence.prediction import Prediction
 from bayesinv.extents.unconstrained import ExtentGuide, Unconstrained
 from bayesinv.fitted.new_inputs import checked_inputs
@@ -241,7 +243,7 @@ class FittedModel:
         seed: int = 0,
         groups: Any = None,
         prediction: str | Linearised = "plugin",
-        y: Float[Tensor, n * outputs] | None = None,
+        y: Any = None,
     ) -> Prediction:
         """Predictions averaged over the extents, the orbit and the function.
 
@@ -271,7 +273,9 @@ class FittedModel:
         inputs, num_samples = self.check_inputs(x), as_integer("num_samples", num_samples)
         device = x.device if isinstance(x, Tensor) else "cpu"
         if y is not None:
-            y = (y[:, None] if y.ndim == 1 else y).to(inputs.device)
+            if self.model.likelihood != "gaussian":
+                raise ValueError("y: expected none for class labels, whose probabilities are in .probs")
+            y = checked_targets(as_tensor(y, "y")).to(inputs.device)
         rows, weights = self.distinct_draws(num_samples, seed, reweighted)
         if prediction != "plugin":
             options = Linearised() if prediction == "linearised" else prediction

@@ -40,7 +40,7 @@ class InferenceResult:
         log_weights: (draws,) log importance weights, Pareto-smoothed and normalised so that
             logsumexp(log_weights) = 0; only with a single chain. None where the draws need none.
         pareto_k: the shape k-hat of the Pareto fit to the largest weights; past
-            `psis.pareto_limit(draws)` they cannot be trusted.
+            `numerics.psis.pareto_limit(draws)` they cannot be trusted.
         log_evidence: an estimate of log p(D) in nats, or None.
         log_evidence_se: its standard error in nats; None where there is none, as where the variance of
             the weights is infinite.
@@ -139,6 +139,11 @@ class InferenceResult:
     def num_chains(self) -> int:
         """How many chains; 1 for variational inference."""
         return self.extents.shape[0]
+
+    @property
+    def is_point(self) -> bool:
+        """Whether there is one draw alone: a point estimate, or extents that are all fixed."""
+        return self.num_chains * self.num_draws == 1
 
     @property
     def num_draws(self) -> int:

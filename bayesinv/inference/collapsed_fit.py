@@ -165,6 +165,7 @@ def _described(target: Target, modes: Sequence[Mode]) -> list[dict[str, Any]]:
             "evaluations": mode.evaluations,
             "decrement": mode.decrement,
             "merged": mode.merged,
+            "ended": mode.ended,
         }
         for mode in modes
     ]

@@ -60,8 +60,8 @@ def fit(
     On a deterministic evidence ("vi") a population of points looks for the modes of the joint density of extents and
     hyperparameters, from which L-BFGS climbs, first on a part of the data; q is a mixture of Student t distributions
     around the modes, adapted to draws that the evidence weighs. "nuts" samples the same density. Networks train over
-    minibatches: their weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model passed
-    in is left as it was.
+    minibatches: their weights on a detached orbit, the extents on the evidence (see :class:`Training`). The model that
+    is passed in is left as it was.
 
     Args:
         model: what to fit; a network or a GPyTorch kernel alone is fitted to images under ``"affine2d"``, as a
@@ -78,9 +78,8 @@ def fit(
         device: "auto" (CUDA if there is one), "cpu", "cuda", ...
         guide, max_steps, hyperparameters, learning_rate, num_draws: options of :class:`VI`, in place of an object.
         training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
-        num_chains, num_warmup: options of :class:`NUTS`. What a method does not use is refused, at any value but the
-            default: these two by "vi", both and ``hyperparameters`` and ``learning_rate`` by a fit over minibatches,
-            ``guide`` by a point method.
+        num_chains, num_warmup: options of :class:`NUTS`. Refused at any value but the default: these two by "vi"; they,
+            ``hyperparameters`` and ``learning_rate`` by a fit over minibatches; ``guide`` by a point method.
         progress: show a bar with the current extents.
         callbacks: called with a :class:`Step` after every optimiser step; True ends the run.
         unknown: anything else is a TypeError that says where it belongs.

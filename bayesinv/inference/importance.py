@@ -26,7 +26,7 @@ class WeightedDraws:
     Attributes:
         extents: (J, K), internal units.
         log_weights: Pareto-smoothed and normalised, logsumexp = 0; (J,).
-        pareto_k: shape of the weights' tail; past ``psis.pareto_limit(J)`` they cannot be trusted.
+        pareto_k: shape of the weights' tail; past ``numerics.psis.pareto_limit(J)`` they cannot be trusted.
         log_evidence: log mean_j w_j.
         log_evidence_se: its standard error by the delta method, sd(w) / (mean(w) √J); None where the variance of the
             weights is infinite or k̂ is past its limit.

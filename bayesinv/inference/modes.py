@@ -35,9 +35,11 @@ GRADIENT = 0.05
 STANDSTILL = 1e-10
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1
-# The same where nothing higher lies along a Newton step: interpolated orbits have kinks, at which a gradient stays.
-LARGEST_AT_KINK = 0.3
-POLISHING_STEPS = 3  # Newton steps, where L-BFGS left more
+# Interpolated orbits have kinks, at which a gradient stays. Where nothing higher lies along a Newton step, values are
+# looked at so many standard deviations away along every coordinate; where none is higher either, the mode is found, and
+# a Newton step may still want to go so far.
+ACROSS, LARGEST_AT_KINK = 0.3, 1.0
+POLISHING_STEPS = 3  # Newton steps and looks around, where L-BFGS left more
 # Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
 # Interpolated images leave kinks, which shorter steps take for curvature: at half of these the widths swung by 4.
 STEP, SHORTEST, LONGEST = 1.0, 0.02, 0.6
@@ -63,7 +65,7 @@ class Mode:
         start: the prior quantile that it was found from; None where a population found it.
         merged: whether the run was ended because it had reached the neighbourhood of an earlier mode.
         ended: whether a callback or the limit of evaluations ended it.
-        cornered: whether nothing higher was found along a Newton step.
+        cornered: whether nothing higher was found along a Newton step, nor `ACROSS` along any coordinate.
     """
 
     theta: Float[Tensor, " size"]
@@ -248,7 +250,7 @@ def _climb(
         mode = Mode(at, value, precision, decrement, target.evaluations - before, tuple(trace), start, merged, ended)
         if mode.converged or ended:
             break
-        better = _newton(target, at, value, step)
+        better = _newton(target, at, value, step) or _across(many, at, value, precision)
         if better is None:
             mode = dataclasses.replace(mode, cornered=True)
             break
@@ -274,6 +276,24 @@ def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[Ten
         if reached > value:
             return point, reached, gradient
     return None
+
+
+def _across(
+    many: ManyPoints, at: Tensor, value: float, precision: Float[Tensor, "d d"]
+) -> tuple[Tensor, float, Tensor] | None:
+    """The highest point a part of a standard deviation away along one coordinate; None if none is higher."""
+    target, d = many.target, len(precision)
+    steps = ACROSS * torch.diag(precision.diagonal().rsqrt())
+    points = at.repeat(2 * d, 1)
+    points[:, :d] += torch.cat([steps, -steps])
+    low, high = (torch.tensor([b[i] for b in target.bounds[:d]], dtype=torch.float64) for i in (0, 1))
+    points[:, :d] = points[:, :d].clamp(low, high)
+    values = many.values(points)
+    best = int(values.argmax())
+    if not float(values[best]) > value:
+        return None
+    reached, gradient = target.with_gradient(points[best])
+    return (points[best], reached, gradient) if reached > value else None
 
 
 def of_more_data(precision: Float[Tensor, "d d"], ratio: float) -> Float[Tensor, "d d"]:

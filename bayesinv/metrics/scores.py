@@ -183,9 +183,9 @@ def gaussian_log_loss(
     """-log N(y_i | mean, variance), nats, summed over outputs, for each example.
 
     Args:
-        mean: predictive means, (n, outputs).
-        variance: predictive variances, noise included, (n, outputs).
-        y: targets, (n, outputs).
+        mean: predictive means, (n, outputs) or (n,).
+        variance: predictive variances, noise included, of that shape.
+        y: targets, of that shape.
 
     Raises:
         ValueError: targets of another shape, no examples, or a variance that is not positive.
@@ -213,9 +213,9 @@ def interval_coverage(
     """Share of the targets inside the central normal intervals of that level; `level` if they are calibrated.
 
     Args:
-        mean: predictive means, (n, outputs).
-        variance: predictive variances, noise included, (n, outputs).
-        y: targets, (n, outputs).
+        mean: predictive means, (n, outputs) or (n,).
+        variance: predictive variances, noise included, of that shape.
+        y: targets, of that shape.
         level: the mass of the intervals.
 
     Raises:

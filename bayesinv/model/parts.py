@@ -180,7 +180,7 @@ class ModelParts(nn.Module):
         return eta[: self.orbit.transform.num_coordinates]
 
     def _function_posterior(self, x: Tensor, data: Data, eta: Tensor, groups: Any) -> tuple[Tensor, Tensor]:
-        """The same of the network that the extents were learned with."""
+        """Mean and variance of f(x), of the network of the extents and not of one trained afterwards."""
         if self.groups is None or not isinstance(self.evidence, CollapsedEvidence | NetworkEvidence):
             if groups is not None:
                 raise ValueError("groups: this model has the same extents for everyone; leave groups out")

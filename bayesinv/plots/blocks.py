@@ -61,7 +61,7 @@ def _rows(
 ) -> None:
     """All rows of one symmetry, its axis and its title."""
     model, name = posterior.model, coordinate.name
-    is_point = posterior.result.num_chains * posterior.result.num_draws == 1
+    is_point = posterior.result.is_point
     quantiles = posterior.quantile([0.05, 0.5, 0.95], reweighted).numpy()  # (3, K)
     prior = [model.extents.prior_quantile(level).detach().numpy() for level in (0.05, 0.95)]
     pooled = model.pooling is not None
@@ -101,7 +101,7 @@ def _legend(figure: matplotlib.figure.Figure, posterior: FittedModel, columns: i
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    is_point = posterior.result.num_chains * posterior.result.num_draws == 1
+    is_point = posterior.result.is_point
     label = "point estimate" if is_point else "median and 90 % interval"
     mark = Line2D([], [], color=POSTERIOR, marker="o", markersize=7, ls="" if is_point else "-", label=label)
     if is_point:

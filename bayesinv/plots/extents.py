@@ -58,7 +58,7 @@ def plot_extents(posterior: "FittedModel", *, reweighted: bool | None = None) ->
     columns = min(3, len(active))
     rows = -(-len(active) // columns)
     log_weights = posterior.log_weights(reweighted)
-    is_point = _is_point(posterior)
+    is_point = posterior.result.is_point
     negligible = model.transform.negligible(posterior.data.event_shape).numpy()
     with _style():
         figure = _figure(3.9 * columns, 2.9 * rows + 0.5)
@@ -196,7 +196,7 @@ def plot_trace(posterior: "FittedModel") -> "matplotlib.figure.Figure":
         climbed = "modes" in posterior.result.settings
         panel.set_xlabel("step of the extents" if posterior.model.is_network else "evaluation" if climbed else "step")
         objective = "log joint density (nats)" if climbed else "ELBO (nats)"
-        panel.set_ylabel("objective (nats)" if _is_point(posterior) else objective)
+        panel.set_ylabel("objective (nats)" if posterior.result.is_point else objective)
         panel.ticklabel_format(axis="y", style="plain", useOffset=False)
         panel.legend(loc="lower right", frameon=False)
     return figure
@@ -208,10 +208,6 @@ def _wrapped(name: str, numbers: str) -> str:
     if len(name) + len(numbers) < TITLE_WIDTH:
         return as_written(f"{name} {numbers}")
     return as_written("\n".join([*textwrap.wrap(name, TITLE_WIDTH), numbers]))
-
-
-def _is_point(posterior: "FittedModel") -> bool:
-    return posterior.result.num_chains * posterior.result.num_draws == 1
 
 
 def _style() -> Any:

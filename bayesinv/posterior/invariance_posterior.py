@@ -28,8 +28,8 @@ class InvariancePosterior(FittedModel):
     """The posterior p(η | D) over the extents of the symmetries, and what follows from it.
 
     Everything that takes `reweighted` uses the importance weights of a variational fit, Σ_j w_j δ(η − η_j) in place
-    of q(η), where they are good: `pareto_k` within `psis.pareto_limit(draws)`. They correct what the guide could not
-    follow. `reweighted=True` uses them whatever k̂ is, `reweighted=False` never.
+    of q(η), where they are good: `pareto_k` within `numerics.psis.pareto_limit(draws)`. They correct what the guide
+    could not follow. `reweighted=True` uses them whatever k̂ is, `reweighted=False` never.
 
     Args:
         model: the model that was fitted, with its learned hyperparameters.
@@ -47,7 +47,7 @@ class InvariancePosterior(FittedModel):
     """
 
     def summary(self, reweighted: bool | None = None, level: float = 0.9) -> pd.DataFrame:
-        """One row a symmetry, in people's units; see `posterior_summary.summary_table`.
+        """One row a symmetry, in people's units; see `posterior.summary.summary_table`.
 
         Args:
             reweighted: whether to use the importance weights; None uses them where they are good.
@@ -75,7 +75,7 @@ class InvariancePosterior(FittedModel):
             ValueError: `level` outside (0, 1), no weights to use, or a point estimate.
         """
         level = as_probability("level", level)
-        if self.result.num_chains * self.result.num_draws == 1:
+        if self.result.is_point:
             raise ValueError(
                 f"{self.result.inference} is a point estimate, which has no upper limit; its value is in summary()"
             )
@@ -99,7 +99,7 @@ class InvariancePosterior(FittedModel):
         seed: int = 0,
         log_likelihood: bool = False,
     ) -> xr.DataTree:
-        """The posterior as an `xarray.DataTree`; see `arviz_export.posterior_datatree`.
+        """The posterior as an `xarray.DataTree`; see `posterior.arviz.posterior_datatree`.
 
         Args:
             num_draws: draws over all chains; None for all of them.
@@ -158,7 +158,7 @@ class InvariancePosterior(FittedModel):
         return augmentation_of(self, copies, draws, seed, of)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write everything to one file; see `storage.save`."""
+        """Write everything to one file; see `posterior.storage.save`."""
         return storage.save(self, path, overwrite=overwrite)
 
     @classmethod
@@ -237,7 +237,7 @@ class InvariancePosterior(FittedModel):
     def plot_orbit(
         self, x: Any, symmetry: str | None = None, num_copies: int = 7, reweighted: bool | None = None
     ) -> "matplotlib.figure.Figure":
-        """Copies of an image at the 5, 50 and 95 % extents; see `orbit_plot.plot_orbit`."""
+        """Copies of an image at the 5, 50 and 95 % extents; see `plots.orbit.plot_orbit`."""
         from bayesinv.plots.orbit import plot_orbit
 
         return plot_orbit(self, x, symmetry=symmetry, num_copies=num_copies, reweighted=reweighted)

@@ -78,7 +78,7 @@ def summary_table(
             "prior_upper": prior_upper,
             "prior_p_inactive": float(np.mean(prior_draws[:, k] < negligible[k])),
             "fixed": name in model.extents.fixed,
-            "point": result.num_chains * result.num_draws == 1,
+            "point": result.is_point,
         }
         if recalibrated is not None:
             row |= {f"raw_{name}": row[name] for name in ("median", "lower", "upper")}
@@ -151,7 +151,7 @@ def html(posterior: "FittedModel") -> str:
 def _facts(posterior: "FittedModel") -> str:
     result = posterior.result
     method = result.inference if result.guide is None else f"{result.inference} ({result.guide})"
-    if result.num_chains * result.num_draws > 1:
+    if not result.is_point:
         chains = "1 chain" if result.num_chains == 1 else f"{result.num_chains} chains"
         method = f"{method}, {chains} of {counted(result.num_draws, 'draw')}"
     facts = [method, counted(result.settings.get("num_train", len(posterior.data)), "training example")]

@@ -46,7 +46,7 @@ def fit_call(posterior: InvariancePosterior) -> str:
     if training:
         arguments.append(f"training=bayesinv.Training({training})")
     arguments += [f"{name}={given[name]!r}" for name in ("learning_rate", "hyperparameters") if _is_given(name, given)]
-    if result.num_chains * result.num_draws > 1:
+    if not result.is_point:
         arguments.append(f"num_draws={result.num_draws}")
     if result.inference == "nuts":
         arguments += [f"num_chains={result.num_chains}", f"num_warmup={given.get('num_warmup')}"]

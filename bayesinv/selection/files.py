@@ -34,8 +34,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
     """Header and arrays of a file that `write` wrote.
 
     Raises:
-        FileNotFoundError: no such file. SavedFileError: not a file of ours, or one that memory cannot hold.
-        ValueError, KeyError: written by something else or by a later version.
+        FileNotFoundError: no such file.
+        SavedFileError: written by something else or by a later version, damaged, or more than memory holds.
     """
     path = as_path(path)
     if not path.is_file():

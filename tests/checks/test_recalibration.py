@@ -268,6 +268,15 @@ def test_refits_repeat_the_settings_of_the_fit():
         "inference": "vi",
     }
     assert refit_options(posterior, {"max_steps": 5})["max_steps"] == 5
+    assert "max_steps" not in refit_options(posterior, {"inference": bayesinv.VI(num_draws=20)})
+    sampled = dataclasses.replace(
+        posterior.result,
+        inference="nuts",
+        settings={**posterior.result.settings, "num_warmup": 9, "guide": "full_rank"},
+    )
+    sampled = InvariancePosterior(posterior.model, posterior.data, sampled)
+    assert refit_options(sampled, {})["num_warmup"] == 9
+    assert not {"num_chains", "num_warmup"} & set(refit_options(sampled, {"inference": "vi"}))
     mended = posterior.recalibrate(19, fit_options={"max_steps": 5}, force=True)
     assert mended.recalibration.num_simulations + mended.recalibration.num_failed == 19
     assert '"max_steps": 5' in mended.recalibration.settings["fit_options"]

@@ -212,3 +212,30 @@ def test_more_outputs_than_names():
 def test_numbers_that_have_no_name():
     with pytest.raises(DataError, match=r"y reaches from 0 to 2; expected 0..1, 'ant', 'bee'"):
         coded(Y, own=("ant", "bee"), classes=NAMES)
+
+
+@pytest.mark.parametrize("likelihood", ["categorical", "bernoulli"])
+def test_data_of_one_class_are_matched_by_name(likelihood):
+    x = torch.zeros(4, 1, 4, 4)
+    for given in ((x, ["no"] * 4), Data(x, ["no"] * 4)):
+        read = as_data(given, likelihood, one_class=True, classes=("yes", "no"))
+        assert read.y.tolist() == [1] * 4 and read.num_classes == 2
+    for given in ((x, ["no"] * 4), Data(x, ["no"] * 4)):
+        with pytest.raises(DataError, match="the fit was to numbers"):
+            as_data(given, likelihood, one_class=True)
+
+
+@pytest.mark.parametrize(
+    ("classes", "num_classes", "message"),
+    [("ab", None, "expected a list of names"), (("a", "a"), None, "each once"), (("a", "b", "c"), 2, "at most")],
+)
+def test_names_that_make_no_sense(classes, num_classes, message):
+    with pytest.raises(DataError, match=message):
+        Data(torch.zeros(2, 3), [0, 1], num_classes, classes=classes)
+
+
+def test_a_stream_has_as_many_classes_as_the_names_say():
+    data = torch.utils.data.TensorDataset(torch.zeros(6, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
+    data.classes = ["a", "b", "c", "d"]
+    stream = stream_of(data, "categorical")
+    assert stream.num_classes == 4 and stream.batch(0, "weights", 0, 3).num_classes == 4

@@ -110,7 +110,7 @@ def test_regression_end_to_end(train):
     y = train.x.mean((1, 2, 3)).numpy()
     posterior = bayesinv.fit(small_model(likelihood="gaussian"), (train.x, y), **QUICK)
     prediction = posterior.predict(train.x)
-    assert prediction.mean.shape == prediction.variance.shape == (40, 1)
+    assert prediction.mean.shape == prediction.variance.shape == (40,)
     assert bool((prediction.variance > 0).all())
 
 

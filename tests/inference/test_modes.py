@@ -10,10 +10,24 @@ import bayesinv
 from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.inference.many_points import ManyPoints
-from bayesinv.inference.modes import LEAST_CURVATURE, LONGEST, Mode, _curvature, _Straightened, find_modes, of_more_data
+from bayesinv.inference.modes import (
+    LEAST_CURVATURE,
+    LONGEST,
+    Mode,
+    _across,
+    _curvature,
+    _Straightened,
+    find_modes,
+    of_more_data,
+)
 from bayesinv.inference.target import Target
 from bayesinv.inference.vi import climb
+from bayesinv.model.parts import ModelParts
 from bayesinv.testing.transforms import smooth_images
+
+
+class ToyModel(ModelParts):
+    symmetries, backbone, evidence = ("rotation", "shear"), None, SimpleNamespace(warm_start=None)
 
 
 class Toy(Target):
@@ -22,7 +36,7 @@ class Toy(Target):
     num_extents, num_hyper = 2, 1
     size = 3
     bounds = ((-6.0, 6.0), (-6.0, 6.0), (-12.0, 12.0))
-    model = SimpleNamespace(symmetries=("rotation", "shear"), backbone=None, evidence=SimpleNamespace(warm_start=None))
+    model = ToyModel()
     data = Data(torch.zeros(3, 1), torch.zeros(3, 1))
 
     def __init__(self, log_density, starts=None):
@@ -35,6 +49,10 @@ class Toy(Target):
 
     def extents(self, z):
         return torch.special.ndtr(z)
+
+    def __call__(self, theta, hyperpriors=True):
+        self.evaluations += 1
+        return float(self.log_density(theta))
 
     def with_gradient(self, theta):
         self.evaluations += 1
@@ -351,3 +369,24 @@ def test_more_data_sharpen_what_the_data_know():
     eye = torch.eye(2, dtype=torch.float64)
     torch.testing.assert_close(of_more_data(precision, 5.0), eye + 5.0 * (precision - eye))
     torch.testing.assert_close(of_more_data(0.3 * eye, 5.0), 0.3 * eye)  # less than the prior's: left alone
+
+
+def test_a_kink_is_a_mode_where_nothing_around_is_higher():
+    """Slopes on either side of a ridge: no gradient vanishes there, and no step in any direction gains."""
+    top = 0.4
+
+    def ridge(theta):
+        return normal(theta) - 1.5 * (theta[0] - top).abs()
+
+    mode = search(Toy(ridge), 100)[0]
+    assert mode.converged
+    assert float(mode.theta[0].detach()) == pytest.approx(top, abs=0.15)
+
+
+def test_what_lies_higher_to_a_side_is_found():
+    at, precision = torch.tensor([1.5, -0.3, 1.0], dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    many = ManyPoints(Toy(normal))
+    point, value, _ = _across(many, at, float(normal(at)), precision)
+    assert point.tolist() == pytest.approx([1.2, -0.3, 1.0]) and value > float(normal(at))
+    mean = torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64)
+    assert _across(many, mean, float(normal(mean)), precision) is None

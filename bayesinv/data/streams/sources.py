@@ -56,6 +56,8 @@ def stream_of(
     """
     stream = _stream_of(data, likelihood, transform, num_workers, groups)
     stream.classes = stream.classes or (None if likelihood == "gaussian" else names_in(data))
+    if stream.classes is not None and stream.num_classes is None:
+        stream.num_classes = len(stream.classes)
     return stream
 
 
@@ -113,8 +115,9 @@ def _in_memory(dataset: Any, groups: Sequence[str] | None) -> bool:
 def _of_tensors(
     dataset: TensorDataset, likelihood: str, transform: Transform | None, groups: Sequence[str] | None
 ) -> MemoryStream:
+    classes = None if likelihood == "gaussian" else names_in(dataset)
+    data = as_data(dataset.tensors[:2], likelihood, transform, classes=classes)
     if groups is None:
-        return MemoryStream(as_data(dataset.tensors, likelihood, transform), transform)
-    data = as_data(dataset.tensors[:2], likelihood, transform)
+        return MemoryStream(data, transform)
     numbers = as_groups(dataset.tensors[2], groups, len(data), training=True)
     return MemoryStream(replace(data, groups=numbers), transform)
