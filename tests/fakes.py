@@ -1,6 +1,7 @@
 """A model whose every answer is known in closed form, and posteriors around it."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,8 +14,15 @@ from bayesinv.evidence.prediction import Prediction
 from bayesinv.fitted.result import InferenceResult
 from bayesinv.model.hyperparameters import Hyperparameter
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.model.parts import ModelParts
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Affine2d
+
+
+class ToyModel(ModelParts):
+    """What searches ask of a model, where the density itself is a toy."""
+
+    symmetries, backbone, evidence = ("rotation", "shear"), None, SimpleNamespace(warm_start=None)  # type: ignore[assignment]
 
 
 class Listed(Dataset[Any]):

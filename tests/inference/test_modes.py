@@ -1,7 +1,6 @@
 """The search for modes, on densities whose modes are known, and on a model."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,12 +21,8 @@ from bayesinv.inference.modes import (
 )
 from bayesinv.inference.target import Target
 from bayesinv.inference.vi import climb
-from bayesinv.model.parts import ModelParts
 from bayesinv.testing.transforms import smooth_images
-
-
-class ToyModel(ModelParts):
-    symmetries, backbone, evidence = ("rotation", "shear"), None, SimpleNamespace(warm_start=None)
+from tests.fakes import ToyModel
 
 
 class Toy(Target):

@@ -14,6 +14,7 @@ from bayesinv.errors import NumericalError
 from bayesinv.inference.modes import find_modes
 from bayesinv.inference.population import EACH, FEWEST, MOST, populate, size_of_population, starts_among
 from bayesinv.inference.target import Target
+from tests.fakes import ToyModel
 
 
 class Toy(Target):
@@ -28,9 +29,7 @@ class Toy(Target):
     def __init__(self, log_density):
         self.log_density = log_density
         self.evaluations = 0
-        self.model = SimpleNamespace(
-            symmetries=("rotation", "shear"), backbone=None, evidence=SimpleNamespace(warm_start=None)
-        )
+        self.model = ToyModel()
 
     def start(self, quantile):
         z = torch.special.ndtri(torch.tensor(quantile, dtype=torch.float64))
