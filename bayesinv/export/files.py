@@ -31,6 +31,8 @@ def load(path: str | os.PathLike[str]) -> Augmentation:
         >>> aug = bayesinv.export.load("aug.safetensors")  # doctest: +SKIP
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     content = path.read_bytes()
     try:
         # The length of the header, then the header: https://huggingface.co/docs/safetensors
@@ -38,7 +40,14 @@ def load(path: str | os.PathLike[str]) -> Augmentation:
         metadata: dict[str, Any] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
         extents = tensors.load(content).get("extents")
     except Exception as error:
-        raise SavedFileError(f"{path} is not an augmentation saved by bayesinv, or it is damaged: {error}") from error
+        hint = ""
+        if path.suffix == ".json":
+            hint = f"; these are numbers for people: load {path.with_suffix('.safetensors').name} beside them"
+        elif content.startswith(b"PK"):
+            hint = "; for a posterior use bayesinv.load(path)"
+        raise SavedFileError(
+            f"{path} is not an augmentation saved by bayesinv, or it is damaged: {error}{hint}"
+        ) from error
     if metadata.get("format") != FORMAT or extents is None:
         raise SavedFileError(f"{path} is not an augmentation saved by bayesinv; expected what augmentation.save wrote")
     if metadata.get("version") != str(VERSION):

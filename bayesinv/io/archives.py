@@ -77,4 +77,5 @@ def unpack(path: Path, what: str) -> dict[str, np.ndarray]:
         raise
     # A damaged zip fails in as many ways as it has fields: offsets, sizes, flags, methods, the deflate stream.
     except Exception as error:
-        raise SavedFileError(f"{path} is not a {what} saved by bayesinv, or it is damaged: {error}") from error
+        other = "; for an augmentation use bayesinv.export.load(path)" if path.suffix == ".safetensors" else ""
+        raise SavedFileError(f"{path} is not a {what} saved by bayesinv, or it is damaged: {error}{other}") from error

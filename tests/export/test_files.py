@@ -92,3 +92,18 @@ def test_what_nothing_could_read_back_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="register"):
         aug.save(tmp_path / "aug.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wrong_load_says_which_one_is_right(tmp_path):
+    posterior, augmented, numbers = (tmp_path / name for name in ("a.bayesinv", "aug.safetensors", "aug.json"))
+    posterior.write_bytes(b"PK and more")
+    numbers.write_text("{}")
+    augmented.write_bytes(b"no zip")
+    with pytest.raises(SavedFileError, match=r"bayesinv\.load\(path\)"):
+        bayesinv.export.load(posterior)
+    with pytest.raises(SavedFileError, match=r"load aug\.safetensors beside them"):
+        bayesinv.export.load(numbers)
+    with pytest.raises(SavedFileError, match=r"bayesinv\.export\.load\(path\)"):
+        bayesinv.load(augmented)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        bayesinv.export.load(tmp_path / "nowhere.safetensors")
