@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,10 @@ from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
+from bayesinv.inference.vi import approximate
 from bayesinv.model.hyperparameters import assign, vector
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.quantiles import systematic_resample
 from bayesinv.numerics.threads import one_thread, side_by_side
 from bayesinv.selection.select import refitted_model
 
@@ -28,7 +31,7 @@ MOST_IN = 6
 MOST_THREADS = 4  # for operations next to each other: each needs memory for its copies
 IN = 0.5  # P(in) from which an operation is held in the model
 FIRST_STEPS, MORE_STEPS = 60, 20  # evaluations at first and at last, and for what is fitted in between
-NUM_DRAWS = 2000
+NUM_DRAWS, NUM_WEIGHED = 2000, 240  # of extents; evaluations of the evidence that they come from
 
 
 @dataclass(frozen=True)
@@ -203,18 +206,19 @@ class Search:
         return model, target, mode
 
     def _draws(self, base: dict[str, float], probability: Mapping[str, float]) -> Float[Tensor, "J inside"]:
-        """From the normal density at the mode, in the space where flat priors are normal."""
+        """As a fit draws them: around the mode, and taken in proportion to weights by the evidence."""
         if not base:
             return torch.zeros(1, 0, dtype=torch.float64)
         model, target, mode = self._mode(base, FIRST_STEPS, curvature=True)
         A = target.num_extents
         generator = torch.Generator().manual_seed(self.seed)
-        if mode is None:
-            eta = torch.tensor([base[name] for name in model.symmetries], dtype=torch.float64).expand(NUM_DRAWS, A)
-        else:
-            root = torch.linalg.cholesky(torch.linalg.inv(mode.precision)[:A, :A])
-            noise = torch.randn(NUM_DRAWS, A, dtype=torch.float64, generator=generator)
-            eta = target.extents(mode.theta[:A] + noise @ root.T)
+        eta = torch.tensor([base[name] for name in model.symmetries], dtype=torch.float64).expand(NUM_DRAWS, A)
+        if mode is not None:
+            self.bar.set_description(f"{', '.join(base)}, draws")
+            with contextlib.suppress(NumericalError):  # no evidence anywhere around the mode, which then stands alone
+                found = approximate(target, [mode], NUM_WEIGHED, True, False, self.seed, num_threads=self.threads)
+                weights = found.log_weights.numpy()
+                eta = found.extents[systematic_resample(NUM_DRAWS, len(weights), weights, self.seed)]
         share = torch.tensor([probability[name] for name in model.symmetries], dtype=torch.float64)
         inside = torch.rand(NUM_DRAWS, A, dtype=torch.float64, generator=generator) < share
         return torch.where(inside, eta, 0.0)

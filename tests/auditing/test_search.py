@@ -1,16 +1,18 @@
 """Which operations a search tries, and which it takes in, with evidences that are known."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import bayesinv
 from bayesinv.auditing.one_more import OneMore
 from bayesinv.auditing.operations import Operation
 from bayesinv.auditing.search import MOST_IN, Search
 from bayesinv.data import Data
-from bayesinv.transforms import SignFlip
+from bayesinv.transforms import Affine2d, SignFlip
 
 
 class Known(Search):
@@ -110,3 +112,22 @@ def test_nothing_is_tried_twice_where_nothing_is_found():
     assert search.run().base == {}
     assert len(search.asked) == len(NAMES)
     assert search.remaining[-1] == (pytest.approx(12), pytest.approx(24))
+
+
+def test_extents_are_drawn_in_proportion_to_the_evidence(monkeypatch):
+    """A draw that holds nine tenths of the weight is nine tenths of the extents."""
+    far, near = math.radians(100), math.radians(20)
+
+    def known(target, modes, num_draws, *_, **__):
+        return SimpleNamespace(
+            extents=torch.tensor([[far], [near]], dtype=torch.float64),
+            log_weights=torch.tensor([0.9, 0.1], dtype=torch.float64).log(),
+        )
+
+    monkeypatch.setattr("bayesinv.auditing.search.approximate", known)
+    train = bayesinv.datasets.digits(0.8, size=8, num_train=24, seed=0).train
+    bar = SimpleNamespace(n=0, total=0, set_description=lambda *_, **__: None, refresh=lambda: None)
+    tried = (Operation("rotation", lambda names: Affine2d(["rotation"])),)
+    settings = {"num_features": 16, "num_orbit_samples": 4}
+    draws = Search(train, tried, settings, 0.5, 0, bar)._draws({"rotation": 0.5}, {"rotation": 1.0})
+    assert float((draws == far).double().mean()) == pytest.approx(0.9, abs=0.01)
