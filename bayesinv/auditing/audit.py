@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from bayesinv.auditing.operations import KINDS, Operation, candidates, kind_of, standardised
 from bayesinv.auditing.permitted import losses, permitted
@@ -21,6 +20,7 @@ from bayesinv.auditing.search import MOST_THREADS, Found, Search
 from bayesinv.data.container import Data, as_data
 from bayesinv.datasets.columns import are_labels
 from bayesinv.errors import DataError
+from bayesinv.io.progress import progress_bar
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.arguments import as_integer, as_number, as_probability
 from bayesinv.numerics.threads import one_thread, side_by_side
@@ -108,7 +108,7 @@ def audit(
     settings = {"num_orbit_samples": num_orbit_samples, "num_features": num_features}
     with (
         warnings.catch_warnings(record=True) as caught,
-        tqdm(total=2 * len(tried), disable=not progress, unit="part", dynamic_ncols=True) as bar,
+        progress_bar(progress, "part", 2 * len(tried)) as bar,
     ):
         warnings.simplefilter("always")
         search = Search(train, tried, settings, prior_inclusion, seed, bar)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayesinv.errors import NonFiniteError, NumericalError, first_line
+from bayesinv.io.progress import progress_bar
 from bayesinv.numerics.randomness import unseeded
 
 # Steps whose mean objective is compared with that of the window before. A rise of 0.2 standard deviations in 40 steps
@@ -100,7 +100,7 @@ def maximise(
     values: list[float] = []
     cooldown = max(1, min(LONGEST_COOLDOWN, round(COOLDOWN_SHARE * max_steps)))
     began = time.perf_counter()
-    with tqdm(total=max_steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
+    with progress_bar(progress, "step", max_steps) as bar:
         for step in range(1, max_steps + 1):
             rate = _rate(step - 1, max_steps, cooldown)
             for group, full in zip(optimiser.param_groups, base, strict=True):

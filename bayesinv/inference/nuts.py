@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
-from tqdm import tqdm
 
 from bayesinv.errors import NumericalError
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.inference.chain_diagnostics import effective_draws, rank_rhat
 from bayesinv.inference.importance import WeightedDraws, weigh
 from bayesinv.inference.target import Target
+from bayesinv.io.progress import progress_bar
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.mixture import Mixture
 from bayesinv.numerics.quantiles import systematic_resample
@@ -104,7 +104,7 @@ def run_nuts(
         frame = Frame.around(draws[torch.from_numpy(rows)])
         potential = _within(target)
         chains = []
-        with tqdm(total=num_chains * (num_warmup + num_draws), disable=not progress, unit="draw") as bar:
+        with progress_bar(progress, "draw", num_chains * (num_warmup + num_draws)) as bar:
             for start in frame.whiten(draws[torch.from_numpy(rows[:num_chains])]):
                 counter = _Counter(lambda u: potential(frame.unwhiten(u["u"])), bar)
                 mcmc = MCMC(

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayesinv.data.streams import Stream, derive_seed, set_seed
 from bayesinv.errors import DataError, NonFiniteError, NumericalError, first_line
@@ -23,6 +22,7 @@ from bayesinv.inference.loop import Callback, Step, Trace, ended_by
 from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
 from bayesinv.inference.rates import made_optimiser, planned
 from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
+from bayesinv.io.progress import progress_bar
 from bayesinv.numerics.randomness import seeded
 
 __all__ = ["Objective", "Phase", "Training", "train"]
@@ -91,7 +91,7 @@ def train(
     try:
         with (
             seeded(seed),
-            tqdm(total=num_steps, initial=run.step, disable=not progress, unit="step", dynamic_ncols=True) as bar,
+            progress_bar(progress, "step", num_steps, run.step) as bar,
         ):
             finished = False
             while not finished:

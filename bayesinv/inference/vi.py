@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Float
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
@@ -31,6 +30,7 @@ from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import Mode, find_modes, of_more_data
 from bayesinv.inference.population import populate, starts_among
 from bayesinv.inference.target import Target
+from bayesinv.io.progress import progress_bar
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.mixture import FEWEST_ROUNDS, ROUND, Mixture, adapt, around_modes, bend_at
 from bayesinv.numerics.psis import pareto_smooth, weights_are_good
@@ -80,7 +80,7 @@ def climb(
     origin = target.start(0.5)
     rows = torch.randperm(len(target.data))
     found: list[Mode] = []
-    with tqdm(disable=not progress, unit="evaluation", dynamic_ncols=True) as bar:
+    with progress_bar(progress, "evaluation") as bar:
 
         def show(extents: Mapping[str, float]) -> None:
             bar.set_postfix_str(describe_extents(target.model, extents), refresh=False)
@@ -189,9 +189,7 @@ def approximate(
     with target.evaluating(exact):
         height = target(best.theta, hyperpriors=latent)  # and the start of the inner iteration of all others
 
-    with tqdm(
-        total=2 * d + (num_draws or FEWEST_ROUNDS * ROUND), disable=not progress, unit="draw", dynamic_ncols=True
-    ) as bar:
+    with progress_bar(progress, "draw", 2 * d + (num_draws or FEWEST_ROUNDS * ROUND)) as bar:
         many = ManyPoints(target, num_threads, exact)
 
         def log_density(points: Float[Tensor, "J d"]) -> Float[Tensor, " J"]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bayesinv.data.container import Data
 from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
@@ -21,6 +20,7 @@ from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
 from bayesinv.inference.modes import find_modes
 from bayesinv.inference.target import Target
+from bayesinv.io.progress import progress_bar
 from bayesinv.model.exact_evidence import weighing_model
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.psis import limit_in_words
@@ -131,7 +131,7 @@ def select(
         return _relaxed(posterior, data, prior_inclusion, spike, training, num_paired, seed, began, progress)
     masses = log_masses(list(slabs_of(model).values()), slab_scales)
     budget = Budget(draws_per_round, max_rounds, tolerance)
-    with tqdm(disable=not progress, unit="evaluation", dynamic_ncols=True) as bar:
+    with progress_bar(progress, "evaluation") as bar:
         return _subsets(posterior, prior_inclusion, budget, refit_steps, masses, seed, began, on_round, bar)
 
 
