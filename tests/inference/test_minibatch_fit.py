@@ -143,7 +143,7 @@ def test_regression_learns_its_noise_and_gives_intervals(train):
         InvarianceModel(net(1), "rotation", likelihood="gaussian", num_orbit_samples=4), (train.x, y), training=QUICK
     )
     prediction = fitted.predict(train.x)
-    assert prediction.mean.shape == prediction.variance.shape == (60, 1)
+    assert prediction.mean.shape == prediction.variance.shape == (60,)
     assert float(prediction.variance.min()) >= 0.99 * float(fitted.model.evidence.noise.detach()) > 0
 
 

@@ -218,7 +218,7 @@ def test_regression_learns_its_noise_and_takes_an_optimiser_for_the_weights(data
         trained = bayesinv.train(net(1), (data.x, y), hand, optimiser=optimiser, **QUICK)
         prediction = trained.predict(data.x[:4])
         noise = float(trained.posterior.model.evidence.noise.detach())
-        assert prediction.mean.shape == (4, 1) and noise != pytest.approx(0.1 * float(y.var(correction=0)), rel=1e-3)
+        assert prediction.mean.shape == (4,) and noise != pytest.approx(0.1 * float(y.var(correction=0)), rel=1e-3)
         assert float(prediction.variance.min()) >= 0.99 * noise
     with pytest.raises(ValueError, match="this is a regression"):
         trained.calibrated((data.x, y))
