@@ -8,6 +8,7 @@ best mode and with its hyperparameters held.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -89,16 +90,20 @@ def climb(
         told = show if progress else None
         search = functools.partial(find_modes, callbacks=callbacks, describe=told, num_threads=num_threads)
         size = seen = len(target.data)
+        population: Tensor | None = None
         if target.num_extents and max_evaluations > FEWEST_TO_EXPLORE:
             seen = min(size, LARGEST_EXPLORED)
             part = Target(target.model, target.data.subset(rows[:seen]))
-            found = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
+            found, population = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
             target.move(origin)
         for most in (LARGEST_EXPLORED, LARGEST_CLIMB) if found else (LARGEST_CLIMB,):
             if most >= size or target.inducing is not None or any(mode.ended for mode in found):
                 break
             part = Target(target.model, target.data.subset(rows[:most]))
-            found, seen = search(part, max_evaluations, found=_of_more(found, most / seen)), most
+            begin = _of_more(found, most / seen)
+            if most > LARGEST_EXPLORED:
+                begin += _again(part, population, num_threads, bar.update)
+            found, seen = search(part, max_evaluations, found=begin), most
         found = _of_more(found, size / seen)
         if any(mode.ended for mode in found):  # by a callback or the limit: only judged on all data, without a climb
             max_evaluations = 1
@@ -113,17 +118,37 @@ def climb(
     return modes
 
 
-def _explored(target: Target, seed: int, num_threads: int, on_value: Callable[[], object]) -> list[Mode]:
-    """Where climbs shall start; nowhere if the evidence cannot be computed."""
+def _explored(
+    target: Target, seed: int, num_threads: int, on_value: Callable[[], object]
+) -> tuple[list[Mode], Tensor | None]:
+    """Where climbs shall start, and the population; nowhere if the evidence cannot be computed."""
     few = _with_few_copies(target.model)
     try:
         with target.evaluating(few):
             target(target.start(0.5))  # and the start of the inner iteration of all others
     except NumericalError:
-        return []
+        return [], None
     theta, value = populate(target, seed, num_threads, on_value, few)
-    d = target.num_extents + target.num_hyper
-    starts = starts_among(theta, value, d)
+    return _starts(target, theta, value), theta
+
+
+def _again(target: Target, population: Tensor | None, num_threads: int, on_value: Callable[[], object]) -> list[Mode]:
+    """Starts among the same population with more data.
+
+    On few examples a mode that all of them bring out may be no mode yet, and climbs on these have left it.
+    """
+    if population is None:
+        return []
+    few, points = _with_few_copies(target.model), population.unique(dim=0)
+    with contextlib.suppress(NumericalError), target.evaluating(few):
+        target(points[0])  # and the start of the inner iteration of all others
+        return _starts(target, points, ManyPoints(target, num_threads, few).values(points, on_value=on_value))
+    return []
+
+
+def _starts(target: Target, theta: Tensor, value: Tensor) -> list[Mode]:
+    """The highest points of a population that lie apart."""
+    starts = starts_among(theta, value, target.num_extents + target.num_hyper)
     return [Mode(at, height, precision, math.inf, 0, (), None) for at, height, precision in starts]
 
 
