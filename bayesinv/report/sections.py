@@ -329,7 +329,7 @@ def prior_words(name: str, prior: Any) -> str:
 
     Example:
         >>> from pyro.distributions import HalfNormal
-        >>> from bayesinv.extents.families import Truncated
+        >>> from bayesinv.extents.priors import Truncated
         >>> prior_words("rotation", Truncated(HalfNormal(0.5), high=2.0))
         'Truncated(base=HalfNormal(scale=0.5), high=2)'
     """
