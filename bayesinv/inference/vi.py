@@ -71,9 +71,10 @@ def climb(
     """The modes, that with the largest mass first, with the model's hyperparameters there.
 
     A population looks for them on at most ``LARGEST_EXPLORED`` examples. The climbs from what it finds stay with these,
-    then take ``LARGEST_CLIMB``, and only from the modes found there all: most evaluations are far from a mode, where a
-    part says as well which way is up. Few evaluations are not enough to explore: then climbs start from quantiles, on
-    ``LARGEST_CLIMB``. Learned inducing inputs, which belong to all examples, climb on all alone.
+    then take ``LARGEST_CLIMB``, with which the population is looked at again, and only from the modes found there all:
+    most evaluations are far from a mode, where a part says as well which way is up. Few evaluations are not enough to
+    explore: then climbs start from quantiles, on ``LARGEST_CLIMB``. Learned inducing inputs, which belong to all
+    examples, climb on all alone.
 
     Raises:
         NonFiniteError: the evidence could not be computed at the start.
