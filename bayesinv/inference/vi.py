@@ -40,6 +40,7 @@ MIXTURES = ("full_rank", "mean_field")
 LARGEST_EXPLORED, COPIES_EXPLORED, LARGEST_CLIMB = 100, 12, 200  # examples and copies of each; examples
 FEWEST_TO_EXPLORE = 20  # evaluations of a climb
 MOST_DRAWS, ENOUGH = 480, 100.0  # where their number is left open: until they are worth so many independent ones
+APART_FROM_MODES = 1.0  # standard deviations of the mode, in some extent
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
 
@@ -103,7 +104,7 @@ def climb(
             part = Target(target.model, target.data.subset(rows[:most]))
             begin = _of_more(found, most / seen)
             if most > LARGEST_EXPLORED:
-                begin += _again(part, population, num_threads, bar.update)
+                begin += _again(part, population, found, num_threads, bar.update)
             found, seen = search(part, max_evaluations, found=begin), most
         found = _of_more(found, size / seen)
         if any(mode.ended for mode in found):  # by a callback or the limit: only judged on all data, without a climb
@@ -133,8 +134,14 @@ def _explored(
     return _starts(target, theta, value), theta
 
 
-def _again(target: Target, population: Tensor | None, num_threads: int, on_value: Callable[[], object]) -> list[Mode]:
-    """Starts among the same population with more data.
+def _again(
+    target: Target,
+    population: Tensor | None,
+    found: Sequence[Mode],
+    num_threads: int,
+    on_value: Callable[[], object],
+) -> list[Mode]:
+    """The highest of the same population with more data, apart from the modes that fewer have found.
 
     On few examples a mode that all of them bring out may be no mode yet, and climbs on these have left it.
     """
@@ -143,8 +150,17 @@ def _again(target: Target, population: Tensor | None, num_threads: int, on_value
     few, points = _with_few_copies(target.model), population.unique(dim=0)
     with contextlib.suppress(NumericalError), target.evaluating(few):
         target(points[0])  # and the start of the inner iteration of all others
-        return _starts(target, points, ManyPoints(target, num_threads, few).values(points, on_value=on_value))
+        starts = _starts(target, points, ManyPoints(target, num_threads, few).values(points, on_value=on_value))
+        return [start for start in starts if all(_apart(start, mode, target.num_extents) for mode in found)][:1]
     return []
+
+
+def _apart(start: Mode, mode: Mode, num_extents: int) -> bool:
+    """Whether some extent is away from a mode."""
+    d = len(mode.precision)
+    sd = torch.linalg.inv(mode.precision).diagonal().sqrt()
+    away = (start.theta[:d] - mode.theta[:d]).abs() / sd
+    return float(away[:num_extents].amax()) > APART_FROM_MODES
 
 
 def _starts(target: Target, theta: Tensor, value: Tensor) -> list[Mode]:

@@ -11,9 +11,10 @@ import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel
 from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.inference.modes import find_modes
+from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.population import EACH, FEWEST, MOST, populate, size_of_population, starts_among
 from bayesinv.inference.target import Target
+from bayesinv.inference.vi import _again, _apart
 from tests.fakes import ToyModel
 
 
@@ -149,3 +150,26 @@ def test_a_fit_says_where_it_looked():
     assert few.result.settings["modes"][0]["start"] in (0.1, 0.5, 0.9)
     assert many.result.settings["modes"][0]["start"] is None
     assert math.isfinite(many.log_evidence)
+
+
+def mode_at(*theta):
+    at, precision = torch.tensor(theta, dtype=torch.float64), 4.0 * torch.eye(3, dtype=torch.float64)
+    return Mode(at, 0.0, precision, 0.0, 0, (), None)
+
+
+def test_a_second_look_leaves_out_what_lies_at_a_mode_that_is_known():
+    mode = mode_at(0.0, 0.0, 0.0)
+    assert _apart(mode_at(0.0, 0.6, 0.0), mode, 2)  # 1.2 standard deviations of an extent
+    assert not _apart(mode_at(0.4, -0.4, 0.0), mode, 2)
+    assert not _apart(mode_at(0.0, 0.0, 3.0), mode, 2)  # a hyperparameter alone makes no other mode
+
+
+def test_a_second_look_finds_the_highest_with_more_data(monkeypatch):
+    """Of two places that few examples cannot tell apart, more examples bring out the one that climbs have left."""
+    target = Toy(lambda theta: -8.0 * (theta[:2] - 1.0).square().sum() - 0.1 * theta[2].square())
+    monkeypatch.setattr("bayesinv.inference.vi._with_few_copies", lambda model: None)  # the target's own density
+    points = [[1.1, 1.0, 0.0], [-1.0, -1.0, 0.0], [-1.1, -1.0, 0.1], [1.0, 0.9, 0.1]]
+    known = [mode_at(-1.0, -1.0, 0.0)]
+    (start,) = _again(target, torch.tensor(points, dtype=torch.float64), known, 1, lambda: None)
+    assert start.theta[:2].tolist() == pytest.approx([1.0, 1.0], abs=0.15)
+    assert _again(target, None, known, 1, lambda: None) == []
