@@ -14,7 +14,7 @@ from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.quantiles import weighted_quantile
-from bayesinv.selection.select import refitted_model
+from bayesinv.selection.evaluations import refitted_model
 
 __all__ = ["OneMore", "one_more"]
 

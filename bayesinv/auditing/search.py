@@ -23,7 +23,7 @@ from bayesinv.model.hyperparameters import assign, vector
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.quantiles import systematic_resample
 from bayesinv.numerics.threads import one_thread, side_by_side
-from bayesinv.selection.select import refitted_model
+from bayesinv.selection.evaluations import refitted_model
 
 __all__ = ["Found", "Search"]
 

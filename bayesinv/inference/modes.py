@@ -37,8 +37,9 @@ STANDSTILL = 1e-10
 LARGEST_DECREMENT = 0.1
 # Interpolated orbits have kinks, at which a gradient stays. Where nothing higher lies along a Newton step, values are
 # looked at so many standard deviations away along every coordinate; where none is higher either, the mode is found, and
-# a Newton step may still want to go so far.
-ACROSS, LARGEST_AT_KINK = 0.3, 1.0
+# a Newton step may still want to go so far. Of one regression on 8×8 images it wanted .32, and of 240 random points
+# within one standard deviation none was higher.
+ACROSS, LARGEST_AT_KINK = 0.3, 0.5
 POLISHING_STEPS = 3  # Newton steps and looks around, where L-BFGS left more
 # Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
 # Interpolated images leave kinks, which shorter steps take for curvature: at half of these the widths swung by 4.

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bayesinv.data.container import Data
-from bayesinv.errors import ImportanceWarning, NotConvergedWarning, NumericalError
+from bayesinv.errors import ImportanceWarning, NotConvergedWarning
 from bayesinv.extents.priors import Outward, Prior
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.inference import Training, fit
-from bayesinv.inference.modes import find_modes
-from bayesinv.inference.target import Target
 from bayesinv.io.progress import progress_bar
 from bayesinv.model.exact_evidence import weighing_model
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.psis import limit_in_words
 from bayesinv.numerics.randomness import seeded
-from bayesinv.numerics.torch_modes import ordinary
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.selection.evidence_of_set import LogEvidence, Moments, SetEvidence
+from bayesinv.selection.evaluations import evaluator, refitted_model
+from bayesinv.selection.evidence_of_set import Moments, SetEvidence
 from bayesinv.selection.paired import paired_bayes_factors
 from bayesinv.selection.relaxed import RelaxedSelection, with_spikes
 from bayesinv.selection.result import Selection
@@ -355,60 +351,6 @@ def _notes(selection: SubsetSelection) -> tuple[str, ...]:
     if failed:
         notes.append(f"the evidence could not be computed at {failed} draws, which have no weight")
     return tuple(notes)
-
-
-def evaluator(
-    model: InvarianceModel,
-    data: Data,
-    fixed: Tensor,
-    places: Sequence[int],
-    on_value: Callable[[], object] | None = None,
-) -> LogEvidence:
-    """η over the candidates -> log p(D | η), fixed extents added; `on_value` is called after each."""
-    columns = torch.tensor(places)
-
-    @torch.no_grad()
-    def evaluate(eta: Tensor) -> float:
-        value = float(model.log_evidence(fixed.index_copy(0, columns, eta), data))
-        if on_value is not None:
-            on_value()
-        return value
-
-    return evaluate
-
-
-@ordinary(grad=True)
-def refitted_model(
-    model: InvarianceModel,
-    data: Data,
-    eta: Tensor,
-    max_evaluations: int,
-    on_value: Callable[[], object] | None = None,
-    polish: bool = True,
-) -> InvarianceModel | None:
-    """A copy with the hyperparameters at the mode of log p(D | η) + log hyperprior; None if nothing improved.
-
-    `on_value` is called after each evaluation. Without `polish` they are where L-BFGS ends, for half the evaluations;
-    with it Newton steps follow.
-    """
-
-    def told(extents: Mapping[str, float]) -> None:
-        if on_value is not None:
-            on_value()
-
-    changed = copy.deepcopy(model)
-    target = Target(changed, data, extents=eta)
-    if target.size == 0:
-        return None
-    try:
-        told_each = None if on_value is None else told
-        (mode,) = find_modes(target, max_evaluations, describe=told_each, curvature=polish)
-    except NumericalError:  # not even where they are now
-        return None
-    if not mode.value > mode.trace[0]:
-        return None
-    target.move(mode.theta)
-    return changed
 
 
 def _start(posterior: InvariancePosterior, space: UnconstrainedSpace, places: Sequence[int]) -> Moments:
