@@ -60,7 +60,7 @@ class _InvarianceEstimator(BaseEstimator):
         max_steps: int | None = None,
         num_draws: int | None = None,
         training: Training | None = None,
-        num_samples: int = 32,
+        num_samples: int = 16,
         standardise: bool = True,
         device: str = "auto",
         random_state: Any = 0,

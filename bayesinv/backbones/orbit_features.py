@@ -1,6 +1,7 @@
 """Orbit means of random Fourier features, with a hand-written gradient.
 
-Autograd would keep five arrays of the size of the projected orbit; this keeps two and makes one pass over them.
+Autograd would keep five arrays of the size of the projected orbit; this keeps two and makes one pass over them. Where
+nobody asks for a gradient it keeps none, and goes through the examples in blocks that stay in the cache.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+BLOCK = 2**19  # numbers in one projected block: 1,024 copies at 512 frequencies, at half the time of all at once
+
 
 class _FourierMean(torch.autograd.Function):
     """out[i] = Σ_s w_s [cos Wᵀx_si ; sin Wᵀx_si]."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, frequencies: Tensor, weights: Tensor) -> Tensor:
-        S, n, D = points.shape
-        projected = points.reshape(S * n, D) @ frequencies  # (S·n, R)
-        cos, sin = projected.cos(), projected.sin_()
+        if not any(ctx.needs_input_grad) and points.device.type == "cpu":
+            rows = max(1, BLOCK // (len(points) * frequencies.shape[1]))
+            return torch.cat([_mean(*_projected(block, frequencies), weights) for block in points.split(rows, 1)])
+        cos, sin = _projected(points, frequencies)
         ctx.save_for_backward(points, frequencies, weights, cos, sin)
-        means = [torch.mv(part.view(S, -1).T, weights).view(n, -1) for part in (cos, sin)]
-        return torch.cat(means, -1)
+        return _mean(cos, sin, weights)
 
     @staticmethod
     @once_differentiable
@@ -40,6 +43,18 @@ class _FourierMean(torch.autograd.Function):
         d_points = (d_projected @ frequencies.T).view(S, n, D) if ctx.needs_input_grad[0] else None
         d_frequencies = points.reshape(S * n, D).T @ d_projected if ctx.needs_input_grad[1] else None
         return d_points, d_frequencies, d_weights
+
+
+def _projected(points: Float[Tensor, "S n D"], frequencies: Float[Tensor, "D R"]) -> tuple[Tensor, Tensor]:
+    """Cosines and sines at every copy, (S·n, R) each."""
+    projected = points.reshape(-1, points.shape[-1]) @ frequencies
+    return projected.cos(), projected.sin_()
+
+
+def _mean(cos: Float[Tensor, "Sn R"], sin: Float[Tensor, "Sn R"], weights: Float[Tensor, " S"]) -> Tensor:
+    """Weighted means over the copies, (n, 2R)."""
+    R = cos.shape[1]
+    return torch.cat([torch.mv(part.view(len(weights), -1).T, weights).view(-1, R) for part in (cos, sin)], -1)
 
 
 def fourier_mean(

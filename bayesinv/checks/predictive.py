@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def probability_integral_transform(
-    posterior: InvariancePosterior, data: Any, num_samples: int = 32, seed: int = 0
+    posterior: InvariancePosterior, data: Any, num_samples: int = 16, seed: int = 0
 ) -> Float[np.ndarray, "n outputs"]:
     """u_i = F(y_i | x_i, D), uniform on [0, 1] where predictions are calibrated.
 
@@ -88,7 +88,7 @@ def reliability(probs: Float[Tensor, "n C"], y: Int[Tensor, " labels"], num_bins
     return ConsoleTable(rows)
 
 
-def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int = 32, seed: int = 0) -> Verdict:
+def predictive_check(posterior: InvariancePosterior, data: Any, num_samples: int = 16, seed: int = 0) -> Verdict:
     """Whether predictions on new data are as sure as they should be.
 
     For real targets a Kolmogorov-Smirnov test of u against uniform, output by output; for classes the distance between

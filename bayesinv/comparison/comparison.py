@@ -109,7 +109,7 @@ class Comparison:
 def compare(
     posteriors: Any,
     data: Any,
-    num_samples: int = 32,
+    num_samples: int = 16,
     reweighted: bool | None = None,
     seed: int = 0,
     level: float = 0.9,

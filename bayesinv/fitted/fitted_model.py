@@ -238,7 +238,7 @@ class FittedModel:
     def predict(
         self,
         x: Any,
-        num_samples: int = 32,
+        num_samples: int = 16,
         reweighted: bool | None = None,
         seed: int = 0,
         groups: Any = None,
@@ -251,7 +251,8 @@ class FittedModel:
 
         Args:
             x: (n, *event) tensor or array of floating point, as the training inputs.
-            num_samples: J, how many extents to average over.
+            num_samples: J, how many extents to average over. On digits probabilities of 16 are within .003 (root mean
+                square) of those of 200.
             reweighted: whether to use the importance weights; None uses them where they are good.
             seed: of the extents and of the function samples.
             groups: of x, (n,), for a model with groups: numbers or names. -1, a name that training has not seen, or
