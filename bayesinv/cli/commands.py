@@ -73,6 +73,7 @@ def fit(options: argparse.Namespace) -> None:
                 device=options.device,
                 guide=options.guide,
                 max_steps=options.max_steps if options.network is None else None,
+                checkpoint=checkpoint if options.network is None else None,
                 training=training_for(options, checkpoint),
                 num_draws=options.num_draws,
                 progress=not options.quiet,

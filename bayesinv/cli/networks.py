@@ -150,9 +150,9 @@ def load_network(file: Path, facts: Mapping[str, Any]) -> InvariancePosterior:
     return load(file, model=model)
 
 
-def training_for(options: argparse.Namespace, checkpoint: Path | None) -> Training | None:
+def training_for(options: argparse.Namespace, checkpoint: Path) -> Training | None:
     """How a network is trained; None for a Gaussian process."""
-    if checkpoint is None:
+    if options.network is None:
         return None
     return Training(
         epochs=options.epochs,
@@ -163,15 +163,12 @@ def training_for(options: argparse.Namespace, checkpoint: Path | None) -> Traini
 
 
 @contextmanager
-def goes_on_from(options: argparse.Namespace) -> Iterator[Path | None]:
-    """The checkpoint beside the output folder of a network's fit: it is kept where the fit is interrupted, and said so.
+def goes_on_from(options: argparse.Namespace) -> Iterator[Path]:
+    """The checkpoint beside the output folder of a fit: it is kept where the fit is interrupted, and said so.
 
     Yields:
-        The file, which the end of the fit removes; None for a Gaussian process.
+        The file, which the end of the fit removes.
     """
-    if options.network is None:
-        yield None
-        return
     out = options.out.resolve()
     file = out.with_name(f"{out.name}.checkpoint")
     try:
@@ -180,6 +177,6 @@ def goes_on_from(options: argparse.Namespace) -> Iterator[Path | None]:
         if not file.is_file():
             raise
         raise KeyboardInterrupt(
-            f"the training so far is in {file}, and the same command goes on from there; delete the file to start anew"
+            f"the fit so far is in {file}, and the same command goes on from there; delete the file to start anew"
         ) from None
     file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
 from bayesinv.fitted.result import InferenceResult
+from bayesinv.inference.evaluation_record import EvaluationRecord, fingerprint
 from bayesinv.inference.guides import normal_of
 from bayesinv.inference.importance import WeightedDraws, importance_sample, weigh
 from bayesinv.inference.loop import Callback
@@ -52,6 +54,7 @@ def fit_collapsed(
 
     Raises:
         NonFiniteError: the evidence could not be computed; its ``posterior`` holds the last good state, if any.
+        CheckpointError: a checkpoint of another fit, or a damaged one.
     """
     began = time.perf_counter()
     with ordinary(grad=True):
@@ -60,7 +63,12 @@ def fit_collapsed(
     with ordinary(grad=True), seeded(seed), local_parameters(), one_thread(is_light(fitted, data)) as num_threads:
         fitted.initialise(data, seed)
         warn_of_usual_mistakes(fitted, data, stacklevel=4)  # the line that called fit
-        facts, failure = _facts(fitted, data, method, seed, num_threads, progress, callbacks)
+        record = None
+        if method.checkpoint is not None:
+            record = EvaluationRecord(method.checkpoint, fingerprint(fitted, data, seed))
+        with contextlib.nullcontext() if record is None else record.kept():
+            target = Target(fitted, data, record=record)
+            facts, failure = _facts(target, method, seed, num_threads, progress, callbacks)
     if failure is not None:
         facts["warnings"] = (*facts["warnings"], str(failure))
     settings = {
@@ -79,8 +87,7 @@ def fit_collapsed(
 
 
 def _facts(
-    model: InvarianceModel,
-    data: Data,
+    target: Target,
     method: VI,
     seed: int,
     num_threads: int,
@@ -88,7 +95,7 @@ def _facts(
     callbacks: Sequence[Callback],
 ) -> tuple[dict[str, Any], NonFiniteError | None]:
     """The facts of a fit on all data at once, and what ended it early."""
-    target, guide = Target(model, data), method.guide
+    model, data, guide = target.model, target.data, method.guide
     max_steps = MAX_STEPS if method.max_steps is None else method.max_steps
     num_draws = NUM_DRAWS if method.num_draws is None else method.num_draws
     modes = climb(target, max_steps, progress, callbacks, num_threads)

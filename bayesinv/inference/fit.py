@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ def fit(
     num_draws: int | None = None,
     num_chains: int = 2,
     num_warmup: int = 150,
+    checkpoint: str | Path | None = None,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
     **unknown: Any,
@@ -76,7 +78,8 @@ def fit(
             ``bayesinv.inference.Augerino(regularisation=0.1)``. All but "optima" are point estimates.
         seed: of everything random; the same seed gives the same result on the CPU.
         device: "auto" (CUDA if there is one), "cpu", "cuda", ...
-        guide, max_steps, hyperparameters, learning_rate, num_draws: options of :class:`VI`, in place of an object.
+        guide, max_steps, hyperparameters, learning_rate, num_draws, checkpoint: options of :class:`VI`, instead of an
+            object.
         training: batch sizes, rates, schedules and checkpoints of a minibatch fit.
         num_chains, num_warmup: options of :class:`NUTS`. Refused at any value but the default: these two by "vi"; they,
             ``hyperparameters`` and ``learning_rate`` by a fit over minibatches; ``guide`` by a point method.
@@ -123,6 +126,7 @@ def fit(
             "num_draws": num_draws,
             "num_chains": num_chains,
             "num_warmup": num_warmup,
+            "checkpoint": checkpoint,
         },
     )
     with seeded(seed):  # refuses what is no seed before anything is computed

@@ -97,7 +97,7 @@ def run_nuts(
         p.requires_grad_(False)
     divergences = saturated = 0
     try:
-        target = Target(model, fitted.data)
+        target = Target(model, fitted.data, record=fitted.record)
         z = target.to_z(weighed.extents)
         draws = z if hyperparameters is None else torch.cat([z, hyperparameters], 1)
         rows = systematic_resample(NUM_FRAME_DRAWS, len(draws), weighed.log_weights.numpy(), seed)

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bayesinv.inference.guides import GuideFactory, check_guide
@@ -34,6 +35,9 @@ class VI:
         learning_rate: of Adam, for the guides that it trains on a collapsed evidence.
         num_draws: posterior draws, at least 5. On a collapsed evidence None draws until the weighted draws are worth
             100 independent ones, at most 480; elsewhere None stands for 160.
+        checkpoint: of a collapsed evidence: a file that keeps every evaluation. The same fit, started again, reads them
+            and goes on where it was interrupted; a finished one takes seconds. None keeps nothing. Minibatches have
+            ``Training(checkpoint=...)``.
 
     Raises:
         ValueError, TypeError: an option out of range or of another kind.
@@ -47,8 +51,11 @@ class VI:
     hyperparameters: str = "latent"
     learning_rate: float = 0.05
     num_draws: int | None = None
+    checkpoint: str | Path | None = None
 
     def __post_init__(self) -> None:
+        if self.checkpoint is not None and not isinstance(self.checkpoint, str | Path):
+            raise TypeError(f"checkpoint: expected a path or None, got a {type(self.checkpoint).__name__}")
         for name, least in (("max_steps", 1), ("num_draws", 5)):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else as_integer(name, value, least))
@@ -132,7 +139,7 @@ def as_method(inference: Any, given: Mapping[str, Any]) -> tuple[VI | PointMetho
 
 def refuse_unused(evidence: str, method: VI | PointMethod, options: VI) -> None:
     """Refuse options that a fit over minibatches would ignore; those at their defaults may have been left out."""
-    names = ["hyperparameters", "learning_rate", "num_chains", "num_warmup"]
+    names = ["hyperparameters", "learning_rate", "checkpoint", "num_chains", "num_warmup"]
     if isinstance(method, PointMethod):
         names.append("guide")
     given = {name: getattr(options, name, getattr(DEFAULTS, name)) for name in names}

@@ -22,6 +22,7 @@ from bayesinv.errors import NumericalError
 from bayesinv.extents.priors import Outward
 from bayesinv.extents.spike_and_slab import SpikeAndSlab
 from bayesinv.extents.unconstrained import FURTHEST, Unconstrained
+from bayesinv.inference.evaluation_record import EvaluationRecord, described
 from bayesinv.model.hyperparameters import assign, vector
 from bayesinv.model.invariance_model import InvarianceModel
 
@@ -51,6 +52,7 @@ class Target:
         model: initialised; its parameters follow the θ that was evaluated last.
         data: all of them.
         extents: held at these, (K,), so that hyperparameters alone are free; None leaves the latent ones free.
+        record: of evaluations that a run before this one left, and of those to come; None for none.
 
     Attributes:
         num_extents: A, how many extents are latent.
@@ -59,8 +61,14 @@ class Target:
         share: power of the evidence; below 1 the priors count for more, which keeps a search in their range.
     """
 
-    def __init__(self, model: InvarianceModel, data: Data, extents: Float[Tensor, " K"] | None = None):
-        self.model, self.data = model, data
+    def __init__(
+        self,
+        model: InvarianceModel,
+        data: Data,
+        extents: Float[Tensor, " K"] | None = None,
+        record: EvaluationRecord | None = None,
+    ):
+        self.model, self.data, self.record = model, data, record
         self.space = Unconstrained(model.extents, extents)
         self.hyper = model.hyperparameters
         self.num_extents, self.num_hyper = len(self.space.columns), sum(h.size for h in self.hyper)
@@ -127,9 +135,28 @@ class Target:
             NumericalError: it cannot be computed there.
         """
         self.move(theta)
-        with torch.no_grad():
-            value = float(self._log_density(theta[: self.num_extents], hyperpriors))
-        return self._checked(value, theta)
+
+        def compute() -> tuple[float, None]:
+            with torch.no_grad():
+                value = float(self._log_density(theta[: self.num_extents], hyperpriors))
+            return self._checked(value, theta), None
+
+        return self._recorded("value" if hyperpriors else "value without hyperpriors", theta, compute)[0]
+
+    def _recorded(
+        self, what: str, theta: Tensor, compute: Callable[[], tuple[float, Tensor | None]]
+    ) -> tuple[float, Tensor | None]:
+        """What is computed, or what an earlier run found there."""
+        if self.record is None:
+            return compute()
+        name = self.record.name(f"{what}, {self.share}, {len(self.data)}, {described(self.model)}", theta)
+        found = self.record.get(name)
+        if found is None:
+            found = compute()
+            self.record.add(name, found)
+        else:
+            self.evaluations += 1
+        return found
 
     @contextlib.contextmanager
     def evaluating(self, model: InvarianceModel | None) -> Iterator[None]:
@@ -147,6 +174,12 @@ class Target:
             NumericalError: it cannot be computed there.
         """
         self.move(theta)
+        value, gradient = self._recorded("gradient", theta, lambda: self._with_gradient(theta))
+        if gradient is None:
+            raise TypeError("expected a gradient")  # the name says that there is one
+        return value, gradient
+
+    def _with_gradient(self, theta: Float[Tensor, " size"]) -> tuple[float, Float[Tensor, " size"]]:
         z = theta[: self.num_extents].detach().clone().requires_grad_()
         parameters = [h.parameter for h in self.hyper] + ([] if self.inducing is None else [self.inducing])
         with torch.enable_grad():

@@ -95,13 +95,13 @@ def climb(
         population: Tensor | None = None
         if target.num_extents and max_evaluations > FEWEST_TO_EXPLORE:
             seen = min(size, LARGEST_EXPLORED)
-            part = Target(target.model, target.data.subset(rows[:seen]))
+            part = Target(target.model, target.data.subset(rows[:seen]), record=target.record)
             found, population = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
             target.move(origin)
         for most in (LARGEST_EXPLORED, LARGEST_CLIMB) if found else (LARGEST_CLIMB,):
             if most >= size or target.inducing is not None or any(mode.ended for mode in found):
                 break
-            part = Target(target.model, target.data.subset(rows[:most]))
+            part = Target(target.model, target.data.subset(rows[:most]), record=target.record)
             begin = _of_more(found, most / seen)
             if most > LARGEST_EXPLORED:
                 begin += _again(part, population, found, num_threads, bar.update)
@@ -192,7 +192,9 @@ def on_exact(
     if target.inducing is not None or any(mode.ended for mode in modes):
         return list(modes)
     try:
-        return find_modes(Target(exact, target.data), max_evaluations, found=modes, num_threads=num_threads)
+        return find_modes(
+            Target(exact, target.data, record=target.record), max_evaluations, found=modes, num_threads=num_threads
+        )
     except NonFiniteError:
         return list(modes)
 

@@ -133,7 +133,7 @@ class CheckpointFile:
             more = f", and {len(different) - DIFFERENCES_SHOWN} more" if len(different) > DIFFERENCES_SHOWN else ""
             raise CheckpointError(
                 f"{self.path} is the checkpoint of another fit: {', '.join(different[:DIFFERENCES_SHOWN])}{more}. Give "
-                "this fit a checkpoint of its own, or replace that one with Training(resume=False)"
+                "this fit a checkpoint of its own, or replace that one: delete it, or Training(resume=False)"
             )
         return checkpoint
 

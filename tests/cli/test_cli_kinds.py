@@ -121,6 +121,28 @@ def test_an_interrupted_training_is_kept_and_said(tmp_path, capsys, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
+def test_an_interrupted_process_is_kept_and_goes_on(tmp_path, capsys, monkeypatch):
+    data = bayesinv.datasets.digits(num_train=30, size=8, seed=0).train
+    path, run = tmp_path / "x.npz", tmp_path / "run"
+    np.savez(path, x=data.x.numpy(), y=data.y.numpy())
+    sizes = ["--num-orbit-samples", "2", "--num-features", "16", "--num-draws", "10", "--symmetries", "rotation"]
+    command = words("fit", path, "--out", run, *sizes, "--no-figures", "--quiet")
+    fit = bayesinv.fit
+
+    def interrupt(step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bayesinv, "fit", lambda *a, **k: fit(*a, **k, callbacks=[interrupt]))
+    assert main(command) == 130
+    assert "run.checkpoint" in capsys.readouterr().err
+    assert (tmp_path / "run.checkpoint").stat().st_size > 0
+    assert not run.exists()
+    monkeypatch.setattr(bayesinv, "fit", fit)
+    assert main(command) == 0
+    assert (run / "posterior.npz").exists()
+    assert not (tmp_path / "run.checkpoint").exists()
+
+
 @pytest.mark.filterwarnings("always::bayesinv.errors.DataWarning")
 def test_broken_pictures_are_refused_or_skipped_with_a_list(tmp_path, capsys):
     rng = np.random.default_rng(0)
