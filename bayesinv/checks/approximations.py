@@ -74,6 +74,12 @@ def inducing_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
 def own_weights_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     """How well the regression of the log evidence predicts points that it was not given."""
     facts = posterior.result.settings.get("own_weights")
+    if facts is None and posterior.model.evidence_name == "laplace" and posterior.result.inference == "vi":
+        message = (
+            "One set of weights serves all extents: such 90 % intervals held the truth in 52 to 78 % of simulations."
+        )
+        advice = "Fit with Training(own_weights=True), or call posterior.recalibrate(), before an interval is quoted."
+        return [Verdict("own weights", "note", message, advice)]
     if facts is None:
         return []
     error, num = facts["error"], facts["points"]
@@ -82,7 +88,7 @@ def own_weights_verdicts(posterior: InvariancePosterior) -> list[Verdict]:
     if not facts["used"]:
         message += ": no posterior follows from that, and the draws are those of the guide, too narrow."
         advice = "Raise epochs or batch_size, or lower weight_rate; checks.refitted_extents(...) refits one on a grid."
-        return [Verdict("own weights", "serious", message, advice)]
+        return [Verdict("own weights", "serious" if facts.get("asked", True) else "note", message, advice)]
     if error < NOTED_ERROR:
         return [Verdict("own weights", "ok", f"{message}.")]
     advice = "Raise epochs or batch_size, or lower weight_rate, so that refits agree."

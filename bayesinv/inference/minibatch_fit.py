@@ -29,7 +29,7 @@ from bayesinv.inference.importance import draw_extents
 from bayesinv.inference.loop import WINDOW, Callback, Trace, still_rising
 from bayesinv.inference.minibatch import VariationalObjective
 from bayesinv.inference.options import VI
-from bayesinv.inference.own_weights import check_own_weights, own_weights, why_not
+from bayesinv.inference.own_weights import check_own_weights, is_cheap, own_weights
 from bayesinv.inference.point import MethodObjective, PointMethod
 from bayesinv.inference.predictive import KEPT_EXAMPLES, second_stage
 from bayesinv.inference.training import Objective, Training, train
@@ -108,7 +108,7 @@ def fit_minibatches(
         if training.own_weights and isinstance(method, PointMethod):
             raise ValueError(
                 f"Training: own_weights: inference={method.name!r} has no posterior of extents to refit weights for; "
-                "leave own_weights out, or give None, which refits where that is possible"
+                "leave own_weights out"
             )
         if training.own_weights:
             check_own_weights(fitted, stream)
@@ -117,7 +117,9 @@ def fit_minibatches(
         if point is None:
             with differentiated():
                 variational = VariationalObjective(fitted, guide, few, stream.num_total)
-        refits = point is None and training.own_weights is not False and not why_not(fitted, stream)
+        refits = point is None and training.own_weights is not False and bool(fitted.active)
+        if refits and training.own_weights is None:
+            refits = is_cheap(fitted, stream, training, seed)
         objective: Objective = variational if point is None else point
         name = method.name if isinstance(method, PointMethod) else "vi"
         if fitted.is_network:
@@ -294,14 +296,14 @@ def _own_weights(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Draws with weights of their own at every extent, those of the guide beside them."""
-    if not model.active:
-        return {}
     found = own_weights(model, facts["extents"][0], stream, training, num_steps, seed, num_draws)
     if found is None:
         return {}
-    settings["own_weights"] = found.facts
+    asked = training.own_weights is True
+    settings["own_weights"] = {**found.facts, "asked": asked}
     if found.problem:
-        warnings.warn(found.problem, NotConvergedWarning, stacklevel=4)  # the line that called fit
+        if asked:
+            warnings.warn(found.problem, NotConvergedWarning, stacklevel=4)  # the line that called fit
         return {"warnings": (*facts["warnings"], found.problem)}
     return {"extents": found.extents[None], "guide_extents": facts["extents"], "surrogate": found.surrogate}
 

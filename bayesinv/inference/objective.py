@@ -39,8 +39,9 @@ class Training:
         finish: share of the steps at the end in which variational inference trains the weights on the likelihood alone.
         extent_batch_size: examples in a step of the extents.
         own_weights: whether a network with the Laplace evidence refits its weights at several extents in the end, and
-            draws from a regression of the evidence on them (see :mod:`bayesinv.inference.own_weights`); None does where
-            that is possible, True raises where it is not.
+            draws from a regression of the evidence on them (see :mod:`bayesinv.inference.own_weights`). None does where
+            the determinant of all examples and outputs is exact at little cost, some hundred of them; True does
+            everywhere, and raises where it is not possible.
         schedule: of the weight rate, "cosine" or "constant"; extent rates fall linearly over the last 30 %.
         clip_norm: the largest gradient norm of a step of the weights; None for no limit.
         mixed_precision: the network runs under autocast to bfloat16.
@@ -71,7 +72,7 @@ class Training:
     settle: int | float = 0.1
     finish: int | float = 0.25
     extent_batch_size: int = 128
-    own_weights: bool | None = False
+    own_weights: bool | None = None
     schedule: str = "cosine"
     clip_norm: int | float | None = 10.0
     mixed_precision: bool = False

@@ -37,10 +37,10 @@ from bayesinv.numerics.surrogate import Surrogate
 
 MOST_EXTENTS = 6
 STEPS = 50  # of the weights at each point, and at the centre before, at the most
-# Of the fit's steps, those that eight refits (seven points and the centre) take over minibatches of data whose
-# determinant is estimated. With 50 steps each, which is two thirds of them, LeNet on 1,000 digits took 1.66 times as
-# long as without.
-SHARE, OF_REFITS, FEWEST_STEPS = 0.45, 8, 10
+# Of the fit's steps, those that eight refits (seven points and the centre) take: over all data as many as the fit, over
+# minibatches of data whose determinant is estimated fewer. With 50 steps each, which is two thirds of them, LeNet on
+# 1,000 digits took 1.66 times as long as without.
+SHARE_EXACT, SHARE, OF_REFITS, FEWEST_STEPS = 1.0, 0.45, 8, 10
 LARGEST_ERROR = 3.0  # nats, by which points that are left out may be missed
 ROUNDS = 2  # of weights and scales by turns
 MORE_POINTS = {1: 2}  # where the regression is uncertain, by number of extents
@@ -111,6 +111,11 @@ def check_own_weights(model: InvarianceModel, stream: Stream) -> None:
         raise EvidenceError(f"own_weights: {reason}")
 
 
+def is_cheap(model: InvarianceModel, stream: Stream, training: Training, seed: int) -> bool:
+    """Whether the determinant is exact in about a tenth of a second: refits then agree, and cost half of the fit."""
+    return not why_not(model, stream) and Examples.of(model, stream, training, seed).exact
+
+
 def own_weights(
     model: InvarianceModel,
     guide_draws: Float[Tensor, "J K"],
@@ -142,7 +147,8 @@ def own_weights(
     low, high, *bulk = (space.to_z(model.extents.prior_quantile(p)) for p in (CUT, 1.0 - CUT, BULK, 1.0 - BULK))
     points = design(z, low, high, bulk)
     examples = Examples.of(model, stream, training, seed)
-    steps = STEPS if examples.exact else min(STEPS, max(FEWEST_STEPS, round(SHARE * num_steps / OF_REFITS)))
+    share = SHARE_EXACT if examples.exact else SHARE
+    steps = min(STEPS, max(FEWEST_STEPS, round(share * num_steps / OF_REFITS)))
     base = Refit(model, space.extents(points[0]), examples).fit(steps, training.weight_rate, ROUNDS).model
 
     def value_at(point: Tensor) -> float | None:

@@ -157,15 +157,16 @@ def test_refits_that_differ_by_chance_leave_the_draws_of_the_guide(known, monkey
     assert {v.name: v.level for v in posterior.check()}["own weights"] == "serious"
 
 
-def test_estimated_determinants_take_a_share_of_the_steps_of_the_fit(known, monkeypatch):
+def test_refits_take_a_share_of_the_steps_of_the_fit(known, monkeypatch):
     from bayesinv.inference import refits
 
     model, stream = two_extents()
     guide = Unconstrained(model.extents).extents(draws_of([0.5, 0.1], [[0.04, 0.0], [0.0, 0.04]]))
-    assert own_weights(model, guide, stream, Training(), 100, 0, 50).facts["steps"] == 50
+    exact = [own_weights(model, guide, stream, Training(), n, 0, 50).facts["steps"] for n in (10, 200, 400)]
+    assert exact == [10, 25, 50]
     monkeypatch.setattr(refits, "EXACT_WORK", 0)
-    steps = [own_weights(model, guide, stream, Training(), n, 0, 50).facts["steps"] for n in (10, 400, 10_000)]
-    assert steps == [10, 22, 50]
+    estimated = [own_weights(model, guide, stream, Training(), n, 0, 50).facts["steps"] for n in (10, 400, 10_000)]
+    assert estimated == [10, 22, 50]
 
 
 def fitted(own, n=24, **options):
@@ -175,6 +176,22 @@ def fitted(own, n=24, **options):
     model = bayesinv.InvarianceModel(bayesinv.NeuralNetwork(net), "rotation", num_orbit_samples=3, **options)
     training = Training(epochs=60, batch_size=n, extent_batch_size=n, extent_every=1, own_weights=own)
     return bayesinv.fit(model, bayesinv.Data(x, torch.arange(n) % 3, 3), training=training, seed=0, num_draws=30)
+
+
+def test_small_data_refit_by_default_and_larger_data_where_it_is_asked_for(monkeypatch):
+    from bayesinv.inference import refits
+
+    asked, default = fitted(True), fitted(None)
+    assert torch.equal(default.result.extents, asked.result.extents)
+    assert default.result.settings["own_weights"] == {**asked.result.settings["own_weights"], "asked": False}
+    monkeypatch.setattr(refits, "EXACT_WORK", 0)
+    assert "own_weights" not in fitted(None).result.settings
+
+
+def test_a_regression_that_misses_is_a_note_where_nobody_asked_for_it(monkeypatch):
+    monkeypatch.setattr("bayesinv.inference.own_weights.LARGEST_ERROR", -1.0)
+    posterior = fitted(None)  # without a warning
+    assert {v.name: v.level for v in posterior.check()}["own weights"] == "note"
 
 
 def test_a_fit_keeps_the_draws_of_its_guide_and_its_weights(tmp_path):
