@@ -1,0 +1,185 @@
+"""What each of several processes does in the tests of :mod:`tests.inference.test_processes`.
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 processes_worker.py CASE FOLDER
+
+It writes what it found to FOLDER/CASE.RANK.pt.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+
+import bayesinv
+from bayesinv import Training
+from bayesinv.data.container import Data
+from bayesinv.data.streams import stream_of
+from bayesinv.errors import DataError, NonFiniteError, NumericalError
+from bayesinv.evidence import LaplaceEvidence
+from bayesinv.inference.training import Objective, Phase, train
+from bayesinv.numerics.processes import Processes, current_group
+
+NUM_TRAIN = 61  # odd, so that shares differ
+STEPS = 24
+
+
+def net(seed: int, norm: bool = False) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        middle = [nn.BatchNorm2d(3)] if norm else []
+        return nn.Sequential(nn.Conv2d(1, 3, 3), *middle, nn.Tanh(), nn.Flatten(), nn.Linear(3 * 36, 3))
+
+
+def data(num: int = NUM_TRAIN) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(num, 1, 8, 8, generator=generator)
+    stripes = torch.stack([x[:, 0, :, 3 * k : 3 * k + 2].mean((1, 2)) for k in range(3)], 1)
+    return Data(x, stripes.argmax(1), num_classes=3)
+
+
+def model(seed: int = 0, norm: bool = False, **options) -> bayesinv.InvarianceModel:
+    return bayesinv.InvarianceModel(net(seed, norm), ["rotation", "translate_x"], num_orbit_samples=4, **options)
+
+
+def settings(**options) -> Training:
+    return Training(batch_size=20, extent_batch_size=15, extent_every=2, **options)
+
+
+def fitted(model, training=None, inference="vi", **options):
+    """What a fit found, as tensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        training = settings() if training is None else training
+        posterior = bayesinv.fit(
+            model, data(), inference, seed=3, device="cpu", training=training, max_steps=STEPS, **options
+        )
+    return {
+        "extents": posterior.result.extents,
+        "trace": torch.tensor(posterior.trace),
+        "state": dict(posterior.model.state_dict()),
+    }
+
+
+# In parts: the budget holds a few of the examples. Jointly: all outputs of a batch. By vmap: a layer nobody knows.
+MODELS = {
+    "default": {},
+    "in parts": {"memory_budget": 300_000},
+    "jointly": {"evidence": LaplaceEvidence(num_outputs=None)},
+    "equivalent": {"evidence": LaplaceEvidence(determinant="equivalent", num_outputs=2)},
+}
+
+
+class Numbered(Dataset):
+    """Examples that say which they are."""
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, i):
+        return torch.tensor([float(i)]), torch.tensor([0.5])
+
+
+class OneBreaks(Objective):
+    """A weight under a loss that fails on process 1 at its seventh step."""
+
+    def __init__(self, rank: int):
+        self.linear = nn.Linear(1, 1).double()
+        self.modules, self.rank, self.count = [self.linear], rank, 0
+
+    def phases(self, training, num_steps):
+        return [Phase("weights", [{"params": list(self.linear.parameters()), "lr": 0.01}], self.loss, 6, traced=True)]
+
+    def loss(self, data, num_total):
+        self.count += 1
+        if self.rank == 1 and self.count == 7:
+            raise NumericalError("the seventh step cannot be computed")
+        return (self.linear(data.x.double()) - data.y.double()).square().mean()
+
+    def current_extents(self):
+        return {}
+
+
+def caught(call, *kinds):
+    try:
+        call()
+    except kinds as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def agree(rank: int, folder: Path) -> dict:
+    """Everything that one launch can look at."""
+    found = {name: fitted(model(seed=rank, **options)) for name, options in MODELS.items()}
+    seen: list[int] = []
+    stopping = [lambda step: (seen.append(step.step), step.step == 11)[1]]
+    found["stopped"] = fitted(model(), callbacks=stopping) | {"seen": torch.tensor(seen)}
+    found["augerino"] = fitted(model(), inference="augerino")
+    found["norm"] = fitted(model(norm=True))
+    second = settings(checkpoint=folder / "second.checkpoint", second_stage=bayesinv.SecondStage(start="given"))
+    found["second"] = fitted(model(seed=rank), second)
+    found["resumed"] = fitted(model(), settings(checkpoint=folder / "one.checkpoint", checkpoint_every=4))
+    group = current_group()
+    stream = stream_of(Numbered(), "gaussian")
+    found["shares"] = [stream.batch(0, "weights", step, 8, group).x[:, 0].long().tolist() for step in range(4)]
+    broken = OneBreaks(rank)
+    run = (broken, stream_of(Numbered(), "gaussian"), settings(), 40, 0, {})
+    found["one breaks"] = caught(lambda: train(*run), NonFiniteError)
+    found["state after"] = {"linear": broken.linear.weight.detach().clone()}
+    other = bayesinv.Data(data().x + rank, data().y, num_classes=3)
+    found["other data"] = caught(lambda: bayesinv.fit(model(), other, device="cpu", max_steps=5), ValueError)
+    few = Training(batch_size=1, extent_batch_size=15)
+    found["few"] = caught(lambda: bayesinv.fit(model(), data(), device="cpu", max_steps=5, training=few), ValueError)
+    tensors = TensorDataset(data().x, data().y)
+    loader = DataLoader(tensors, batch_size=4, sampler=DistributedSampler(tensors))
+    found["sampler"] = caught(lambda: bayesinv.fit(model(), loader, device="cpu"), DataError)
+    return found
+
+
+class Deadly(nn.Module):
+    """Kills its process in the middle of a run."""
+
+    def __init__(self, inner: nn.Module, num_calls: int):
+        super().__init__()
+        self.inner, self.left = inner, num_calls
+
+    def forward(self, x):
+        if not torch.is_inference_mode_enabled() and dist.is_initialized():
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner(x)
+
+
+def deadly(num_calls: int) -> bayesinv.InvarianceModel:
+    return bayesinv.InvarianceModel(Deadly(net(0), num_calls), ["rotation", "translate_x"], num_orbit_samples=4)
+
+
+def kill(rank: int, folder: Path) -> dict:
+    """Process 1 dies; process 0 says so."""
+    training = settings(checkpoint=folder / "run.checkpoint", checkpoint_every=4)
+    return {"fit": fitted(deadly(40 if rank == 1 else -1), training)}
+
+
+def main() -> None:
+    case, folder = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    if "INIT" in os.environ:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group("gloo", init_method=os.environ["INIT"], rank=rank, world_size=size)
+    else:
+        dist.init_process_group("gloo")
+    group = current_group()
+    assert isinstance(group, Processes)
+    found = {"agree": agree, "kill": kill}[case](group.rank, folder)
+    torch.save(found, folder / f"{case}.{group.rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
