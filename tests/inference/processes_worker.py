@@ -1,8 +1,9 @@
 """What each of several processes does in the tests of :mod:`tests.inference.test_processes`.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 processes_worker.py CASE FOLDER
+    INIT=file:///FOLDER/meet RANK=0 WORLD_SIZE=2 python processes_worker.py all FOLDER &  # and the same with RANK=1
+    python -m torch.distributed.run --standalone --nproc-per-node 2 processes_worker.py launched FOLDER
 
-It writes what it found to FOLDER/CASE.RANK.pt.
+It writes what it found to FOLDER/RANK.pt. In the first case process 1 is killed in the end.
 """
 
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -53,7 +55,7 @@ def settings(**options) -> Training:
 
 def fitted(model, training=None, inference="vi", **options):
     """What a fit found, as tensors."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mock.patch("bayesinv.inference.evidence_at_mode.NUM_DRAWS", 2):
         warnings.simplefilter("ignore")
         training = settings() if training is None else training
         posterior = bayesinv.fit(
@@ -66,7 +68,7 @@ def fitted(model, training=None, inference="vi", **options):
     }
 
 
-# In parts: the budget holds a few of the examples. Jointly: all outputs of a batch. By vmap: a layer nobody knows.
+# In parts: the budget holds a few of the examples. Jointly: all outputs of a batch.
 MODELS = {
     "default": {},
     "in parts": {"memory_budget": 300_000},
@@ -160,12 +162,6 @@ def deadly(num_calls: int) -> bayesinv.InvarianceModel:
     return bayesinv.InvarianceModel(Deadly(net(0), num_calls), ["rotation", "translate_x"], num_orbit_samples=4)
 
 
-def kill(rank: int, folder: Path) -> dict:
-    """Process 1 dies; process 0 says so."""
-    training = settings(checkpoint=folder / "run.checkpoint", checkpoint_every=4)
-    return {"fit": fitted(deadly(40 if rank == 1 else -1), training)}
-
-
 def main() -> None:
     case, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
@@ -176,8 +172,11 @@ def main() -> None:
         dist.init_process_group("gloo")
     group = current_group()
     assert isinstance(group, Processes)
-    found = {"agree": agree, "kill": kill}[case](group.rank, folder)
-    torch.save(found, folder / f"{case}.{group.rank}.pt")
+    found = agree(group.rank, folder) if case == "all" else {"default": fitted(model(seed=group.rank))}
+    torch.save(found, folder / f"{group.rank}.pt")
+    if case == "all":
+        training = settings(checkpoint=folder / "killed.checkpoint", checkpoint_every=4)
+        fitted(deadly(16 if group.rank == 1 else -1), training)
     dist.destroy_process_group()
 
 

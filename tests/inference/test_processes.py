@@ -4,7 +4,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,26 +29,38 @@ class Stopped(Exception):
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """The folder of one launch of two processes by torchrun, and what each of them found."""
-    folder = tmp_path_factory.mktemp("launched")
+def folder(tmp_path_factory):
+    """Where two processes run; one alone has left a checkpoint of step 8, from which the two go on."""
+    folder = tmp_path_factory.mktemp("processes")
 
     def interrupt(step):
         if step.step == 10:
             raise Stopped
 
-    with pytest.raises(Stopped):  # one process leaves a checkpoint of step 8, from which the two go on
-        worker.fitted(
-            worker.model(),
-            worker.settings(checkpoint=folder / "one.checkpoint", checkpoint_every=4),
-            callbacks=[interrupt],
-        )
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(WORKER), "agree", str(folder)], env=ENVIRONMENT, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"agree.{rank}.pt", weights_only=True) for rank in range(2)]
+    with pytest.raises(Stopped):
+        training = worker.settings(checkpoint=folder / "one.checkpoint", checkpoint_every=4)
+        worker.fitted(worker.model(), training, callbacks=[interrupt])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended(folder):
+    """How the two processes ended: exit status and what they said."""
+    command = [sys.executable, "-W", "ignore", str(WORKER), "all", str(folder)]
+    meet = {"INIT": f"file://{folder / 'meet'}", "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(command, env={**ENVIRONMENT, **meet, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=200)[1] for process in reversed(started)][::-1]
+    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def found(folder, ended):
+    """What each of them found before."""
+    assert (folder / "0.pt").exists(), ended[0][1][-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -77,49 +88,49 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("name", worker.MODELS)
-def test_two_processes_find_what_one_finds(launched, name):
-    close(launched[0][name], worker.fitted(worker.model(**worker.MODELS[name])))
+def test_two_processes_find_what_one_finds(found, name):
+    close(found[0][name], worker.fitted(worker.model(**worker.MODELS[name])))
 
 
 @pytest.mark.parametrize("name", [*worker.MODELS, "stopped", "augerino", "norm", "second", "resumed"])
-def test_all_processes_have_the_same_bits(launched, name):
-    assert same(launched[0][name], launched[1][name])
+def test_all_processes_have_the_same_bits(found, name):
+    assert same(found[0][name], found[1][name])
 
 
-def test_a_run_goes_on_with_another_number_of_processes(launched, alone):
-    close(launched[0]["resumed"], alone)
+def test_a_run_goes_on_with_another_number_of_processes(found, alone):
+    close(found[0]["resumed"], alone)
 
 
-def test_callbacks_run_on_the_first_process_and_end_all(launched):
-    assert launched[0]["stopped"]["seen"].tolist() == list(range(1, 12))
-    assert launched[1]["stopped"]["seen"].tolist() == []
+def test_callbacks_run_on_the_first_process_and_end_all(found):
+    assert found[0]["stopped"]["seen"].tolist() == list(range(1, 12))
+    assert found[1]["stopped"]["seen"].tolist() == []
 
 
-def test_running_statistics_are_those_of_all_examples(launched):
-    means = launched[0]["norm"]["state"]
+def test_running_statistics_are_those_of_all_examples(found):
+    means = found[0]["norm"]["state"]
     (name,) = [name for name in means if name.endswith("running_mean")]
     alone = worker.fitted(worker.model(norm=True))["state"][name]
     # Each process normalises by its own half of a batch, as DistributedDataParallel does, so that they are close alone.
     assert 1e-6 < float((means[name] - alone).abs().max()) < 0.1
 
 
-def test_processes_share_every_batch(launched):
+def test_processes_share_every_batch(found):
     stream = stream_of(worker.Numbered(), "gaussian")
     for step in range(4):
         whole = stream.batch(0, "weights", step, 8).x[:, 0].long().tolist()
-        first, second = (found["shares"][step] for found in launched)
+        first, second = (each["shares"][step] for each in found)
         assert first + second == whole and not set(first) & set(second)
         assert len(first) == len(second) == 4
 
 
-def test_a_loss_that_one_process_cannot_compute_ends_all_at_the_same_step(launched):
-    assert launched[1]["one breaks"].startswith("NonFiniteError: step 7: the seventh step cannot be computed")
-    assert launched[0]["one breaks"].startswith("NonFiniteError: step 7: the objective is nan")
-    assert same_weights(launched)
+def test_a_loss_that_one_process_cannot_compute_ends_all_at_the_same_step(found):
+    assert found[1]["one breaks"].startswith("NonFiniteError: step 7: the seventh step cannot be computed")
+    assert found[0]["one breaks"].startswith("NonFiniteError: step 7: the objective is nan")
+    assert same_weights(found)
 
 
-def same_weights(launched):
-    one, other = (found["state after"]["linear"] for found in launched)
+def same_weights(found):
+    one, other = (each["state after"]["linear"] for each in found)
     return torch.equal(one, other) and bool(torch.isfinite(one).all())
 
 
@@ -131,33 +142,29 @@ def same_weights(launched):
         ("sampler", "DataError: the DataLoader has a DistributedSampler"),
     ],
 )
-def test_what_cannot_be_shared_is_refused_by_all(launched, name, message):
-    for found in launched:
-        assert found[name].startswith(message)
+def test_what_cannot_be_shared_is_refused_by_all(found, name, message):
+    for each in found:
+        assert each[name].startswith(message)
 
 
-def test_a_process_that_is_killed_ends_the_others_with_its_name_and_the_run_goes_on(tmp_path, alone):
-    init = {"INIT": f"file://{tmp_path / 'meet'}", "WORLD_SIZE": "2"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(WORKER), "kill", str(tmp_path)],
-            env={**ENVIRONMENT, **init, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    assert started[1].wait(timeout=100) == -9
-    began = time.monotonic()
-    said = started[0].communicate(timeout=60)[1]
-    assert time.monotonic() - began < 30
-    assert started[0].returncode == 1
+def test_a_process_that_is_killed_ends_the_others_with_its_name_and_the_run_goes_on(folder, found, ended, alone):
+    (status, said), (killed, _) = ended
+    assert (status, killed) == (1, -9)
     last = [line for line in said.splitlines() if "RankError" in line][-1]
     assert "process 0 of 2: another process has stopped or cannot be reached" in last
-    assert "run.checkpoint holds an earlier step: start all processes again" in last
-    training = worker.settings(checkpoint=tmp_path / "run.checkpoint", checkpoint_every=4)
+    assert "killed.checkpoint holds an earlier step: start all processes again" in last
+    training = worker.settings(checkpoint=folder / "killed.checkpoint", checkpoint_every=4)
     resumed = worker.fitted(worker.deadly(-1), training)
     close({**resumed, "state": {}}, {**alone, "state": {}})
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them(tmp_path, alone):
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*command, str(WORKER), "launched", str(tmp_path)], env=ENVIRONMENT, check=True, timeout=200)
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True)["default"] for rank in range(2))
+    assert same(one, other)
+    close(one, alone)
 
 
 def test_shares_hold_everything_once():
