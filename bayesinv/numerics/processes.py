@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -110,8 +111,8 @@ class Processes:
         for rank, other in enumerate(values):
             if other != values[0]:
                 raise ValueError(
-                    f"{what} differ between processes: {values[0]!r} on process 0 and {other!r} on process {rank}; "
-                    "call fit with the same model, data and options on all of them"
+                    f"{what} differ between processes: {_shown(values[0], other)} on process 0 and "
+                    f"{_shown(other, values[0])} on process {rank}; give all of them the same"
                 )
 
     def check_alive(self) -> None:
@@ -237,6 +238,13 @@ def _alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 def _write_back(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     for tensor, values in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(values.view_as(tensor))
+
+
+def _shown(value: Any, other: Any) -> str:
+    """Of lists the first entry that differs, and of others as much as fits."""
+    if isinstance(value, list) and isinstance(other, list) and len(value) == len(other):
+        value = next((one for one, two in zip(value, other, strict=True) if one != two), value)
+    return reprlib.repr(value)
 
 
 def _can_travel(error: Exception) -> bool:

@@ -25,6 +25,7 @@ from bayesinv.data.streams import stream_of
 from bayesinv.errors import DataError, NonFiniteError, NumericalError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.training import Objective, Phase, train
+from bayesinv.model import condition_on_shards, initialise_on_shards, log_evidence_of_shards
 from bayesinv.numerics.processes import Processes, current_group
 
 NUM_TRAIN = 61  # odd, so that shares differ
@@ -77,6 +78,35 @@ MODELS = {
 }
 
 
+def sharded(rank: int, size: int) -> dict:
+    """Evidence, gradient and predictions of a Gaussian process whose examples lie on several processes."""
+    generator = torch.Generator().manual_seed(1)
+    x, y = (
+        torch.rand(70, 1, 8, 8, generator=generator),
+        torch.randn(70, 2, generator=generator) + torch.tensor([3.0, 0]),
+    )
+    whole = Data(x, y + x.mean((1, 2, 3))[:, None])
+    mine = whole.subset(slice(70 * rank // size, 70 * (rank + 1) // size))
+    shards = [mine.subset(slice(0, 9)), mine.subset(slice(9, None))]
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=24),
+        ["rotation", "translate_x"],
+        likelihood="gaussian",
+        num_orbit_samples=5,
+        precision="double",
+    )
+    num = initialise_on_shards(model, shards if rank == 0 or size == 1 else shards[::-1])
+    if size == 1:  # the first shard starts the kernel; here it has to be that of process 0 of two
+        first = whole.subset(slice(0, 35)).subset(slice(0, 9))
+        num = initialise_on_shards(model, [first, whole.subset(slice(9, None))])
+    eta = torch.tensor([0.4, 0.1], dtype=torch.float64, requires_grad=True)
+    value = log_evidence_of_shards(model, eta, shards)
+    parameters = [h.parameter for h in model.hyperparameters]
+    gradients = torch.autograd.grad(value, [eta, *parameters])
+    mean, variance = condition_on_shards(model, eta.detach(), shards).moments(x[:4])
+    return {"num": num, "value": value, "gradients": gradients, "mean": mean, "variance": variance, "model": model}
+
+
 class Numbered(Dataset):
     """Examples that say which they are."""
 
@@ -127,6 +157,7 @@ def agree(rank: int, folder: Path) -> dict:
     found["second"] = fitted(model(seed=rank), second)
     found["resumed"] = fitted(model(), settings(checkpoint=folder / "one.checkpoint", checkpoint_every=4))
     group = current_group()
+    found["sharded"] = {k: v for k, v in sharded(rank, 2).items() if k != "model"}
     stream = stream_of(Numbered(), "gaussian")
     found["shares"] = [stream.batch(0, "weights", step, 8, group).x[:, 0].long().tolist() for step in range(4)]
     broken = OneBreaks(rank)

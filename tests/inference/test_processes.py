@@ -123,6 +123,18 @@ def test_processes_share_every_batch(found):
         assert len(first) == len(second) == 4
 
 
+def test_a_gaussian_process_over_shards_is_one_over_everything(found):
+    one = worker.sharded(0, 1)
+    for each in found:
+        each = each["sharded"]
+        assert each["num"] == one["num"] == 70
+        torch.testing.assert_close(each["value"], one["value"], rtol=1e-10, atol=0)
+        for name in ("mean", "variance"):
+            torch.testing.assert_close(each[name], one[name], rtol=1e-8, atol=0)
+        for gradient, expected in zip(each["gradients"], one["gradients"], strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-10)
+
+
 def test_a_loss_that_one_process_cannot_compute_ends_all_at_the_same_step(found):
     assert found[1]["one breaks"].startswith("NonFiniteError: step 7: the seventh step cannot be computed")
     assert found[0]["one breaks"].startswith("NonFiniteError: step 7: the objective is nan")
