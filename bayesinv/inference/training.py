@@ -271,13 +271,14 @@ class _Run:
         if self.group is not None:
             self.group.check_alive()
         unread, self._unread = self._unread, []
-        values = _read([value for _, _, value in unread])
-        for (step, traced, _), value in zip(unread, values, strict=True):
+        losses = [value for _, _, value in unread]
+        values = _read([*losses, *(torch.isfinite(p.detach()).all() for p in self.parameters)])
+        for (step, traced, _), value in zip(unread, values, strict=False):
             if not math.isfinite(value):
                 self._fail(step, f"the objective is {-value}", None)
             if traced:
                 self.trace.append(-value)
-        if not all(_read([torch.isfinite(p.detach()).all() for p in self.parameters])):
+        if not all(values[len(unread) :]):
             self._fail(max(0, self.step - 1), "a parameter is not finite after it", None)
 
     def checkpoint(self, finished: bool) -> Checkpoint:
