@@ -220,7 +220,8 @@ class LaplaceEvidence(NetworkEvidence):
         """
         m, C, total = len(f), f.shape[-1], self._independent_rows(f)
         num_rows = total if self.num_outputs is None else min(self.num_outputs, total)
-        o = torch.linalg.qr(torch.randn(m, total, num_rows, dtype=torch.float64)).Q.mT.to(f, non_blocking=True)  # (m, R, total)
+        q, _ = torch.linalg.qr(torch.randn(m, total, num_rows, dtype=torch.float64))
+        o = q.mT.to(f, non_blocking=True)  # (m, R, total)
         if self.likelihood != "categorical":
             root = (f.sigmoid() * (-f).sigmoid()).sqrt().flatten(1) if self.likelihood == "bernoulli" else 1.0
             return o.movedim(1, 0) * root  # K is divided by σ² where the noise has a gradient
