@@ -27,7 +27,7 @@ class Training:
 
     Args:
         epochs: passes over the data; ``fit(max_steps=...)`` comes first.
-        batch_size: examples in a step of the weights.
+        batch_size: examples in a step of the weights; of all processes together, as `extent_batch_size` is.
         weight_rate: Adam's, for the weights of a network.
         extent_rate: Adam's, for the extents (their guide, or their point).
         hyper_rate: Adam's, for prior scales, noise and kernel parameters.

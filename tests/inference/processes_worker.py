@@ -9,6 +9,7 @@ It writes what it found to FOLDER/RANK.pt. In the first case process 1 is killed
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -22,7 +23,7 @@ import bayesinv
 from bayesinv import Training
 from bayesinv.data.container import Data
 from bayesinv.data.streams import stream_of
-from bayesinv.errors import DataError, NonFiniteError, NumericalError
+from bayesinv.errors import DataError, NonFiniteError, NumericalError, RankError
 from bayesinv.evidence import LaplaceEvidence
 from bayesinv.inference.training import Objective, Phase, train
 from bayesinv.model import condition_on_shards, initialise_on_shards, log_evidence_of_shards
@@ -137,6 +138,22 @@ class OneBreaks(Objective):
         return {}
 
 
+def beside(group: Processes) -> dict:
+    """What a group of a GPU's backend does on the CPU: messages by one of gloo beside it, a look at who is there."""
+    with mock.patch("torch.distributed.get_backend", return_value="nccl"):
+        sums = torch.tensor([1.0 + group.rank])
+        group.add([sums])
+        told = group.from_first(lambda: f"process {group.rank}")
+        group.check_alive()
+        found = {"sums": sums, "told": told}
+        with mock.patch("bayesinv.numerics.processes.LONGEST_WAIT", 1.0):
+            if group.rank == 0:
+                found["missing"] = caught(group.check_alive, RankError)
+            else:
+                time.sleep(3.0)
+    return found
+
+
 def caught(call, *kinds):
     try:
         call()
@@ -163,6 +180,7 @@ def agree(rank: int, folder: Path) -> dict:
     broken = OneBreaks(rank)
     run = (broken, stream_of(Numbered(), "gaussian"), settings(), 40, 0, {})
     found["one breaks"] = caught(lambda: train(*run), NonFiniteError)
+    found["beside"] = beside(group)
     found["state after"] = {"linear": broken.linear.weight.detach().clone()}
     other = bayesinv.Data(data().x + rank, data().y, num_classes=3)
     found["other data"] = caught(lambda: bayesinv.fit(model(), other, device="cpu", max_steps=5), ValueError)

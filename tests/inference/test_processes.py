@@ -179,6 +179,13 @@ def test_torchrun_starts_them(tmp_path, alone):
     close(one, alone)
 
 
+def test_beside_the_backend_of_a_gpu_the_cpu_has_messages_of_its_own(found):
+    for each in found:
+        assert float(each["beside"]["sums"]) == 3.0 and each["beside"]["told"] == "process 0"
+    assert "another process has stopped or cannot be reached" in found[0]["beside"]["missing"]
+    assert "Ranks 1 failed to pass" in found[0]["beside"]["missing"]
+
+
 def test_shares_hold_everything_once():
     for size in (2, 3, 7):
         for num in (7, 8, 100):
