@@ -83,8 +83,10 @@ def train(
     group = current_group()
     first = group is None or group.rank == 0
     phases = checked_phases(objective.phases(training, num_steps), num_steps)
+    heard = bool(callbacks)
     if group is not None:
-        _agree(group, objective, phases, stream, num_steps, seed)
+        _agree(group, objective, phases, stream, training, num_steps, seed)
+        heard = group.from_first(lambda: bool(callbacks))  # the others may have none
     run = _Run(objective, phases, stream, training, num_steps, seed, group)
     file: CheckpointFile | None = None
     if training.checkpoint is not None:
@@ -120,7 +122,7 @@ def train(
                 run.advance()
                 finished = run.step == num_steps
                 due = training.checkpoint is not None and (finished or run.step % training.checkpoint_every == 0)
-                if callbacks or due or finished or run.step % CHECK_EVERY == 0:
+                if heard or due or finished or run.step % CHECK_EVERY == 0:
                     run.check()
                 if file is not None and due:
                     file.write(run.checkpoint(finished))
@@ -128,7 +130,7 @@ def train(
                     bar.set_postfix_str(objective.describe(objective.current_extents()), refresh=False)
                     bar.update(run.step - shown)
                     last_shown, shown = time.perf_counter(), run.step
-                if callbacks:
+                if heard:
                     value = run.trace[-1] if run.trace else math.nan
                     info = Step(run.step, num_steps, value, objective.current_extents(), run.seconds)
                     ended = functools.partial(ended_by, callbacks, info)
@@ -145,7 +147,13 @@ def train(
 
 
 def _agree(
-    group: Processes, objective: Objective, phases: Sequence[Phase], stream: Stream, num_steps: int, seed: int
+    group: Processes,
+    objective: Objective,
+    phases: Sequence[Phase],
+    stream: Stream,
+    training: Training,
+    num_steps: int,
+    seed: int,
 ) -> None:
     """Give all processes the state of process 0, once it is sure that they do the same.
 
@@ -161,7 +169,9 @@ def _agree(
             )
     group.check_same({"num_total": stream.num_total, "digest": stream.digest()}, "the training data")
     plan = [(phase.name, phase.batch_size, phase.every, phase.start, phase.stop) for phase in phases]
-    group.check_same({"seed": seed, "num_steps": num_steps, "phases": plan}, "the options of the fit")
+    kept = (training.checkpoint is not None, training.checkpoint_every, training.clip_norm)
+    options = {"seed": seed, "num_steps": num_steps, "checkpoint, checkpoint_every, clip_norm": kept, "phases": plan}
+    group.check_same([*options.items()], "the options of the fit")
     with torch.no_grad():
         group.copy_from_first(t for module in objective.modules for t in module.state_dict().values())
 

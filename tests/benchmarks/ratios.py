@@ -220,12 +220,12 @@ def compared(rows: list[Row], path: Path) -> list[str]:
     return lines or ["no ratio in common with the earlier table"]
 
 
-def as_page(rows: list[Row], made: str, seconds: float) -> str:
+def as_page(rows: list[Row], made: str, seconds: float, load: float | None) -> str:
     """The table in Markdown."""
     lines = [
         "# Ratios",
         "",
-        f"`make bench`, {seconds:.0f} s: {made}.",
+        f"`make bench`, {seconds:.0f} s, load {'unknown' if load is None else f'{load:.1f}'}: {made}.",
         "",
         "One run, in which what is compared takes turns. A ratio says how many times as fast as the reference: the",
         "median of the rounds. Seconds are of one call. The next run is compared with this table.",
@@ -256,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     content = {"made": made, "seconds": round(seconds, 1), "load": load, "rows": [asdict(row) for row in rows]}
     options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    options.page.write_text(as_page(rows, made, seconds), encoding="utf-8")
+    options.page.write_text(as_page(rows, made, seconds, load), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def agree(rank: int, folder: Path) -> dict:
     found = {name: fitted(model(seed=rank, **options)) for name, options in MODELS.items()}
     seen: list[int] = []
     stopping = [lambda step: (seen.append(step.step), step.step == 11)[1]]
-    found["stopped"] = fitted(model(), callbacks=stopping) | {"seen": torch.tensor(seen)}
+    found["stopped"] = fitted(model(), callbacks=stopping if rank == 0 else []) | {"seen": torch.tensor(seen)}
     found["augerino"] = fitted(model(), inference="augerino")
     found["norm"] = fitted(model(norm=True))
     second = settings(checkpoint=folder / "second.checkpoint", second_stage=bayesinv.SecondStage(start="given"))
@@ -184,6 +184,8 @@ def agree(rank: int, folder: Path) -> dict:
     found["state after"] = {"linear": broken.linear.weight.detach().clone()}
     other = bayesinv.Data(data().x + rank, data().y, num_classes=3)
     found["other data"] = caught(lambda: bayesinv.fit(model(), other, device="cpu", max_steps=5), ValueError)
+    once = {"device": "cpu", "max_steps": 5}
+    found["other seed"] = caught(lambda: bayesinv.fit(model(), data(), seed=rank, **once), ValueError)
     few = Training(batch_size=1, extent_batch_size=15)
     found["few"] = caught(lambda: bayesinv.fit(model(), data(), device="cpu", max_steps=5, training=few), ValueError)
     tensors = TensorDataset(data().x, data().y)

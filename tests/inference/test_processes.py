@@ -150,6 +150,7 @@ def same_weights(found):
     ("name", "message"),
     [
         ("other data", "ValueError: the training data differ between processes"),
+        ("other seed", "ValueError: the options of the fit differ between processes: ('seed', 0) on process 0"),
         ("few", "ValueError: phase 'burn-in': 2 processes share batches of 1; expected an example or more"),
         ("sampler", "DataError: the DataLoader has a DistributedSampler"),
     ],
