@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 
 from bayesinv.data.streams import stream_of
 from bayesinv.inference.devices import choose_device
@@ -193,6 +194,34 @@ def test_shares_hold_everything_once():
             parts = [range(num)[Processes(rank, size).part(num)] for rank in range(size)]
             assert [i for part in parts for i in part] == list(range(num))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+class InOrder(IterableDataset):
+    """What can only be iterated."""
+
+    def __len__(self):
+        return 11
+
+    def __iter__(self):
+        return iter([(torch.tensor([float(i)]), torch.tensor([0.5])) for i in range(11)])
+
+
+def test_what_is_iterated_is_shared_too():
+    whole, *streams = (stream_of(InOrder(), "gaussian") for _ in range(3))
+    for step in range(4):
+        x = whole.batch(0, "weights", step, 5).x
+        parts = [stream.batch(0, "weights", step, 5, Processes(rank, 2)).x for rank, stream in enumerate(streams)]
+        assert torch.equal(torch.cat(parts), x) and [len(part) for part in parts] == [2, 3]
+
+
+def test_random_items_draw_apart_on_every_process():
+    class Noisy(worker.Numbered):
+        def __getitem__(self, i):
+            return torch.rand(1), torch.tensor([0.5])
+
+    first, second = (stream_of(Noisy(), "gaussian").batch(0, "weights", 0, 8, Processes(rank, 2)).x for rank in (0, 1))
+    again = stream_of(Noisy(), "gaussian").batch(0, "weights", 0, 8, Processes(1, 2)).x
+    assert torch.equal(second, again) and not torch.equal(first, second)
 
 
 def test_gradients_are_weighted_by_examples(monkeypatch):
