@@ -1,4 +1,4 @@
-# make demo | test | test-fast | lint | docs | notebooks | calibration | clean. Every target makes .venv first; a second call does not.
+# make demo | test | test-fast | lint | docs | notebooks | calibration | bench | clean. Every target makes .venv first; a second call does not.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,9 +15,9 @@ SIZE ?= full
 export BAYESINV_DATA ?=
 # Threads that wait give the core back. Alone this costs up to a third (the demo leaves it out); beside
 # another busy process the default, spinning, is four times slower and more.
-test test-fast calibration: export OMP_WAIT_POLICY ?= PASSIVE
+test test-fast calibration bench: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-fast lint docs notebooks format calibration clean
+.PHONY: help demo test test-fast lint docs notebooks format calibration bench clean
 
 help:
 	@echo "make demo       install, fit three sets of digits, print tables, write figures to $(OUT)"
@@ -27,6 +27,7 @@ help:
 	@echo "make docs       build the documentation site, docs/_build/html; needs no network once installed"
 	@echo "make notebooks  run those whose code has changed, and store their tables and pictures"
 	@echo "make calibration  simulate and fit some hundred times a case; tables to $(CALIBRATION); goes on where it stopped"
+	@echo "make bench      ratios to other libraries and to simpler ways, docs/bench.md; compared with the last table"
 	@echo "make clean      remove .venv, caches and build products"
 
 demo: $(STAMP)
@@ -54,6 +55,9 @@ calibration: $(TEST_STAMP)
 	  $(BIN)/python tests/benchmarks/random_configurations.py $(HARDENING_$(SIZE)) --jobs $(JOBS) \
 	    > $(CALIBRATION)/hardening.part && mv $(CALIBRATION)/hardening.part $(CALIBRATION)/hardening.md; }
 	cat $(CALIBRATION)/hardening.md
+
+bench: $(TEST_STAMP)
+	$(BIN)/python tests/benchmarks/ratios.py
 
 docs: $(TEST_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

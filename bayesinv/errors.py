@@ -18,6 +18,7 @@ __all__ = [
     "NonFiniteError",
     "NotConvergedWarning",
     "NumericalError",
+    "RankError",
     "RecalibrationError",
     "SavedFileError",
 ]
@@ -51,6 +52,10 @@ class NumericalError(ArithmeticError):
 
 class NotSettledError(NumericalError):
     """The inner iteration of an evidence did not settle, so that it has no value at these extents."""
+
+
+class RankError(RuntimeError):
+    """A process of a run on several has stopped or cannot be reached, so that the others cannot go on."""
 
 
 class RecalibrationError(ValueError):

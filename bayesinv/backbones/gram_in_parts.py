@@ -17,8 +17,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesinv.backbones.memory import in_parts
-from bayesinv.backbones.per_example import Average, Rows, _gradients, checked_rows, dense_gram, example_gram, outputs_of
+from bayesinv.backbones.per_example import (
+    Average,
+    Rows,
+    _gradients,
+    checked_rows,
+    dense_gram,
+    example_gram,
+    outputs_of,
+    with_others,
+)
 from bayesinv.backbones.recorded_layers import Product, self_product
+from bayesinv.numerics.processes import Processes, gathered, shared_by
 from bayesinv.orbits.groups import GroupedOrbit
 
 if TYPE_CHECKING:
@@ -62,16 +72,21 @@ def gram_within(
         if by_example:
             return compute(network.net, weights, scales, points, rows, average, copies)
         return compute(network.net, weights, scales, points, rows, lambda outputs: average(outputs, copies))
+    group = shared_by(m)
+    own = slice(0, m) if group is None else group.part(m)
+    mine = points[:, own]
     with torch.autocast(points.device.type, enabled=False):
         flat = in_parts(
             lambda part: outputs_of(network.net, weights, part[None])[0],
-            points.flatten(0, 1),
-            network.points_within(prior.memory_budget, points.flatten(0, 1)),
+            mine.flatten(0, 1),
+            network.points_within(prior.memory_budget, mine.flatten(0, 1)),
         )
-    f = average(flat.unflatten(0, (S, m)), copies)
-    A = checked_rows(rows(f), f)
-    job = GramInParts(network.net, weights, average, by_example, joint, prior.memory_budget, each_point)
-    return f, job(points, A, scales, copies)
+    known = {name: value[:, own] for name, value in copies.items()} if by_example else copies
+    f = average(flat.unflatten(0, mine.shape[:2]), known)
+    seen = f if group is None else with_others(f, m, group)
+    A = checked_rows(rows(seen), seen)
+    job = GramInParts(network.net, weights, average, by_example, joint, prior.memory_budget, each_point, group)
+    return f if group is None else gathered(f, m, 0, group), job(points, A, scales, copies)
 
 
 def bytes_at_once(num_points: int, num_rows: int, num_weights: int, bytes_per_point: int, item: int) -> int:
@@ -100,6 +115,9 @@ class GramInParts:
         joint: one matrix over all rows, or one for each.
         memory_budget: bytes.
         bytes_per_point: what autograd keeps of one point.
+        group: processes that share the work: each computes the columns of its own examples, and gets those of others.
+            The gradient in the own ones is then as many times as large as there are processes, and that in all others
+            zero, so that the mean over processes is right.
     """
 
     net: nn.Module
@@ -109,6 +127,12 @@ class GramInParts:
     joint: bool
     memory_budget: int
     bytes_per_point: int
+    group: Processes | None = None
+
+    def own(self, points: Tensor) -> slice:
+        """The examples whose columns this process computes."""
+        m = points.shape[1]
+        return slice(0, m) if self.group is None else self.group.part(m)
 
     def __call__(
         self,
@@ -127,7 +151,8 @@ class GramInParts:
         total = sum(w.numel() for w in self.weights.values())
         room = -(-total // num_passes(A.shape[0] * A.shape[1], total, points.element_size(), self.memory_budget))
         with torch.no_grad():
-            block = slice(0, 1)
+            first = self.own(points).start
+            block = slice(first, first + 1)
             found = self._gradients(points[:, block], A[:, block], self._of(copies, block), list(self.weights))
         groups: list[list[tuple[str, int, int]]] = [[]]
         left = room
@@ -147,10 +172,10 @@ class GramInParts:
         return groups
 
     def blocks(self, points: Tensor) -> Iterator[slice]:
-        """Examples whose activations fit into the other half of the budget."""
-        S, m = points.shape[:2]
-        size = max(1, self.memory_budget // (2 * SECOND_ORDER * S * max(1, self.bytes_per_point)))
-        return (slice(start, min(m, start + size)) for start in range(0, m, size))
+        """Own examples whose activations fit into the other half of the budget."""
+        first, last = self.own(points).start, self.own(points).stop
+        size = max(1, self.memory_budget // (2 * SECOND_ORDER * points.shape[0] * max(1, self.bytes_per_point)))
+        return (slice(start, min(last, start + size)) for start in range(first, last, size))
 
     def columns(self, points: Tensor, A: Tensor, copies: Mapping[str, Tensor], group: Group) -> list[Tensor]:
         """J of these weights, (R, m, numbers), or its two factors (S, m, inputs) and (R, S, m, outputs)."""
@@ -171,7 +196,10 @@ class GramInParts:
                 whole = [part.new_empty(*part.shape[:-2], points.shape[1], part.shape[-1]) for part in parts]
             for total, part in zip(whole, parts, strict=True):
                 total[..., block, :] = part
-        return whole
+        if self.group is None:
+            return whole
+        m, own = points.shape[1], self.own(points)
+        return [gathered(total[..., own, :], m, total.ndim - 2, self.group) for total in whole]
 
     def grams(
         self, columns: Sequence[Tensor], scales: Mapping[str, Tensor], group: Group
@@ -231,6 +259,8 @@ class _Gram(torch.autograd.Function):
             del columns, leaves
             for block in job.blocks(points):
                 _add_slopes(job, (points, A, copies), group, block, [v[..., block, :] for v in V], at)
+        for total in at if job.group is not None else []:
+            total *= job.group.size
         return None, None, at[0], at[1], *at_scales.values(), *at[2:]
 
 

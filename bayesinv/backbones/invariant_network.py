@@ -121,7 +121,7 @@ class InvariantNetwork:
         x = x.to(self.backbone.dtype)
         if self.identity:
             return x[None]
-        return self.orbit(x, self.eta.to(x.device), self.base)
+        return self.orbit(x, self.eta.to(x.device, non_blocking=True), self.base)
 
     def weights(self) -> Float[Tensor, S * some] | None:
         """Of the points of an orbit; None if they count alike."""
@@ -174,7 +174,7 @@ class InvariantNetwork:
         """
         known = {}
         if self.action is not None and not self.identity:
-            known["t"] = self.orbit.coordinates(self.eta.to(device), self.base)
+            known["t"] = self.orbit.coordinates(self.eta.to(device, non_blocking=True), self.base)
         weights = self.weights()
         if weights is not None:
             known["weights"] = weights

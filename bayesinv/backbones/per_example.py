@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from bayesinv.backbones.recorded_layers import NORMALISATIONS, Product, Record, self_product, without_factors
 from bayesinv.backbones.replaced_weights import called_with
+from bayesinv.numerics.processes import Processes, gathered, shared_by
 
 Average = Callable[..., Tensor]
 Rows = Callable[[Tensor], Tensor]
@@ -68,7 +69,7 @@ def example_gram(
         [[1.0, 0.0], [0.0, 1.0]]
     """
     _check_scales(weights, scales)
-    f, gradients = _gradients(net, weights, points, rows, average, each, multiply_out=False)
+    f, gradients = _gradients_of_all(net, weights, points, rows, average, each, multiply_out=False)
     with torch.autocast(points.device.type, enabled=False):
         parts = [
             scales[name].to(f).square() * (J.gram() if isinstance(J, Product) else self_product(_flat(J)))
@@ -103,7 +104,7 @@ def example_gradients(
     each: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "m C"], dict[str, Tensor]]:
     """The averaged outputs, and ∂u_i/∂w of every weight tensor, (R, m, *shape); arguments as above."""
-    f, gradients = _gradients(net, weights, points, rows, average, each, multiply_out=True)
+    f, gradients = _gradients_of_all(net, weights, points, rows, average, each, multiply_out=True)
     return f, {name: J for name, J in gradients.items() if isinstance(J, Tensor)}
 
 
@@ -115,6 +116,42 @@ def _check_scales(weights: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -
     missing = [name for name in weights if name not in scales]
     if missing:
         raise ValueError(f"scales: expected one for every weight tensor, got none for {missing}")
+
+
+def _gradients_of_all(
+    net: nn.Module,
+    weights: Mapping[str, Tensor],
+    points: Tensor,
+    rows: Rows,
+    average: Average | None,
+    each: Mapping[str, Tensor] | None,
+    multiply_out: bool,
+) -> tuple[Tensor, dict[str, Tensor | Product]]:
+    """`_gradients`; where processes share the work, each takes its own examples and all get those of all."""
+    m = points.shape[1]
+    group = shared_by(m)
+    if group is None:
+        return _gradients(net, weights, points, rows, average, each, multiply_out)
+    part = group.part(m)
+    own = None if each is None else {name: value[:, part] for name, value in each.items()}
+
+    def own_rows(f: Tensor) -> Tensor:
+        return rows(with_others(f, m, group))[:, part]  # what is drawn, as one process would draw it
+
+    f, found = _gradients(net, weights, points[:, part], own_rows, average, own, multiply_out)
+    whole: dict[str, Tensor | Product] = {}
+    for name, J in found.items():
+        if isinstance(J, Product):
+            whole[name] = Product(gathered(J.a, m, 1, group), gathered(J.b, m, 2, group))
+        else:
+            whole[name] = gathered(J, m, 1, group)
+    return gathered(f, m, 0, group), whole
+
+
+def with_others(f: Float[Tensor, "own C"], num: int, group: Processes) -> Float[Tensor, "m C"]:
+    """The outputs of all examples, of which those of other processes are constants."""
+    others, part = gathered(f.detach(), num, 0, group), group.part(num)
+    return torch.cat([others[: part.start], f, others[part.stop :]])
 
 
 def _gradients(

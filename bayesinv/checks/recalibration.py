@@ -41,6 +41,7 @@ from bayesinv.fitted.recalibrated import LEVEL, PriorScale, Recalibration, knots
 from bayesinv.inference import NUTS, SecondStage, Training
 from bayesinv.inference import fit as default_fit
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.jobs import check_jobs
 
 if TYPE_CHECKING:
     from bayesinv.posterior.invariance_posterior import InvariancePosterior
@@ -61,7 +62,7 @@ def recalibrate(
     extents: str = "mixture",
     reweighted: bool | None = None,
     x: Tensor | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     folder: str | os.PathLike[str] | None = None,
     seed: int = 0,
     force: bool = False,
@@ -78,12 +79,13 @@ def recalibrate(
         num_simulations: N, at least 19, each a fit. The coverage of 90 % intervals has a standard deviation of
             0.3 / √N over repetitions.
         fit: ``(model, data, seed) -> posterior``, or draws (J, K) in internal units: whatever made this posterior. None
-            is ``bayesinv.fit`` with the settings of this posterior. Has to be importable by name where jobs > 1.
+            is ``bayesinv.fit`` with the settings of this posterior.
         fit_options: of ``bayesinv.fit``, in place of those of this posterior.
         extents: of the simulations, "mixture" (half near the posterior, half from the prior) or "prior".
         reweighted: whether to use importance weights, in every fit; None is where they are good.
         x: all training inputs, where the posterior of a minibatch fit keeps a part of them.
-        jobs: processes.
+        jobs: processes of joblib's backend, each with one thread; None is what ``joblib.parallel_config`` says. Their
+            number changes no result.
         folder: where finished simulations are kept, one file each; a second call goes on from them.
         seed: of everything; simulation i has a seed of its own.
         force: whether to go on, with a warning, where the predictive check fails.
@@ -244,10 +246,10 @@ def refit_options(posterior: InvariancePosterior, given: Mapping[str, Any]) -> d
     return {**options, **given}
 
 
-def _check(posterior: InvariancePosterior, num_simulations: int, jobs: int, extents: str) -> None:
-    for name, count, least in (("num_simulations", num_simulations, FEWEST), ("jobs", jobs, 1)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {count!r}")
+def _check(posterior: InvariancePosterior, num_simulations: int, jobs: int | None, extents: str) -> None:
+    check_jobs(jobs)
+    if not isinstance(num_simulations, int) or isinstance(num_simulations, bool) or num_simulations < FEWEST:
+        raise ValueError(f"num_simulations: expected an integer of at least {FEWEST}, got {num_simulations!r}")
     if extents not in EXTENTS:
         raise ValueError(f"extents: expected one of {list(EXTENTS)}, got {extents!r}")
     if not posterior.model.active:

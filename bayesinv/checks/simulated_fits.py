@@ -16,10 +16,11 @@ from torch import Tensor
 
 from bayesinv.checks.records import read_records, write_record
 from bayesinv.checks.simulated_data import teacher_of
-from bayesinv.checks.simulations import Fit, side_by_side
+from bayesinv.checks.simulations import Fit
 from bayesinv.data.container import Data
 from bayesinv.fitted.recalibrated import NORMAL_END, SMALLEST_SCALE, PriorScale, knots, standardised, weights_of
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.jobs import run_jobs
 
 # β of the path: three times the standard deviation of a narrow posterior. Exact inference then has errors 5 % smaller
 # than N(0, 1) in that half of the simulations, since the truth is known to lie nearby and the fit does not know it.
@@ -71,12 +72,12 @@ def true_extents(job: Job, index: int, seed: int) -> Tensor:
 
 
 def simulated_fits(
-    job: Job, indices: range, jobs: int, folder: Path | None, facts: Mapping[str, Any], seed: int
+    job: Job, indices: range, jobs: int | None, folder: Path | None, facts: Mapping[str, Any], seed: int
 ) -> list[dict[str, Any]]:
     """Records of simulated fits, those that a folder holds or new ones."""
     done = {} if folder is None else read_records(folder, facts)
     missing = [i for i in indices if i not in done]
-    for record in side_by_side(functools.partial(simulate_one, job, seed=seed), missing, jobs):
+    for record in run_jobs(functools.partial(simulate_one, job, seed=seed), missing, jobs):
         done[record["index"]] = record
         if folder is not None:
             write_record(folder, record)

@@ -15,10 +15,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from bayesinv.checks.records import LEVELS, dataset_of, read_records, write_reco
 from bayesinv.data.container import Data
 from bayesinv.inference import fit as default_fit
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.jobs import check_jobs, run_jobs
 from bayesinv.numerics.quantiles import systematic_resample, weighted_quantile
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
@@ -66,7 +65,7 @@ def simulation_based_calibration(
     num_outputs: int | None = None,
     num_ranks: int = 99,
     folder: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    jobs: int | None = 1,
     seed: int = 0,
 ) -> xr.Dataset:
     """Draw extents and targets from the model, fit, and rank the truth among the posterior's draws.
@@ -79,7 +78,7 @@ def simulation_based_calibration(
         num_simulations: how many; a 90 % interval's coverage is then known to ± 0.3 / √num_simulations.
         fit: ``(model, data, seed) -> posterior``, or draws of the extents (J, K) in internal units, or such draws of
             several inferences by name, to compare on the same simulations; None is ``bayesinv.fit`` with
-            ``fit_options``. Has to be importable by name where jobs > 1.
+            ``fit_options``.
         fit_options: of ``bayesinv.fit``, such as ``{"inference": "nuts", "max_steps": 300}``.
         hyperparameters: "learned", by every fit anew, as users do; or "known": held at the values that drew the
             targets, which asks whether the inference over extents alone is right (Gaussian processes).
@@ -87,7 +86,8 @@ def simulation_based_calibration(
         num_outputs: classes, or outputs of a regression.
         num_ranks: L, draws that the truth is ranked among.
         folder: where finished simulations are kept, one file each; a second call goes on from them.
-        jobs: processes.
+        jobs: processes of joblib's backend, each with one thread; None is what ``joblib.parallel_config`` says. Their
+            number changes no result.
         seed: of everything; simulation i has a seed of its own, which its record holds.
 
     Returns:
@@ -112,7 +112,8 @@ def simulation_based_calibration(
         >>> dict(ranks.sizes)["simulation"], int(ranks["rank"].max()) <= 99
         (5, True)
     """
-    for name, count in {"num_simulations": num_simulations, "num_ranks": num_ranks, "jobs": jobs}.items():
+    check_jobs(jobs)
+    for name, count in {"num_simulations": num_simulations, "num_ranks": num_ranks}.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"{name}: expected an integer of at least 1, got {count!r}")
     if hyperparameters not in HYPERPARAMETERS:
@@ -141,7 +142,7 @@ def simulation_based_calibration(
     }
     done = {} if folder is None else read_records(Path(folder), facts)
     missing = [i for i in range(num_simulations) if i not in done]
-    for record in side_by_side(functools.partial(simulate_and_fit, task, seed=seed), missing, jobs):
+    for record in run_jobs(functools.partial(simulate_and_fit, task, seed=seed), missing, jobs):
         done[record["index"]] = record
         if folder is not None:
             write_record(Path(folder), record)
@@ -239,26 +240,6 @@ def _judged(model: InvarianceModel, fitted: Any, truth: Tensor, num_ranks: int, 
         record["converged"] = bool(fitted.result.converged)
         record["log_evidence"] = fitted.log_evidence
     return record
-
-
-def side_by_side(job: Callable[[int], dict[str, Any]], indices: Iterable[int], jobs: int) -> Iterator[dict[str, Any]]:
-    """Records of `job` at each index, in order, as they are finished; `jobs` processes."""
-    indices = list(indices)
-    if jobs == 1 or len(indices) <= 1:
-        for index in indices:
-            yield job(index)
-        return
-    # Started afresh: a process that forks while torch's threads hold locks can hang.
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as p:
-        futures = [p.submit(job, index) for index in indices]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
 
 
 def _described(model: InvarianceModel, x: Tensor, num_outputs: int | None) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
@@ -19,7 +20,16 @@ from torch.utils.data import (
 from bayesinv.errors import DataError, DataWarning
 from bayesinv.numerics.randomness import drawing
 
-__all__ = ["chunks", "known_indices", "length_of", "num_served", "own_batches", "sampler_of", "served_batches"]
+__all__ = [
+    "chunks",
+    "known_indices",
+    "length_of",
+    "num_served",
+    "own_batches",
+    "refuse_shares",
+    "sampler_of",
+    "served_batches",
+]
 
 # A pass that goes through the data set this often and has not met all of it is taken to be endless.
 MOST_ROUNDS = 20
@@ -75,6 +85,19 @@ def own_batches(loader: DataLoader[Any]) -> bool:
             "or pass its data set"
         )
     return type(loader.batch_sampler) is not BatchSampler
+
+
+def refuse_shares(sampler: Any) -> None:
+    """Raise where a sampler serves one process of several its share: the fit shares out the examples itself.
+
+    Raises:
+        DataError: a ``DistributedSampler``.
+    """
+    if isinstance(sampler, DistributedSampler):
+        raise DataError(
+            "the DataLoader has a DistributedSampler, which gives each process some of the examples; pass the loader "
+            "without one, or the data set: processes share the minibatches of a fit by themselves"
+        )
 
 
 def known_indices(sampler: Any, num_total: int) -> Sequence[int] | None:

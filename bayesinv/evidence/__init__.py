@@ -13,6 +13,7 @@ from bayesinv.evidence.laplace import LaplaceEvidence
 from bayesinv.evidence.network import NetworkEvidence
 from bayesinv.evidence.plugin import PlugInEvidence
 from bayesinv.evidence.softmax import SoftmaxEvidence
+from bayesinv.evidence.statistics import FeatureStatistics
 from bayesinv.evidence.stochastic import StochasticGPEvidence
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CollapsedEvidence",
     "DirichletEvidence",
     "Evidence",
+    "FeatureStatistics",
     "GaussianEvidence",
     "LaplaceEvidence",
     "NetworkEvidence",

@@ -220,7 +220,8 @@ class LaplaceEvidence(NetworkEvidence):
         """
         m, C, total = len(f), f.shape[-1], self._independent_rows(f)
         num_rows = total if self.num_outputs is None else min(self.num_outputs, total)
-        o = torch.linalg.qr(torch.randn(m, total, num_rows, dtype=torch.float64)).Q.mT.to(f)  # (m, R, total)
+        q, _ = torch.linalg.qr(torch.randn(m, total, num_rows, dtype=torch.float64))
+        o = q.mT.to(f, non_blocking=True)  # (m, R, total)
         if self.likelihood != "categorical":
             root = (f.sigmoid() * (-f).sigmoid()).sqrt().flatten(1) if self.likelihood == "bernoulli" else 1.0
             return o.movedim(1, 0) * root  # K is divided by σ² where the noise has a gradient
@@ -239,7 +240,7 @@ class LaplaceEvidence(NetworkEvidence):
             chosen = torch.arange(total).expand(m, total)
         else:
             chosen = torch.rand(m, total).topk(min(self.num_outputs, total)).indices  # without repetition
-        chosen = chosen.T.to(f.device)  # (R, m)
+        chosen = chosen.T.to(f.device, non_blocking=True)  # (R, m)
         cell, output = chosen // C, chosen % C
         logits = f[torch.arange(m, device=f.device), cell]  # (R, m, C)
         if self.likelihood == "bernoulli":
@@ -257,7 +258,7 @@ class LaplaceEvidence(NetworkEvidence):
         if self.num_outputs is None:
             chosen: Int[Tensor, " R"] = torch.arange(C, device=f.device)
         else:
-            chosen = torch.randperm(C)[: self.num_outputs].to(f.device)
+            chosen = torch.randperm(C)[: self.num_outputs].to(f.device, non_blocking=True)
         units = torch.eye(C, dtype=f.dtype, device=f.device)[chosen]  # (R, C)
         if self.likelihood == "gaussian":
             return units[:, None].expand(-1, len(f), -1)  # K is divided by σ² where the noise has a gradient

@@ -33,7 +33,7 @@ def cholesky(A: Float[Tensor, "*batch M M"], what: str, regularise: bool = False
     if regularise:
         A = A + RELATIVE_JITTER * scale * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     L, info = torch.linalg.cholesky_ex(A)
-    if not bool(info.any()) and bool(torch.isfinite(L.detach()).all()):
+    if bool((info == 0).all() & torch.isfinite(L.detach()).all()):  # one wait for the device
         return L
     if not bool(scale > 0) and bool(torch.isfinite(scale).all()):
         raise NumericalError(f"{what} ({A.shape[-1]} x {A.shape[-1]}) has no positive diagonal: nothing varies")

@@ -27,6 +27,7 @@ from bayesinv.model.conditioning import is_light
 from bayesinv.model.exact_evidence import exact_for_weights
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.arguments import counted
+from bayesinv.numerics.processes import is_first
 from bayesinv.numerics.psis import why_no_standard_error
 from bayesinv.numerics.randomness import seeded
 from bayesinv.numerics.threads import one_thread
@@ -64,7 +65,7 @@ def fit_collapsed(
         fitted.initialise(data, seed)
         warn_of_usual_mistakes(fitted, data, stacklevel=4)  # the line that called fit
         record = None
-        if method.checkpoint is not None:
+        if method.checkpoint is not None and is_first():  # of several processes, which all compute the same
             record = EvaluationRecord(method.checkpoint, fingerprint(fitted, data, seed))
         with contextlib.nullcontext() if record is None else record.kept():
             target = Target(fitted, data, record=record)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
+
+from bayesinv.numerics.processes import current_group
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """The device of a name; "auto" is CUDA if there is one.
+    """The device of a name; "auto" is CUDA if there is one, and for one of several processes that of its own.
+
+    ``torchrun`` counts the processes of a machine in LOCAL_RANK.
 
     Raises:
         ValueError: unknown, or not on this machine.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        number = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(number)) if current_group() and number.isdigit() else torch.device("cuda")
     try:
         place = torch.device(device)
         torch.zeros(1, device=place).item()

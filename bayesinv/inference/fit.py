@@ -27,6 +27,7 @@ from bayesinv.inference.usual_mistakes import warn_of_empty_groups, warn_of_rand
 from bayesinv.model.checks import check_weights
 from bayesinv.model.exact_evidence import inducing_gap
 from bayesinv.model.invariance_model import InvarianceModel
+from bayesinv.numerics.processes import is_first, not_connected
 from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
@@ -93,8 +94,8 @@ def fit(
     Raises:
         DataError: unusable data. NumericalError: a weight of the model that is not finite. NonFiniteError: the
             objective could not be computed; its ``posterior`` holds the last good state, if there was one.
-            CheckpointError: a checkpoint of another fit. ValueError: an argument out of range, or one that this fit
-            does not use.
+            CheckpointError: a checkpoint of another fit. RankError: another process has stopped. ValueError: an
+            argument out of range, or one that this fit does not use.
 
     Warns:
         ImportanceWarning: k̂ past its limit for so many draws, min(1 - 1 / log10 S, 0.7). NotConvergedWarning: R̂ > 1.05,
@@ -137,7 +138,8 @@ def fit(
             f"training: expected a bayesinv.Training, got a {type(training).__name__}: "
             "training=bayesinv.Training(epochs=5)"
         )
-    place = choose_device(device)
+    _warn_of_processes_apart()
+    place, progress = choose_device(device), progress and is_first()
     check_weights(model)
     warn_of_random_items(data)
     if isinstance(data, Data) and data.groups is not None:
@@ -168,6 +170,18 @@ def fit(
         checked = _with_groups(model, checked)
     posterior = fit_collapsed(model, checked, method, seed=seed, device=place, progress=progress, callbacks=callbacks)
     return warn_serious(_with_inducing_gap(posterior))
+
+
+def _warn_of_processes_apart() -> None:
+    """Warn where a launcher started several processes, and each would fit on its own."""
+    started = not_connected()
+    if started:
+        warnings.warn(
+            f"{started} processes were started and not connected, so that each of them fits all of the model: call "
+            "torch.distributed.init_process_group() first, or start one process",
+            UserWarning,
+            stacklevel=3,  # the line that called fit
+        )
 
 
 def _with_inducing_gap(posterior: InvariancePosterior) -> InvariancePosterior:

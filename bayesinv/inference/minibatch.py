@@ -118,6 +118,7 @@ class VariationalObjective(Objective):
             ]
             hyper = [{"params": [self.model.network.log_scales, *own], "lr": training.hyper_rate}]
         groups = [*hyper, *([slow] if guide else [])]
+        whole = isinstance(evidence, LaplaceEvidence)
         begin = start + round(training.settle * num_steps) if hyper and guide else start
         size, every = training.extent_batch_size, training.extent_every
         if begin > start:
@@ -132,6 +133,7 @@ class VariationalObjective(Objective):
                     stop=begin,
                     schedule="constant",
                     takes_evidence=True,
+                    whole=whole,
                 )
             )
         if groups:
@@ -147,6 +149,7 @@ class VariationalObjective(Objective):
                     schedule="cooldown",
                     traced=True,
                     takes_evidence=True,
+                    whole=whole,
                 )
             )
         else:

@@ -27,7 +27,7 @@ class Training:
 
     Args:
         epochs: passes over the data; ``fit(max_steps=...)`` comes first.
-        batch_size: examples in a step of the weights.
+        batch_size: examples in a step of the weights; of all processes together, as `extent_batch_size` is.
         weight_rate: Adam's, for the weights of a network.
         extent_rate: Adam's, for the extents (their guide, or their point).
         hyper_rate: Adam's, for prior scales, noise and kernel parameters.
@@ -151,6 +151,10 @@ class Phase:
         traced: its negative loss is the objective that trace and callbacks see (nats); of one phase alone.
         takes_evidence: whether its loss is the log evidence of the model, and no likelihood of the weights alone.
         clip: whether ``Training.clip_norm`` limits its gradient.
+        whole: whether its loss is of the batch as a whole and no mean over examples, as a determinant is. Of several
+            processes each then sees all of it, and the evidence shares out the work inside.
+        own_draws: whether several processes draw apart: where each example has draws of its own, and not all of a
+            batch the same.
         on_start: called once, before its first step.
         optimiser: makes the optimiser of its parameters, with rates and weight decay of its own; None is Adam or AdamW
             over `groups`.
@@ -168,6 +172,8 @@ class Phase:
     traced: bool = False
     takes_evidence: bool = False
     clip: bool = False
+    whole: bool = False
+    own_draws: bool = False
     on_start: Callable[[], object] | None = None
     optimiser: OptimiserFactory | None = None
 

@@ -2,11 +2,18 @@
 
 A global step t runs the phases that are due, in order. Batches and random numbers of a phase are a function of
 (seed, phase, t) alone, and rates one of t, so that parameters, optimisers and t are the whole state of a run.
+
+Where ``torch.distributed`` connects several processes, they share each batch: process r has its own part of it, and all
+take the same step on the mean of their gradients, weighted by examples. The batch, its draws of the extents and the
+copies of the inputs are those that one process would have, so that the number of processes changes the result by
+rounding alone, and a run goes on with another number of them. Process 0 writes checkpoints, shows progress and calls
+callbacks.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 import warnings
@@ -16,13 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayesinv.data.container import Data
 from bayesinv.data.streams import Stream, derive_seed, set_seed
-from bayesinv.errors import DataError, NonFiniteError, NumericalError, first_line
+from bayesinv.errors import DataError, NonFiniteError, NumericalError, RankError, first_line
 from bayesinv.inference.loop import Callback, Step, Trace, ended_by
 from bayesinv.inference.objective import Objective, Phase, Training, checked_phases
 from bayesinv.inference.rates import made_optimiser, planned
-from bayesinv.io.checkpoints import Checkpoint, CheckpointFile
+from bayesinv.inference.together import average_gradients, running_statistics
+from bayesinv.io.checkpoints import Checkpoint, CheckpointFile, restore
 from bayesinv.io.progress import progress_bar
+from bayesinv.numerics.processes import Processes, current_group, sharing
 from bayesinv.numerics.randomness import seeded
 
 __all__ = ["Objective", "Phase", "Training", "train"]
@@ -67,19 +77,33 @@ def train(
         NonFiniteError: a loss could not be computed; the modules hold an earlier state at which it could, if any.
         CheckpointError: the checkpoint is damaged, or of another fit. DataError: an unusable batch.
         FileNotFoundError, IsADirectoryError: the checkpoint's folder does not exist, or it is one.
+        RankError: another process has stopped. ValueError: processes with different data or options, or more of them
+            than a batch has examples.
     """
+    group = current_group()
+    first = group is None or group.rank == 0
     phases = checked_phases(objective.phases(training, num_steps), num_steps)
-    run = _Run(objective, phases, stream, training, num_steps, seed)
+    heard = bool(callbacks)
+    if group is not None:
+        _agree(group, objective, phases, stream, training, num_steps, seed)
+        heard = group.from_first(lambda: bool(callbacks))  # the others may have none
+    run = _Run(objective, phases, stream, training, num_steps, seed, group)
     file: CheckpointFile | None = None
     if training.checkpoint is not None:
         facts = {**fingerprint, "data": {"num_total": stream.num_total, "digest": stream.digest()}}
-        file = CheckpointFile(training.checkpoint, facts)
-        saved = file.read() if training.resume else None
+        path, resume = training.checkpoint, training.resume
+
+        def opened() -> Checkpoint | None:
+            nonlocal file
+            file = CheckpointFile(path, facts)
+            return file.read() if resume else None
+
+        saved = opened() if group is None else group.from_first(opened)
         if saved is not None:
-            file.restore(saved, run.modules, run.optimisers)
+            restore(path, saved, run.modules, run.optimisers)
             run.go_on(saved)
             if saved.finished:
-                if warn_finished:
+                if warn_finished and first:
                     warnings.warn(
                         f"{training.checkpoint} holds the finished run of this fit, which is returned as it is, "
                         "whatever weights the network came with; resume=False trains anew",
@@ -91,38 +115,79 @@ def train(
     try:
         with (
             seeded(seed),
-            progress_bar(progress, "step", num_steps, run.step) as bar,
+            progress_bar(progress and first, "step", num_steps, run.step) as bar,
         ):
             finished = False
             while not finished:
                 run.advance()
                 finished = run.step == num_steps
-                due = file is not None and (finished or run.step % training.checkpoint_every == 0)
-                if callbacks or due or finished or run.step % CHECK_EVERY == 0:
+                due = training.checkpoint is not None and (finished or run.step % training.checkpoint_every == 0)
+                if heard or due or finished or run.step % CHECK_EVERY == 0:
                     run.check()
                 if file is not None and due:
                     file.write(run.checkpoint(finished))
-                if progress and (finished or time.perf_counter() - last_shown > REFRESH_SECONDS):
+                if progress and first and (finished or time.perf_counter() - last_shown > REFRESH_SECONDS):
                     bar.set_postfix_str(objective.describe(objective.current_extents()), refresh=False)
                     bar.update(run.step - shown)
                     last_shown, shown = time.perf_counter(), run.step
-                if callbacks:
+                if heard:
                     value = run.trace[-1] if run.trace else math.nan
                     info = Step(run.step, num_steps, value, objective.current_extents(), run.seconds)
-                    if ended_by(callbacks, info) and not finished:
+                    ended = functools.partial(ended_by, callbacks, info)
+                    if (ended() if group is None else group.from_first(ended)) and not finished:
                         finished = True
                         if file is not None:
                             file.write(run.checkpoint(finished))
+    except RankError as error:
+        where = f"; {training.checkpoint} holds an earlier step: start" if training.checkpoint else ": start"
+        raise RankError(f"step {run.step + 1}: {error}{where} all processes again, as many as you like") from error
     finally:
         stream.close()
     return Trace(tuple(run.trace), False)
+
+
+def _agree(
+    group: Processes,
+    objective: Objective,
+    phases: Sequence[Phase],
+    stream: Stream,
+    training: Training,
+    num_steps: int,
+    seed: int,
+) -> None:
+    """Give all processes the state of process 0, once it is sure that they do the same.
+
+    Raises:
+        ValueError: different data or options, or more processes than a batch has examples.
+    """
+    for phase in phases:
+        size = min(phase.batch_size, stream.num_total)
+        if size < group.size:
+            raise ValueError(
+                f"phase {phase.name!r}: {group.size} processes share batches of {size}; expected an example or more "
+                "for each: raise batch_size, or start fewer processes"
+            )
+    group.check_same({"num_total": stream.num_total, "digest": stream.digest()}, "the training data")
+    plan = [(phase.name, phase.batch_size, phase.every, phase.start, phase.stop) for phase in phases]
+    kept = (training.checkpoint is not None, training.checkpoint_every, training.clip_norm)
+    options = {"seed": seed, "num_steps": num_steps, "checkpoint, checkpoint_every, clip_norm": kept, "phases": plan}
+    group.check_same([*options.items()], "the options of the fit")
+    with torch.no_grad():
+        group.copy_from_first(t for module in objective.modules for t in module.state_dict().values())
 
 
 class _Run:
     """The state of a run: parameters, optimisers and the step, with an earlier state to fall back on."""
 
     def __init__(
-        self, objective: Objective, phases: list[Phase], stream: Stream, training: Training, num_steps: int, seed: int
+        self,
+        objective: Objective,
+        phases: list[Phase],
+        stream: Stream,
+        training: Training,
+        num_steps: int,
+        seed: int,
+        group: Processes | None,
     ):
         self.modules = list(objective.modules)
         self.phases = phases
@@ -130,6 +195,9 @@ class _Run:
         self.clip_norm = training.clip_norm
         self.num_steps = num_steps
         self.seed = seed
+        self.group = group
+        self.statistics = running_statistics(self.modules) if group is not None else []
+        self.problem: Exception | None = None
         self.optimisers = [made_optimiser(phase) for phase in phases]
         self.full_rates = [[float(group["lr"]) for group in o.param_groups] for o in self.optimisers]
         self.plans = [planned(phase, num_steps) for phase in phases]
@@ -168,9 +236,12 @@ class _Run:
             if not phase.is_due(step):
                 continue
             number = (step - phase.start) // phase.every
-            batch = self.stream.batch(self.seed, phase.name, number, phase.batch_size)
+            batch = self.stream.batch(
+                self.seed, phase.name, number, phase.batch_size, None if phase.whole else self.group
+            )
             batch = batch.to(self.device, non_blocking=True)
-            set_seed(derive_seed(self.seed, phase.name, step), self.device)
+            apart = (self.group.rank,) if self.group is not None and phase.own_draws else ()
+            set_seed(derive_seed(self.seed, phase.name, step, *apart), self.device)
             if phase.on_start is not None and step == phase.start:
                 phase.on_start()
             share = phase.rate(step, self.num_steps)
@@ -179,29 +250,45 @@ class _Run:
             for p in self.parameters:
                 p.grad = None
             try:
-                loss = phase.loss(batch, self.stream.num_total)
+                with sharing(self.group if phase.whole else None):
+                    value = self._backward(phase, batch)
             except (NumericalError, ValueError, torch.linalg.LinAlgError) as error:
                 if isinstance(error, DataError) or (type(error) is ValueError and "nan" not in str(error)):
                     raise  # Pyro reports parameters that are not finite as ValueError; others are not ours to explain
-                self.check()  # an earlier loss may be the first that was not finite
-                self._fail(step, first_line(error), error)
-            loss.backward(inputs=phase.params)  # and not into what another phase trains
+                if self.group is None:
+                    self.check()  # an earlier loss may be the first that was not finite
+                    self._fail(step, first_line(error), error)
+                # The mean is no number then, on which all processes end at their next check.
+                self.problem, value = error, self.parameters[0].new_full((), math.nan)
+            if self.group is not None:
+                size = min(phase.batch_size, self.stream.num_total)
+                share = 1.0 / self.group.size if phase.whole else len(batch) / size
+                value = average_gradients(self.group, phase.params, self.statistics, value, share)
             if phase.clip and self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(phase.params, self.clip_norm)
             optimiser.step()
-            self._unread.append((step, phase.traced, loss.detach().reshape(())))
+            self._unread.append((step, phase.traced, value))
         self.step += 1
+
+    def _backward(self, phase: Phase, batch: Data) -> Tensor:
+        """The loss of a batch, whose gradient goes into what the phase trains and not into what another one does."""
+        loss = phase.loss(batch, self.stream.num_total)
+        loss.backward(inputs=phase.params)
+        return loss.detach().reshape(())
 
     def check(self) -> None:
         """Read the losses since the last check; raise if one of them, or a parameter, is not finite."""
+        if self.group is not None:
+            self.group.check_alive()
         unread, self._unread = self._unread, []
-        values = _read([value for _, _, value in unread])
-        for (step, traced, _), value in zip(unread, values, strict=True):
+        losses = [value for _, _, value in unread]
+        values = _read([*losses, *(torch.isfinite(p.detach()).all() for p in self.parameters)])
+        for (step, traced, _), value in zip(unread, values, strict=False):
             if not math.isfinite(value):
                 self._fail(step, f"the objective is {-value}", None)
             if traced:
                 self.trace.append(-value)
-        if not all(_read([torch.isfinite(p.detach()).all() for p in self.parameters])):
+        if not all(values[len(unread) :]):
             self._fail(max(0, self.step - 1), "a parameter is not finite after it", None)
 
     def checkpoint(self, finished: bool) -> Checkpoint:
@@ -226,6 +313,8 @@ class _Run:
             for module, tensors in zip(self.modules, state, strict=True):
                 module.load_state_dict(tensors)
         kept = "there is no earlier state" if state is None else "an earlier state is kept"
+        if self.problem is not None and cause is None:  # of this process, behind a mean that is no number
+            reason, cause = first_line(self.problem), self.problem
         raise NonFiniteError(f"step {step + 1}: {reason}; {kept}", step=step + 1) from cause
 
 

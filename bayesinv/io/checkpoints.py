@@ -140,22 +140,8 @@ class CheckpointFile:
     def restore(
         self, saved: Checkpoint, modules: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimizer]
     ) -> None:
-        """Load modules and optimisers with what was saved.
-
-        Raises:
-            CheckpointError: they are not those that were saved.
-        """
-        try:
-            for module, state in zip(modules, saved.modules, strict=True):
-                module.load_state_dict(state)
-            for optimiser, state in zip(optimisers, saved.optimisers, strict=True):
-                optimiser.load_state_dict(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            first_lines = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{self.path} does not fit this model: {first_lines[:300]}. Give this fit a checkpoint of its own, or "
-                "replace that one with Training(resume=False)"
-            ) from error
+        """Load modules and optimisers with what was saved; see :func:`restore`."""
+        restore(self.path, saved, modules, optimisers)
 
     def _refuse_foreign(self) -> None:
         """Raise if the file is somebody's own, which must neither be deleted nor replaced."""
@@ -164,6 +150,30 @@ class CheckpointFile:
                 f"{self.path} is not a checkpoint of bayesinv but some other file; leave it and choose another path: "
                 f"Training(checkpoint={str(self.path.with_name(self.path.stem + '.checkpoint'))!r})"
             )
+
+
+def restore(
+    path: str | os.PathLike[str],
+    saved: Checkpoint,
+    modules: Sequence[nn.Module],
+    optimisers: Sequence[torch.optim.Optimizer],
+) -> None:
+    """Load modules and optimisers with what was saved in a file, which need not be at hand.
+
+    Raises:
+        CheckpointError: they are not those that were saved.
+    """
+    try:
+        for module, state in zip(modules, saved.modules, strict=True):
+            module.load_state_dict(state)
+        for optimiser, state in zip(optimisers, saved.optimisers, strict=True):
+            optimiser.load_state_dict(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        first_lines = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} does not fit this model: {first_lines[:300]}. Give this fit a checkpoint of its own, or "
+            "replace that one with Training(resume=False)"
+        ) from error
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -2,9 +2,13 @@
 
 from bayesinv.model.invariance_model import InvarianceModel, Simulation
 from bayesinv.model.linearised import Linearised
+from bayesinv.model.shards import condition_on_shards, initialise_on_shards, log_evidence_of_shards
 
 __all__ = [
     "InvarianceModel",
     "Linearised",
     "Simulation",
+    "condition_on_shards",
+    "initialise_on_shards",
+    "log_evidence_of_shards",
 ]

@@ -140,7 +140,8 @@ class Orbit(torch.nn.Module):
         base = torch.zeros(self._num_draws, len(self._columns), dtype=torch.float64)
         if any(is_drawn):
             base[:, is_drawn] = base_draws(num_samples, sum(is_drawn), draws, seed)
-        self._is_drawn = tuple(is_drawn)
+        self.drawn: Tensor
+        self.register_buffer("drawn", torch.tensor(is_drawn), persistent=False)
         self.base: Tensor
         self.register_buffer("base", base)  # (S, columns of t); 0 where a group's elements go
 
@@ -162,9 +163,9 @@ class Orbit(torch.nn.Module):
         A shifted Sobol set is as evenly spread, and its averages are unbiased over shifts (Cranley & Patterson,
         1976), so that a stochastic objective sees the whole orbit and not S fixed points of it.
         """
-        shift = 2.0 * torch.rand(self.base.shape[1], dtype=self.base.dtype).to(self.base.device)
-        drawn = torch.tensor(self._is_drawn, device=self.base.device)
-        return torch.where(drawn, (self.base + 1.0 + shift) % 2.0 - 1.0, self.base)
+        shift = 2.0 * torch.rand(self.base.shape[1], dtype=self.base.dtype)
+        shift = shift.to(self.base.device, non_blocking=True)  # else every step would wait for the device
+        return torch.where(self.drawn, (self.base + 1.0 + shift) % 2.0 - 1.0, self.base)
 
     def coordinates(
         self, extents: Float[Tensor, "*each K"], base: Float[Tensor, "S columns"] | None = None

@@ -41,11 +41,15 @@ def write_picture(draw: Callable[[], Any], doc: str | None) -> int:
 
 
 def side_by_side(job: Callable[[Any], Any], arguments: Iterable[Any], num_jobs: int) -> Iterable[Any]:
-    """Results in order, `num_jobs` processes at a time, each started afresh; 1 is this process, 0 a fresh one."""
+    """Results in order, `num_jobs` processes at a time by joblib's backend; 1 is this process, 0 a fresh one."""
     if num_jobs == 1:
         return [job(argument) for argument in arguments]
-    with ProcessPoolExecutor(max(1, num_jobs), mp_context=get_context("spawn")) as pool:
-        return list(pool.map(job, list(arguments)))
+    if num_jobs == 0:  # whose memory nobody has used before
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return list(pool.map(job, list(arguments)))
+    import joblib
+
+    return list(joblib.Parallel(n_jobs=num_jobs)(joblib.delayed(job)(argument) for argument in arguments))
 
 
 def gaussian_process(kind: str, kernel: Any = None) -> Any:

@@ -15,9 +15,10 @@ from bayesinv.data.container import Data, as_data, as_inputs
 from bayesinv.data.groups import as_groups
 from bayesinv.data.items import shown
 from bayesinv.errors import DataError
+from bayesinv.numerics.processes import Processes
 from bayesinv.transforms import Transform
 
-__all__ = ["Stream", "checked_size"]
+__all__ = ["Stream", "checked_size", "part_of"]
 
 
 class Stream(ABC):
@@ -57,7 +58,7 @@ class Stream(ABC):
         """The shape of one input."""
 
     @abstractmethod
-    def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
+    def batch(self, seed: int, purpose: str, step: int, size: int, group: Processes | None = None) -> Data:
         """Batch number `step` of the batches for one purpose, distinct examples.
 
         An epoch is one permutation; the last batch of it, where short, is filled up from its beginning.
@@ -67,6 +68,7 @@ class Stream(ABC):
             purpose: any name; purposes have permutations of their own.
             step: counted from 0.
             size: examples in the batch; cut to `num_total`.
+            group: processes that share the batch; this one gets its own part. The batch itself depends on none of them.
 
         Raises:
             DataError: the batch is not usable; names it.
@@ -113,6 +115,11 @@ def checked_size(size: int, num_total: int) -> int:
     if size < 1:
         raise ValueError(f"size: expected at least 1 example, got {size}")
     return min(size, num_total)
+
+
+def part_of(num: int, group: Processes | None) -> slice:
+    """The share of `num` examples that this process gets."""
+    return slice(0, num) if group is None else group.part(num)
 
 
 def _check_labels(y: Tensor, num_classes: int | None) -> int:

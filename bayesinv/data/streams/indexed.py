@@ -13,8 +13,9 @@ from torch import Tensor
 
 from bayesinv.data.container import Data
 from bayesinv.data.items import Fetch, Key, Keys, pooled
-from bayesinv.data.streams.base import Stream, checked_size
+from bayesinv.data.streams.base import Stream, checked_size, part_of
 from bayesinv.errors import DataError
+from bayesinv.numerics.processes import Processes
 from bayesinv.numerics.randomness import derive_seed
 from bayesinv.transforms import Transform
 
@@ -27,7 +28,9 @@ class IndexedStream(Stream):
 
     _rows: Tensor | None = None  # the examples of the data set that are used; None: all
 
-    def _indices(self, seed: int, purpose: str, step: int, size: int) -> Int64[Tensor, " size"]:
+    def _indices(
+        self, seed: int, purpose: str, step: int, size: int, group: Processes | None = None
+    ) -> Int64[Tensor, " own"]:
         size = checked_size(size, self.num_total)
         batches = -(-self.num_total // size)
         epoch, position = divmod(step, batches)
@@ -35,6 +38,7 @@ class IndexedStream(Stream):
         chosen = order[position * size : (position + 1) * size]
         if len(chosen) < size:
             chosen = torch.cat([chosen, order[: size - len(chosen)]])
+        chosen = chosen[part_of(size, group)]
         return chosen if self._rows is None else self._rows[chosen]
 
     def _permutation(self, seed: int, purpose: str, epoch: int) -> Tensor:
@@ -65,8 +69,8 @@ class MemoryStream(IndexedStream):
     def event_shape(self) -> tuple[int, ...]:
         return self.data.event_shape
 
-    def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
-        return self.data.subset(self._indices(seed, purpose, step, size))
+    def batch(self, seed: int, purpose: str, step: int, size: int, group: Processes | None = None) -> Data:
+        return self.data.subset(self._indices(seed, purpose, step, size, group))
 
     def subset(self, num: int, seed: int) -> Data:
         return self.data if num >= self.num_total else self.data.subset(self._subset_indices(num, seed))
@@ -110,9 +114,9 @@ class DatasetStream(IndexedStream):
     def event_shape(self) -> tuple[int, ...]:
         return self._event_shape
 
-    def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
-        key = self._key(seed, purpose, step, size)
-        item = self._ahead(seed, purpose, step, size) if self._options.get("num_workers") else self._fetch[key]
+    def batch(self, seed: int, purpose: str, step: int, size: int, group: Processes | None = None) -> Data:
+        key = self._key(seed, purpose, step, size, group)
+        item = self._ahead(seed, purpose, step, size, group) if self._options.get("num_workers") else self._fetch[key]
         data = self.checked(item, f"batch {step} for {purpose}", key[1])
         if len(data) != len(key[1]) or data.event_shape != self.event_shape:
             raise DataError(
@@ -128,16 +132,17 @@ class DatasetStream(IndexedStream):
     def close(self) -> None:
         self._pools.clear()
 
-    def _key(self, seed: int, purpose: str, step: int, size: int) -> Key:
-        indices = self._indices(seed, purpose, step, size).tolist()
-        return derive_seed("items", seed, purpose, step), indices
+    def _key(self, seed: int, purpose: str, step: int, size: int, group: Processes | None) -> Key:
+        indices = self._indices(seed, purpose, step, size, group).tolist()
+        own = () if group is None else (group.rank, group.size)  # random items draw apart on every process
+        return derive_seed("items", seed, purpose, step, *own), indices
 
-    def _ahead(self, seed: int, purpose: str, step: int, size: int) -> Any:
+    def _ahead(self, seed: int, purpose: str, step: int, size: int, group: Processes | None) -> Any:
         """The batch from a pool of workers, which goes on with those after it."""
         which = (seed, purpose, size)
         at, pool = self._pools.get(which, (-1, iter(())))
         if at != step:
-            keys = Keys(lambda: (self._key(seed, purpose, s, size) for s in itertools.count(step)))
+            keys = Keys(lambda: (self._key(seed, purpose, s, size, group) for s in itertools.count(step)))
             pool = pooled(self._fetch, keys, self._options)
         item = next(pool)
         self._pools[which] = (step + 1, pool)

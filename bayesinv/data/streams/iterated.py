@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from bayesinv.data.container import Data
 from bayesinv.data.items import Fetch, Key, Keys, collate_of, fewer_than_promised, pooled
-from bayesinv.data.streams.base import Stream, checked_size
+from bayesinv.data.streams.base import Stream, checked_size, part_of
 from bayesinv.errors import DataError
+from bayesinv.numerics.processes import Processes
 from bayesinv.numerics.randomness import derive_seed, drawing
 from bayesinv.transforms import Transform
 
@@ -65,12 +66,12 @@ class IterableStream(Stream):
     def event_shape(self) -> tuple[int, ...]:
         return self._first(1, 0).event_shape
 
-    def batch(self, seed: int, purpose: str, step: int, size: int) -> Data:
+    def batch(self, seed: int, purpose: str, step: int, size: int, group: Processes | None = None) -> Data:
         size = checked_size(size, self.num_total)
         data = self._first(size, derive_seed(seed, "iterated", self._count))
         rest = self._buffer[0].subset(slice(size, None))
         self._buffer = [rest] if len(rest) else []
-        return data
+        return data if group is None else data.subset(part_of(size, group))
 
     def subset(self, num: int, seed: int) -> Data:
         """The first `num` examples, which stay in the stream."""

@@ -14,7 +14,7 @@ from bayesinv.data.class_names import names_in
 from bayesinv.data.container import LIKELIHOODS, as_data
 from bayesinv.data.groups import as_groups, numbered
 from bayesinv.data.items import CHUNK, collate_of, options_of, stack
-from bayesinv.data.samplers import known_indices, length_of, num_served, own_batches, sampler_of
+from bayesinv.data.samplers import known_indices, length_of, num_served, own_batches, refuse_shares, sampler_of
 from bayesinv.data.streams.base import Stream
 from bayesinv.data.streams.indexed import DatasetStream, MemoryStream
 from bayesinv.data.streams.iterated import IterableStream, Served
@@ -86,6 +86,7 @@ def _of_loader(
     """The data set of a loader under our own permutations where its order means nothing, else the loader itself."""
     stream: Stream
     own, sampler, collate = own_batches(loader), sampler_of(loader), collate_of(loader)
+    refuse_shares(sampler)
     if isinstance(loader.dataset, IterableDataset):
         if collate is None:  # PyTorch's, which knows fewer arrays
             loader = copy.copy(loader)

@@ -176,7 +176,7 @@ class AugerinoOrbit(Orbit):
         self.generators = generators
         names, A = orbit.transform.names, len(generators)
         self.base = base_draws(num_samples, A + len(self._columns), orbit.draws, orbit.seed)
-        self._is_drawn = (True,) * self.base.shape[1]
+        self.drawn = torch.ones(self.base.shape[1], dtype=torch.bool)
         self.widths = Widths(A, initial_width)
         single = [next(iter(moves)) if len(moves) == 1 else None for moves in generators.values()]
         self._drawn_from = ["uniform" if name is None else self.distributions[names.index(name)] for name in single]

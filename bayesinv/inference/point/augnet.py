@@ -170,7 +170,7 @@ class AugNetOrbit(Orbit):
         K = len(self._columns)
         shape = (num_layers, len(self.operations))
         self.base = base_draws(num_samples, 2 * num_layers + K, orbit.draws, orbit.seed)
-        self._is_drawn = (True,) * self.base.shape[1]
+        self.drawn = torch.ones(self.base.shape[1], dtype=torch.bool)
         self.logits = nn.Parameter(torch.ones(shape, dtype=torch.float64))
         self.magnitudes = nn.Parameter(torch.full(shape, float(initial_magnitude), dtype=torch.float64))
         self._moves_fixed = bool(fixed.any())

@@ -192,11 +192,12 @@ class PointObjective(MethodObjective):
         own = [{"weight_decay": 0.0, **group} for group in self.own_groups(training)]
         start = min(round(training.extent_start * num_steps), num_steps - 1) if own else 0
         size, schedule = training.batch_size, training.schedule
+        common: dict[str, Any] = {"clip": True, "own_draws": True}
         phases = [
-            Phase("joint", [*groups, *own], self.loss, size, start=start, schedule=schedule, traced=True, clip=True)
+            Phase("joint", [*groups, *own], self.loss, size, start=start, schedule=schedule, traced=True, **common)
         ]
         if start:
-            phases.insert(0, Phase("burn-in", groups, self.loss, size, stop=start, schedule="constant", clip=True))
+            phases.insert(0, Phase("burn-in", groups, self.loss, size, stop=start, schedule="constant", **common))
         return phases
 
     def loss(self, data: Data, num_total: int) -> Float[Tensor, ""]:

@@ -194,6 +194,7 @@ class LilaObjective(MethodObjective):
                 final=options.final_rate / options.rate,
                 traced=True,
                 takes_evidence=True,
+                whole=True,
             ),
         ]
         return phases if start else phases[1:]

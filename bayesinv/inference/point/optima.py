@@ -173,7 +173,7 @@ class OptimaObjective(PointObjective):
         return self._copies(x, self.space.extents(self.normals()))
 
     def _copies(self, x: Float[Tensor, n * event], eta: Float64[Tensor, " K"]) -> Float[Tensor, "copies n *event"]:
-        t = self.model.orbit.random_coordinates(eta.to(x.device), (self.training_copies, len(x)))
+        t = self.model.orbit.random_coordinates(eta.to(x.device, non_blocking=True), (self.training_copies, len(x)))
         return self.model.transform.orbit_per_example(x, t)
 
     def loss(self, data: Data, num_total: int) -> Float[Tensor, ""]:
