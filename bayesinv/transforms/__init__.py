@@ -7,6 +7,7 @@ with `register` if a saved posterior is to rebuild it; `bayesinv.testing.transfo
 
 from bayesinv.transforms.actions import ImageAction, OutputAction, VectorAction, as_action, undo
 from bayesinv.transforms.affine2d import Affine2d
+from bayesinv.transforms.asymmetric import Asymmetric
 from bayesinv.transforms.base import (
     Coordinate,
     Transform,
@@ -48,6 +49,7 @@ __all__ = [
     "Affine2d",
     "Affine3d",
     "AmplitudeScale",
+    "Asymmetric",
     "BandStop",
     "ChannelDropout",
     "Colour",

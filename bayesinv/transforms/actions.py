@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.affine2d import MatrixWarp
+from bayesinv.transforms.asymmetric import Asymmetric, without_ends
 from bayesinv.transforms.base import Transform
 from bayesinv.transforms.discrete import FiniteGroup, Flip, Permutation, _PlaneGroup
 from bayesinv.transforms.points.base import NUM_SPATIAL, AffinePoints, PointTransform
@@ -88,7 +89,8 @@ class _ByStages(OutputAction):
     def __init__(self, transform: Transform):
         self.transform = transform
         for stage in transform.stages:
-            self.inverse_of(stage)  # refuses what cannot be taken back
+            plain = stage.inner if isinstance(stage, Asymmetric) else stage
+            self.inverse_of(plain)  # refuses what cannot be taken back
 
     @abstractmethod
     def inverse_of(self, stage: Transform) -> Any:
@@ -110,8 +112,9 @@ class _ByStages(OutputAction):
     def undo_stages(self, outputs: Tensor, t: Tensor) -> Tensor:
         parts = t.split([stage.num_columns for stage in self.transform.stages], dim=-1)
         for stage, part in zip(reversed(self.transform.stages), reversed(parts), strict=True):
-            inverse = self.inverse_of(stage)
-            outputs = outputs if inverse is None else inverse(outputs, part)
+            plain, amounts = without_ends(stage, part)
+            inverse = self.inverse_of(plain)
+            outputs = outputs if inverse is None else inverse(outputs, amounts)
         return outputs
 
 

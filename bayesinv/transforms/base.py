@@ -20,7 +20,10 @@ from torch import Tensor
 
 from bayesinv.errors import DataError
 
-__all__ = ["Coordinate", "Transform", "from_config", "known_transforms", "register"]
+__all__ = ["LOWER_END", "UPPER_END", "Coordinate", "Transform", "from_config", "known_transforms", "register"]
+
+# How the two ends of a range that is not centred are "drawn": as they are; see `bayesinv.transforms.Asymmetric`.
+LOWER_END, UPPER_END = "lower_end", "upper_end"
 
 
 def _identity(value: Any) -> Any:
@@ -45,7 +48,8 @@ class Coordinate:
         meaning: one sentence that says what a positive value does.
         distribution: how t is drawn within the extent, a name that `bayesinv.orbits.augmentation` knows:
             ``"uniform"`` on [-η, η]; ``"one_sided"`` on [0, η], for amounts without a sign;
-            ``"gaussian"``; ``"von_mises"``, for angles; ``"haar"``, for angles of rotations in space.
+            ``"gaussian"``; ``"von_mises"``, for angles; ``"haar"``, for angles of rotations in space;
+            ``"lower_end"`` and, as the next coordinate, ``"upper_end"``, for the ends of one range.
         order: 0, or the number of elements of a finite group. The column of t then holds the index
             of an element, 0 for the identity, and the extent is the probability of any other one.
 
@@ -112,19 +116,28 @@ class Coordinate:
         return self.order > 0
 
     @property
+    def is_end(self) -> bool:
+        """Whether it is one end of a range, whose t is the extent itself."""
+        return self.distribution in (LOWER_END, UPPER_END)
+
+    @property
     def prefix(self) -> str:
-        """What people read before an extent: ``"±"``, ``"up to "`` for amounts without a sign, nothing for a group."""
-        return "" if self.is_discrete else "up to " if self.distribution == "one_sided" else "±"
+        """What people read before an extent: ``"±"``, ``"up to "`` for amounts without a sign, ``"−"`` or ``"+"`` for
+        the ends of a range, nothing for a group.
+        """
+        known = {"one_sided": "up to ", LOWER_END: "−", UPPER_END: "+"}
+        return "" if self.is_discrete else known.get(self.distribution, "±")
 
     @property
     def extent_is(self) -> str:
-        """What an extent is: ``"half-width"``, ``"upper end"`` for amounts without a sign, ``"probability"`` of any
-        element but the identity, ``"largest angle"`` of a ball of rotations in space, or ``"scale"`` of a distribution
+        """What an extent is: ``"half-width"``, ``"upper end"`` for amounts without a sign, ``"upper end"`` or
+        ``"lower end"`` of a range that is not centred, ``"probability"`` of any element but the identity, ``"largest angle"`` of a ball of rotations in space, or ``"scale"`` of a distribution
         without ends.
         """
         if self.is_discrete:
             return "probability"
         known = {"one_sided": "upper end", "gaussian": "scale", "von_mises": "scale", "haar": "largest angle"}
+        known |= {LOWER_END: "lower end", UPPER_END: "upper end"}
         return known.get(self.distribution, "half-width")
 
     def words(self, extent: float) -> str:
