@@ -43,11 +43,13 @@ from bayesinv.transforms.signals import (
     TimeWarp,
 )
 from bayesinv.transforms.tables import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift
+from bayesinv.transforms.volumes import AffineVolume
 
 __all__ = [
     "SO3",
     "Affine2d",
     "Affine3d",
+    "AffineVolume",
     "AmplitudeScale",
     "Asymmetric",
     "BandStop",

@@ -341,6 +341,7 @@ _MADE_FOR = {
     3: "signals, batch x channels x time, take TimeShift, AmplitudeScale and the like; points, batch x atoms x 3, "
     "Rotation3d and the like; grey images without a channel get one with x[:, None]",
     4: 'images take "affine2d", Flip(), Colour() and the like',
+    5: "volumes, batch x channels x depth x height x width, take AffineVolume, Flip(-3) and the like",
 }
 
 
