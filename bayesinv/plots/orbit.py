@@ -38,7 +38,7 @@ def plot_orbit(
             drawn as a line each. A batch dimension of 1 may come first.
         symmetry: vary this one alone, evenly from one end of its extent to the other (an amount without a sign from
             zero on, and so does one end of a range; of a finite group every element, up to `num_copies`, with its share
-            of the copies). None shows all of them together, at the model's own base draws, which are the same in each row.
+            of the copies). None shows all of them together, at the model's own base draws, the same in each row.
         num_copies: how many copies in a row.
         reweighted: whether to use the importance weights; None uses them where they are good.
 

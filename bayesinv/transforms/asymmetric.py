@@ -25,15 +25,15 @@ class Asymmetric(Transform):
 
         t ~ U[-down, up],    t = -down + (down + up) (1 + ε) / 2,    ε ~ U[-1, 1]
 
-    A coordinate ``brightness`` becomes ``brightness_down`` and ``brightness_up``, both at least 0 and at most the largest
-    extent of ``brightness``. They are two coordinates like any others: each has its own prior, posterior, line in a table
-    and file. A prior of None switches one side off, and `bayesinv.select` says whether a side is there at all.
-    The number ε of each range is an auxiliary column of t.
+    A coordinate ``brightness`` becomes ``brightness_down`` and ``brightness_up``, both from 0 to the largest extent of
+    ``brightness``. They are two coordinates like any others: each has its own prior, its own posterior and its own line
+    in tables. A prior of None switches one side off, and `bayesinv.select` says whether a side is there at all. The
+    number ε of each range is an auxiliary column of t.
 
-    The data tell the two ends apart where moving *all* inputs by one amount changes what the model expects of functions.
-    It does not under a stationary kernel for what adds a constant (brightness without clipping, shifts of columns), nor
-    under an isotropic one for rotations: there only down + up is learned, and the prior divides it
-    (docs/transforms.md, "Ranges that are not centred").
+    The data tell the two ends apart where moving *all* inputs by one amount changes the prior of the function. It does
+    not under a stationary kernel for what adds a constant (brightness without clipping, shifts of columns), nor under
+    an isotropic one for rotations: there only down + up is learned, and the prior divides it (docs/transforms.md,
+    "Ranges that are not centred").
 
     Arguments:
         transform: one transform, or a name such as "scale_x"; of a list, wrap each member.

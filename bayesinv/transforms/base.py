@@ -131,8 +131,8 @@ class Coordinate:
     @property
     def extent_is(self) -> str:
         """What an extent is: ``"half-width"``, ``"upper end"`` for amounts without a sign, ``"upper end"`` or
-        ``"lower end"`` of a range that is not centred, ``"probability"`` of any element but the identity, ``"largest angle"`` of a ball of rotations in space, or ``"scale"`` of a distribution
-        without ends.
+        ``"lower end"`` of a range that is not centred, ``"probability"`` of any element but the identity, ``"largest
+        angle"`` of a ball of rotations in space, or ``"scale"`` of a distribution without ends.
         """
         if self.is_discrete:
             return "probability"

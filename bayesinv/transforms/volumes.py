@@ -147,11 +147,11 @@ class AffineVolume(Transform):
         return -t
 
     def negligible(self, event_shape: Sequence[int]) -> Float[Tensor, " K"]:
-        """The extents at which nothing within the half sides moves by more than half a voxel; at most half the largest.
+        """The extents at which no axis moves by more than half a voxel anywhere; at most half the largest ones.
 
         Along axis a voxels are d_a apart and the half side is N_a d_a / 2. A shift by d_a/2 is half a voxel; a scale
-        moves the end by (exp(t) − 1) N_a d_a / 2, a shear of a by b by t N_b d_b / 2, and a turn in the plane of a and b
-        moves the end of either by t times its half side.
+        moves the end by (exp(t) − 1) N_a d_a / 2, a shear of a by b by t N_b d_b / 2, and a turn in the plane of a and
+        b moves the end of either axis by t times its half side.
         """
         d = dict(zip(_AXES, reversed(self.spacing), strict=True))
         side = {a: size * d[a] for a, size in zip(_AXES, reversed(event_shape[-3:]), strict=True)}
@@ -165,7 +165,7 @@ class AffineVolume(Transform):
             elif kind == "shear":
                 value = d[axes[0]] / side[axes[1]]
             else:
-                a, b = _AXES.replace(axes, "")
+                a, b = (axis for axis in _AXES if axis != axes)
                 value = min(d[a] / side[b], d[b] / side[a])
             values.append(min(value, 0.5 * c.largest))
         return torch.tensor(values, dtype=torch.float64)
@@ -224,4 +224,4 @@ def warp_volumes(
 
 
 def _is_positive(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return isinstance(value, Real) and not isinstance(value, bool) and 0.0 < float(value) < math.inf

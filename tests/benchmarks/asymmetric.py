@@ -7,15 +7,15 @@
 400 of scikit-learn's digits at 8×8 with pixels in [0, 1], each at an angle of its own over the full circle; 12 copies;
 targets are a draw of the exact Gaussian process averaged over the orbit with the true ends, by seed:
 
-- brightness: -5 % to +30 % of the range, pixels cut to [0, 1] as every camera and library does (`Cut` inside the kernel);
-  six outputs with noise of a twentieth of the variance.
+- brightness: -5 % to +30 % of the range, pixels cut to [0, 1] before the kernel sees them, as cameras and libraries
+  do; six outputs with noise of a twentieth of the variance.
 - factor: brightness as torchvision has it, a factor: exp(-0.1) to exp(0.6), so -9.5 % to +82.2 %; nothing is cut.
 - labels: the brightness of the first case, four classes through a softmax of amplitude 4.
-- uncut: the first case without the cut. A constant added to all pixels moves all inputs alike, which a stationary kernel
-  does not see: only down + up can be learned.
+- uncut: the first case without the cut. A constant added to all pixels moves all inputs alike, which a stationary
+  kernel does not see: only down + up can be learned.
 
-The fit has the default process (random features), flat priors of both ends over [0, largest], and hyperparameters of its
-own. --alone: the truth of the first two cases with no lower end, and `bayesinv.select` says which ends are there.
+The fit has the default process (random features), flat priors of both ends over [0, largest], and hyperparameters of
+its own. --alone: the truth without the lower end, and `bayesinv.select` says which ends are there.
 
 Seeds that are finished are kept in --folder and are not repeated.
 """
