@@ -5,7 +5,7 @@ A transform of your own is a subclass of `Transform` with `coordinates` and `tra
 with `register` if a saved posterior is to rebuild it; `bayesinv.testing.transforms` tests it.
 """
 
-from bayesinv.transforms.actions import ImageAction, OutputAction, VectorAction, as_action, undo
+from bayesinv.transforms.actions import ImageAction, OutputAction, VectorAction, VolumeAction, as_action, undo
 from bayesinv.transforms.affine2d import Affine2d
 from bayesinv.transforms.asymmetric import Asymmetric
 from bayesinv.transforms.base import (
@@ -85,6 +85,7 @@ __all__ = [
     "Transform",
     "Translation3d",
     "VectorAction",
+    "VolumeAction",
     "as_action",
     "as_transform",
     "from_config",
