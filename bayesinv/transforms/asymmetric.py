@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesinv.transforms.base import LOWER_END, UPPER_END, Coordinate, Transform, from_config, register
 from bayesinv.transforms.compose import as_transform
 
-__all__ = ["Asymmetric", "other_end", "without_ends"]
+__all__ = ["Asymmetric", "base_name", "other_end", "without_ends"]
 
 
 def _mirrored(value: Any, function: Callable[[Any], Any]) -> Any:
@@ -172,6 +172,16 @@ def _ends(c: Coordinate) -> tuple[Coordinate, Coordinate]:
         distribution=LOWER_END,
     )
     return down, replace(c, name=f"{c.name}_up", distribution=UPPER_END)
+
+
+def base_name(c: Coordinate) -> str:
+    """The name of a coordinate, for an end that of its range.
+
+    Example:
+        >>> [base_name(c) for c in Asymmetric("rotation").coordinates]
+        ['rotation', 'rotation']
+    """
+    return c.name.removesuffix("_down" if c.distribution == LOWER_END else "_up") if c.is_end else c.name
 
 
 def other_end(coordinates: Sequence[Coordinate], k: int) -> int:
