@@ -20,6 +20,7 @@ from bayesinv.transforms.colour import Colour
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
 from bayesinv.transforms.elastic import Elastic
+from bayesinv.transforms.missing import CutOut, PatchDropout
 from bayesinv.transforms.noise import GaussianNoise
 from bayesinv.transforms.perspective import Perspective
 from bayesinv.transforms.points import (
@@ -61,6 +62,7 @@ __all__ = [
     "ColumnShift",
     "Compose",
     "Coordinate",
+    "CutOut",
     "CyclicRotation",
     "Dihedral",
     "Elastic",
@@ -73,6 +75,7 @@ __all__ = [
     "ImageAction",
     "Jitter3d",
     "OutputAction",
+    "PatchDropout",
     "Permutation",
     "Perspective",
     "Reflection3d",

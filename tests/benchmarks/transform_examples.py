@@ -51,6 +51,8 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "Elastic": T.Elastic,
             "Colour": T.Colour,
             "GaussianBlur": T.GaussianBlur,
+            "CutOut": T.CutOut,
+            "PatchDropout": T.PatchDropout,
         },
     ),
     "Volumes": (volumes, "1×12×24×24", {"AffineVolume": partial(T.AffineVolume, spacing=(3.0, 1.0, 1.0))}),

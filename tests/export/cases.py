@@ -18,6 +18,7 @@ from bayesinv.transforms import (
     ColumnScale,
     ColumnShift,
     Compose,
+    CutOut,
     CyclicRotation,
     Dihedral,
     Elastic,
@@ -27,6 +28,7 @@ from bayesinv.transforms import (
     GaussianBlur,
     GaussianNoise,
     Jitter3d,
+    PatchDropout,
     Permutation,
     Perspective,
     Reflection3d,
@@ -54,6 +56,7 @@ TRANSFORMS = {
     "affine points": (Compose([Rotation3d(), Translation3d(), Scale3d()]), POINTS),
     "affine in space": (Affine3d(), POINTS),
     "two ends": (Compose([Asymmetric(Affine2d(["rotation", "scale_x"])), Asymmetric(Colour(["brightness"]))]), IMAGE),
+    "missing": (Compose([CutOut(), PatchDropout(5)]), IMAGE),
     "volumes": (Compose([AffineVolume(spacing=(2.0, 1.0, 1.0), largest_shift=5.0), Flip(-3, "flip_z")]), VOLUME),
     "rows": (Compose([ColumnShift([0]), ColumnScale([1]), ColumnNoise([2]), ColumnPermutation([3, 4])]), ROWS),
 }
