@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms import Coordinate
-from bayesinv.transforms.base import LOWER_END, UPPER_END
+from bayesinv.transforms.base import LOWER_END, PART, UPPER_END
 
 __all__ = ["DISTRIBUTIONS", "checked_distribution", "draw"]
 
@@ -70,15 +70,17 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
             f"augmentation[{name!r}]: a finite group is averaged over exactly, its elements but the identity equally "
             f"likely; leave {distribution!r} out"
         )
-    if coordinate.is_end and distribution != coordinate.distribution:
+    parts = {LOWER_END: "one end of a range", UPPER_END: "one end of a range", PART: "part of a half-width"}
+    own = coordinate.distribution
+    if own in parts and distribution != own:
         raise ValueError(
-            f"augmentation[{name!r}]: {name} is one end of a range, between whose ends amounts are uniform; leave "
+            f"augmentation[{name!r}]: {name} is {parts[own]}, within which amounts are uniform; leave "
             f"{distribution!r} out"
         )
-    if distribution in (LOWER_END, UPPER_END) and not coordinate.is_end:
+    if distribution in parts and own not in parts:
         raise ValueError(
-            f"augmentation[{name!r}]: {name} has one extent; for two ends wrap its transform: "
-            "bayesinv.transforms.Asymmetric(...)"
+            f"augmentation[{name!r}]: {name} has one extent; for more wrap its transform: "
+            "bayesinv.transforms.Asymmetric(...) or PerInput.near(...)"
         )
     if coordinate.distribution == "one_sided" and distribution != "one_sided":
         raise ValueError(
@@ -202,6 +204,7 @@ DISTRIBUTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gaussian": _gaussian,
     "von_mises": _von_mises,
     "haar": _haar,
+    PART: _end,
     LOWER_END: _end,
     UPPER_END: _end,
 }

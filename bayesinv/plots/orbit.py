@@ -12,7 +12,7 @@ from bayesinv.numerics.arguments import as_integer
 from bayesinv.orbits.groups import spread_name
 from bayesinv.plots.style import STYLE, as_written
 from bayesinv.transforms.asymmetric import other_end
-from bayesinv.transforms.base import LOWER_END
+from bayesinv.transforms.base import LOWER_END, PART
 
 MOST_CHANNELS = 8  # of a signal, whose lines are still told apart
 
@@ -38,7 +38,8 @@ def plot_orbit(
             drawn as a line each. A batch dimension of 1 may come first.
         symmetry: vary this one alone, evenly from one end of its extent to the other (an amount without a sign from
             zero on, and so does one end of a range; of a finite group every element, up to `num_copies`, with its share
-            of the copies). None shows all of them together, at the model's own base draws, the same in each row.
+            of the copies; what inputs near a landmark may do beyond others, as far as this input is near it). None
+            shows all of them together, at the model's own base draws, which are the same in each row.
         num_copies: how many copies in a row.
         reweighted: whether to use the importance weights; None uses them where they are good.
 
@@ -153,6 +154,8 @@ def _coordinates(
     sign = "°" if coordinate.unit == "°" else ""
     values = [float(coordinate.to_people(float(v))) for v in t[:, column]]
     plus = "" if coordinate.distribution == "one_sided" else "+"
+    if coordinate.distribution == PART:  # of a half-width, whose end is shown: this much at the landmark
+        t[:, [i for i, of in enumerate(transform.columns) if of is None]] = 1.0
     if coordinate.is_end:  # a range of this one amount
         t[:, transform.columns.index(other_end(posterior.model.coordinates, k))] = -t[:, column]
     if coordinate.distribution == LOWER_END:

@@ -22,6 +22,7 @@ from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, 
 from bayesinv.transforms.elastic import Elastic
 from bayesinv.transforms.missing import CutOut, PatchDropout
 from bayesinv.transforms.noise import GaussianNoise
+from bayesinv.transforms.per_input import PerInput
 from bayesinv.transforms.perspective import Perspective
 from bayesinv.transforms.points import (
     SO3,
@@ -76,6 +77,7 @@ __all__ = [
     "Jitter3d",
     "OutputAction",
     "PatchDropout",
+    "PerInput",
     "Permutation",
     "Perspective",
     "Reflection3d",

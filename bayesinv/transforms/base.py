@@ -20,10 +20,12 @@ from torch import Tensor
 
 from bayesinv.errors import DataError
 
-__all__ = ["LOWER_END", "UPPER_END", "Coordinate", "Transform", "from_config", "known_transforms", "register"]
+__all__ = ["LOWER_END", "PART", "UPPER_END", "Coordinate", "Transform", "from_config", "known_transforms", "register"]
 
 # How the two ends of a range that is not centred are "drawn": as they are; see `bayesinv.transforms.Asymmetric`.
 LOWER_END, UPPER_END = "lower_end", "upper_end"
+# So are the parts of a half-width that depends on the input; see `bayesinv.transforms.PerInput`.
+PART = "part"
 
 
 def _identity(value: Any) -> Any:
@@ -49,7 +51,8 @@ class Coordinate:
         distribution: how t is drawn within the extent, a name that `bayesinv.orbits.augmentation` knows:
             ``"uniform"`` on [-η, η]; ``"one_sided"`` on [0, η], for amounts without a sign;
             ``"gaussian"``; ``"von_mises"``, for angles; ``"haar"``, for angles of rotations in space;
-            ``"lower_end"`` and, as the next coordinate, ``"upper_end"``, for the ends of one range.
+            ``"lower_end"`` and, as the next coordinate, ``"upper_end"``, for the ends of one range; ``"part"``, for a
+            part of a half-width.
         order: 0, or the number of elements of a finite group. The column of t then holds the index
             of an element, 0 for the identity, and the extent is the probability of any other one.
 
@@ -119,6 +122,11 @@ class Coordinate:
     def is_end(self) -> bool:
         """Whether it is one end of a range, whose t is the extent itself."""
         return self.distribution in (LOWER_END, UPPER_END)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether t is the extent itself and no draw: an end of a range, or a part of a half-width."""
+        return self.is_end or self.distribution == PART
 
     @property
     def prefix(self) -> str:

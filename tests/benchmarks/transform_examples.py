@@ -106,7 +106,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
         },
     ),
 }
-NOT_LISTED = {"Asymmetric", "Compose"}  # made of others
+NOT_LISTED = {"Asymmetric", "Compose", "PerInput"}  # made of others
 
 
 def examples() -> Iterator[tuple[str, str, T.Transform, Callable[[int], Tensor]]]:
