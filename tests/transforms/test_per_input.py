@@ -68,3 +68,30 @@ def test_errors_say_what_to_do():
         PerInput("rotation", [0.0], [[1.0, 2.0]], [[0.0]], 1.0)
     with pytest.raises(ValueError, match="PerInput in it"):
         shrinkage(Flip())
+
+
+def test_exported_augmentations_and_files_keep_the_landmarks(tmp_path):
+    import bayesinv
+    from bayesinv import GaussianProcess, InvarianceModel
+
+    x = two_kinds()
+    transform = PerInput.near(Colour(["brightness"]), x, num_landmarks=2, num_components=2)
+    model = InvarianceModel(
+        GaussianProcess(num_features=16),
+        transform,
+        likelihood="gaussian",
+        num_orbit_samples=3,
+        priors=shrinkage(transform),
+    )
+    with pytest.warns(UserWarning):  # few steps
+        posterior = bayesinv.fit(model, (x, x.mean((1, 2, 3))[:, None]), max_steps=3, num_draws=16)
+    loaded = bayesinv.load(posterior.save(tmp_path / "own.bayesinv"))
+    assert torch.equal(loaded.model.orbit.transform.landmarks, transform.landmarks)
+    before = posterior.augmentation(seed=0)
+    after = bayesinv.export.load(before.save(tmp_path / "own.safetensors"))
+    assert torch.equal(before(x), after(x))
+    panels = posterior.plot_orbit(x[9], "brightness", num_copies=3).axes
+    end = float(posterior.quantile(0.5)[0])
+    for panel, amount in zip(panels[3:6], (-end, 0.0, end), strict=True):
+        moved = torch.as_tensor(panel.images[0].get_array()) - x[9, 0]
+        torch.testing.assert_close(moved, torch.full_like(moved, amount), atol=1e-5, rtol=0)
