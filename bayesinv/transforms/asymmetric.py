@@ -31,9 +31,9 @@ class Asymmetric(Transform):
     number ε of each range is an auxiliary column of t.
 
     The data tell the two ends apart where moving *all* inputs by one amount changes the prior of the function. It does
-    not under a stationary kernel for what adds a constant (brightness without clipping, shifts of columns), nor under
-    an isotropic one for rotations: there only down + up is learned, and the prior divides it (docs/transforms.md,
-    "Ranges that are not centred").
+    not under a stationary kernel for what adds a constant (brightness without clipping, shifts of columns), under an
+    isotropic one for rotations, or, with a lengthscale that is learned, for factors: there only down + up is learned,
+    and the prior divides it (docs/transforms.md, "Ranges that are not centred").
 
     Arguments:
         transform: one transform, or a name such as "scale_x"; of a list, wrap each member.

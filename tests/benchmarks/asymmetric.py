@@ -9,7 +9,8 @@ targets are a draw of the exact Gaussian process averaged over the orbit with th
 
 - brightness: -5 % to +30 % of the range, pixels cut to [0, 1] before the kernel sees them, as cameras and libraries
   do; six outputs with noise of a twentieth of the variance.
-- factor: brightness as torchvision has it, a factor: exp(-0.1) to exp(0.6), so -9.5 % to +82.2 %; nothing is cut.
+- factor: brightness as torchvision has it, a factor: exp(-0.1) to exp(0.6), so -9.5 % to +82.2 %; nothing is cut. A
+  factor on all inputs is another lengthscale: with --known the fit knows the hyperparameters.
 - labels: the brightness of the first case, four classes through a softmax of amplitude 4.
 - uncut: the first case without the cut. A constant added to all pixels moves all inputs alike, which a stationary
   kernel does not see: only down + up can be learned.
@@ -70,6 +71,16 @@ def _options(backbone):
     return {"num_inducing": None} if backbone.is_exact else {}
 
 
+def started(model, case, x, seed):
+    """The hyperparameters that draw the targets."""
+    is_labels = case.likelihood == "categorical"
+    model.backbone.initialise(x, AMPLITUDE**2 if is_labels else 1.0, seed)
+    if is_labels:  # a smoother function gives nearly every image the same class
+        model.backbone.kernel.base_kernel.lengthscale *= 0.5
+    else:
+        model.evidence.noise_model.noise = NOISE
+
+
 def simulated(case, seed, ends, num_train):
     """Inputs and targets from the exact prior, with the true ends."""
     import torch
@@ -79,11 +90,7 @@ def simulated(case, seed, ends, num_train):
     x = bayesinv.datasets.digits(math.pi, size=SIZE, num_train=num_train, seed=seed).train.x
     teacher = built(case, "exact")
     is_labels = case.likelihood == "categorical"
-    teacher.backbone.initialise(x, AMPLITUDE**2 if is_labels else 1.0, seed)
-    if is_labels:  # a smoother function gives nearly every image the same class
-        teacher.backbone.kernel.base_kernel.lengthscale *= 0.5
-    else:
-        teacher.evidence.noise_model.noise = NOISE
+    started(teacher, case, x, seed)
     eta = torch.tensor(ends, dtype=torch.float64)
     drawn = teacher.simulate(x, eta, num_outputs=CLASSES if is_labels else OUTPUTS, seed=seed)
     return bayesinv.Data(x, drawn.y, CLASSES if is_labels else None)
@@ -91,8 +98,8 @@ def simulated(case, seed, ends, num_train):
 
 def job(argument):
     """Simulate, fit, and say where the truth lies; from the folder if it is there."""
-    name, seed, alone, num_train, folder = argument
-    path = Path(folder) / f"{name}{'_alone' if alone else ''}_{num_train}_{seed}.json"
+    name, seed, alone, known, num_train, folder = argument
+    path = Path(folder) / f"{name}{'_alone' * alone}{'_known' * known}_{num_train}_{seed}.json"
     if path.exists():
         return json.loads(path.read_text())
     warnings.simplefilter("ignore")
@@ -102,7 +109,12 @@ def job(argument):
     ends = (0.0, case.ends[1]) if alone else case.ends
     data = simulated(case, seed, ends, num_train)
     begin = time.perf_counter()
-    posterior = bayesinv.fit(built(case, "default"), data, seed=seed)
+    model = built(case, "default")
+    if known:
+        model.initialise(data, seed)
+        started(model, case, data.x, seed)
+        model = model.hold_hyperparameters()
+    posterior = bayesinv.fit(model, data, seed=seed)
     seconds = time.perf_counter() - begin
     truth = [float(c.to_people(v)) for c, v in zip(posterior.model.coordinates, ends, strict=True)]
     table = posterior.summary()
@@ -136,13 +148,14 @@ def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", nargs=2, type=int, default=[0, 20], help="the first, and the one after the last")
-    parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="a truth without the lower end, and the selection")
+    parser.add_argument("--known", action="store_true", help="hyperparameters are known to the fit")
     parser.add_argument("--num-train", type=int, default=400)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("asymmetric-results"))
     options = parser.parse_args(arguments)
     cases = [(name, seed) for name in options.cases for seed in range(*options.seeds)]
-    fixed = (options.alone, options.num_train, str(options.folder))
+    fixed = (options.alone, options.known, options.num_train, str(options.folder))
     results = list(side_by_side(job, [(*case, *fixed) for case in cases], options.jobs))
     print(provenance())
     print(f"n = {options.num_train}, {COPIES} copies, seeds {options.seeds[0]}-{options.seeds[1] - 1}\n")

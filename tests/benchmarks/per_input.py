@@ -35,7 +35,7 @@ def the_digits(seed, num_train):
 
     import bayesinv
 
-    split = bayesinv.datasets.digits(math.radians(60), size=8, num_train=1000, num_test=700, seed=seed)
+    split = bayesinv.datasets.digits(math.radians(60), size=8, num_train=1000, seed=seed)
 
     def only(data, most):
         chosen = torch.isin(data.y, torch.tensor(DIGITS)).nonzero()[:most, 0]
