@@ -139,7 +139,7 @@ class NeuralNetwork(nn.Module):
         x = x.to(self.dtype, copy=True)  # networks may work in place, on what may be the caller's array
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed_precision):
             out = called_with(self.net, weights, x) if weights else self.net(x)
-        if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4) or len(out) != len(x):
+        if not isinstance(out, Tensor) or out.ndim not in (1, 2, 3, 4, 5) or len(out) != len(x):
             is_tensor = isinstance(out, Tensor)
             came = f"shape {tuple(out.shape)}" if is_tensor else type(out).__name__
             cure = "flatten or pool what is left of the event axes inside it" if is_tensor else "return one tensor"

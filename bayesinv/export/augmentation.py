@@ -22,6 +22,7 @@ from bayesinv.errors import DataError
 from bayesinv.export.conventions import numbers
 from bayesinv.export.frames import Frame
 from bayesinv.export.saving import save
+from bayesinv.export.volumes import masks_of_volumes
 from bayesinv.numerics.arguments import as_integer
 from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Transform
@@ -45,8 +46,9 @@ class Augmentation(v2.Transform):
     labels; the first plain tensor is an image, unless there is a `tv_tensors.Image`. Masks (nearest neighbour, 0
     outside), boxes and key points move with their image; coordinates count from the corner of the first pixel, whose
     middle is (0.5, 0.5). Images of bytes are read as [0, 1], moved, clipped and rounded back; floating point images are
-    neither scaled nor clipped. Signals, points and tables come as tensors or arrays, of which the first is moved, or as
-    an object with positions ``pos`` and perhaps ``batch``, as in PyTorch Geometric.
+    neither scaled nor clipped. Signals, points, tables and volumes come as tensors or arrays, of which the first is
+    moved, and with a volume its masks (`tv_tensors.Mask`); or as an object with positions ``pos`` and perhaps
+    ``batch``, as in PyTorch Geometric.
 
     Axes before those of one example are those of a batch, each with draws of its own; frames of a video share theirs.
     All numbers come from torch's global generator, which a DataLoader seeds in its workers; with a seed they come from
@@ -149,8 +151,17 @@ class Augmentation(v2.Transform):
             return super().forward(*inputs)
         flat, spec = tree_flatten(inputs if len(inputs) > 1 else inputs[0])
         for i, entry in enumerate(flat):
-            if isinstance(entry, Tensor | np.ndarray) or hasattr(entry, "pos"):
-                flat[i] = self._moved_other(entry)
+            if isinstance(entry, tv_tensors.Mask):
+                continue
+            if isinstance(entry, Tensor | np.ndarray):
+                x = torch.from_numpy(np.ascontiguousarray(entry)) if isinstance(entry, np.ndarray) else entry
+                t = self._drawn_for(x)
+                moved = self.move(self._copied(x), t)
+                along = [self._moved_volume_mask(e, t) if isinstance(e, tv_tensors.Mask) else e for e in flat]
+                along[i] = moved.numpy() if isinstance(entry, np.ndarray) else moved
+                return tree_unflatten(along, spec)
+            if hasattr(entry, "pos"):
+                flat[i] = self._moved_positions(entry)
                 return tree_unflatten(flat, spec)
         raise DataError(f"expected a tensor, an array or an object with `pos`, got {type(inputs[0]).__name__}")
 
@@ -250,17 +261,25 @@ class Augmentation(v2.Transform):
         acting = self._acting(t)
         return Frame([stage for stage, _ in acting], [part for _, part in acting])
 
-    def _moved_other(self, x: Any) -> Any:
-        """A signal, points or rows: a tensor, an array, or an object that holds positions."""
-        if isinstance(x, np.ndarray):
-            return self._moved_other(torch.from_numpy(np.ascontiguousarray(x))).numpy()
-        if not isinstance(x, Tensor):
-            return self._moved_positions(x)
+    def _drawn_for(self, x: Tensor) -> Float[Tensor, "*lead columns"]:
+        """Draws for signals, points, rows or volumes."""
         axes = len(self.event_shape)
         if x.ndim < axes:
             raise DataError(f"expected inputs (..., {axes} axes of one example), got shape {tuple(x.shape)}")
-        lead = self._lead(tuple(x.shape[: x.ndim - axes]))
-        return self.move(self._copied(x), self.draw(*lead, device=x.device))
+        return self.draw(*self._lead(tuple(x.shape[: x.ndim - axes])), device=x.device)
+
+    def _moved_volume_mask(self, mask: tv_tensors.Mask, t: Float[Tensor, "*lead columns"]) -> tv_tensors.Mask:
+        """Labels of voxels, (*lead, *many, depth, height, width)."""
+        x = self._copied(mask.as_subclass(Tensor))
+        lead, voxels = t.shape[:-1], self.event_shape[1:]
+        if len(voxels) != 3 or x.shape[: len(lead)] != lead or x.ndim < len(lead) + 3:
+            raise DataError(
+                f"expected a mask of voxels for each of {tuple(lead)} volumes, got shape {tuple(x.shape)} beside "
+                f"inputs of shape {self.event_shape}"
+            )
+        flat = x.reshape(lead.numel(), -1, *x.shape[-3:])
+        moved = masks_of_volumes(self._acting(t.reshape(-1, t.shape[-1]).to(x.device)), flat)
+        return tv_tensors.wrap(moved.reshape(x.shape), like=mask)
 
     def _moved_positions(self, data: Any) -> Any:
         """A copy of a graph, or of a batch of them, with moved ``pos`` (nodes, 3)."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from bayesinv.orbits.orbit import Orbit
-from bayesinv.transforms import Transform
+from bayesinv.transforms import Coordinate, Transform
+from bayesinv.transforms.asymmetric import base_name
+from bayesinv.transforms.base import LOWER_END, UPPER_END
 
 __all__ = ["numbers"]
 
@@ -18,6 +21,7 @@ _AFFINE = ("translate_x", "translate_y", "rotation", "scale_x", "scale_y", "shea
 _ALIKE = {
     "scale": "torchvision draws one factor for both axes, here of the mean of both log factors; factors are uniform "
     "there and log-uniform here",
+    "translate": "is symmetric there, here to the end that is farther",
     "order": "RandomAffine applies its parts one after the other, and here they are one exponential: equal for one at "
     "a time, close for small extents together",
     "contrast": "spreads about the image's mean grey there, about middle grey here",
@@ -85,14 +89,30 @@ def numbers(augmentation: Described) -> dict[str, Any]:
         "symmetries": symmetries,
     }
     if augmentation.moves_images:
-        medians = dict(zip((c.name for c in coordinates), levels[1].tolist(), strict=True))
-        found |= _elsewhere({name: value for name, value in medians.items() if value > 0}, augmentation)
+        found |= _elsewhere(_ranges(coordinates, levels[1].tolist()), augmentation)
     return found
 
 
-def _elsewhere(extents: dict[str, float], augmentation: Described) -> dict[str, Any]:
-    """Arguments of classes of torchvision and kornia for extents above zero."""
+def _ranges(coordinates: Sequence[Coordinate], extents: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """From where to where each amount reaches, internal units, of those that move at all; ends of a range as one."""
+    found: dict[str, tuple[float, float]] = {}
+    for c, value in zip(coordinates, extents, strict=True):
+        name = base_name(c)
+        low, high = found.get(name, (0.0, 0.0))
+        if c.distribution == LOWER_END:
+            found[name] = (-value, high)
+        elif c.distribution == UPPER_END:
+            found[name] = (low, value)
+        else:
+            found[name] = (-value, value)
+    return {name: ends for name, ends in found.items() if ends != (0.0, 0.0)}
+
+
+def _elsewhere(ranges: dict[str, tuple[float, float]], augmentation: Described) -> dict[str, Any]:
+    """Arguments of classes of torchvision and kornia for ranges that are not empty."""
     _, height, width = augmentation.event_shape
+    extents = {name: max(-low, high) for name, (low, high) in ranges.items()}
+    one_range = {name: low != -high for name, (low, high) in ranges.items()}
     torchvision: dict[str, Any] = {}
     kornia: dict[str, Any] = {}
     notes: list[str] = []
@@ -100,17 +120,20 @@ def _elsewhere(extents: dict[str, float], augmentation: Described) -> dict[str, 
     affine = {name: extents[name] for name in _AFFINE if name in extents}
     if affine:
         common: dict[str, Any] = {"degrees": _rounded(math.degrees(affine.get("rotation", 0.0)))}
+        if one_range.get("rotation"):  # clockwise there
+            common["degrees"] = [_rounded(math.degrees(-end)) for end in reversed(ranges["rotation"])]
         if {"translate_x", "translate_y"} & set(affine):  # of half the width, also down
             down = min(1.0, 0.5 * affine.get("translate_y", 0.0) * width / height)
             common["translate"] = [_rounded(min(1.0, 0.5 * affine.get("translate_x", 0.0))), _rounded(down)]
+            if one_range.get("translate_x") or one_range.get("translate_y"):
+                notes.append(f"translate: {_ALIKE['translate']}")
         if "shear" in affine:  # degrees, of one axis
-            angle = math.degrees(math.atan(affine["shear"]))
-            common["shear"] = [_rounded(-angle), _rounded(angle)]
+            common["shear"] = [_rounded(math.degrees(math.atan(end))) for end in ranges["shear"]]
         one, each = dict(common), dict(common)
         if {"scale_x", "scale_y"} & set(affine):
-            wide, high = affine.get("scale_x", 0.0), affine.get("scale_y", 0.0)
-            one["scale"] = _factors(0.5 * (wide + high))
-            each["scale"] = [*_factors(wide), *_factors(high)]
+            wide, tall = ranges.get("scale_x", (0.0, 0.0)), ranges.get("scale_y", (0.0, 0.0))
+            one["scale"] = _factors([0.5 * (a + b) for a, b in zip(wide, tall, strict=True)])
+            each["scale"] = [*_factors(wide), *_factors(tall)]
             notes.append(f"scale: {_ALIKE['scale']}")
         torchvision["RandomAffine"] = {**one, "interpolation": "bilinear"}
         kornia["RandomAffine"] = {**each, "p": 1.0}
@@ -120,10 +143,9 @@ def _elsewhere(extents: dict[str, float], augmentation: Described) -> dict[str, 
         if name in extents:
             torchvision[kind] = kornia[kind] = {"p": _rounded(extents[name])}
 
-    colour: dict[str, Any] = {name: _factors(extents[name]) for name in ("contrast", "saturation") if name in extents}
-    if "hue" in extents:
-        turn = _rounded(min(0.5, extents["hue"] / (2.0 * math.pi)))  # in turns
-        colour["hue"] = [-turn, turn]
+    colour: dict[str, Any] = {name: _factors(ranges[name]) for name in ("contrast", "saturation") if name in extents}
+    if "hue" in extents:  # in turns
+        colour["hue"] = [_rounded(max(-0.5, min(0.5, end / (2.0 * math.pi)))) for end in ranges["hue"]]
     if colour:
         torchvision["ColorJitter"], kornia["ColorJitter"] = colour, {**colour, "p": 1.0}
     notes += [f"{name}: {_ALIKE[name]}" for name in ("contrast", "saturation", "hue", "brightness") if name in extents]
@@ -139,8 +161,9 @@ def _elsewhere(extents: dict[str, float], augmentation: Described) -> dict[str, 
         notes.append(f"noise: {_ALIKE['noise']}")
 
     said = {*_AFFINE, "flip_x", "flip_y", "contrast", "saturation", "hue", "blur", "noise"}
-    drawn = dict(zip(augmentation.transform_family.names, augmentation.orbit.distributions, strict=True))
-    usual = ("uniform", "one_sided")
+    pairs = zip(augmentation.transform_family.coordinates, augmentation.orbit.distributions, strict=True)
+    drawn = {base_name(c): distribution for c, distribution in pairs}
+    usual = ("uniform", "one_sided", LOWER_END, UPPER_END)
     notes += [f"{n}: is {drawn[n]} here, uniform there" for n in extents if n in said and drawn[n] not in usual]
     return {
         "torchvision": torchvision,
@@ -150,8 +173,8 @@ def _elsewhere(extents: dict[str, float], augmentation: Described) -> dict[str, 
     }
 
 
-def _factors(log_factor: float) -> list[float]:
-    return [_rounded(math.exp(-log_factor)), _rounded(math.exp(log_factor))]
+def _factors(log_factors: Sequence[float]) -> list[float]:
+    return [_rounded(math.exp(end)) for end in log_factors]
 
 
 def _rounded(value: Any) -> float:

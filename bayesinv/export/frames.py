@@ -15,6 +15,7 @@ from torch import Tensor
 from bayesinv.errors import DataError
 from bayesinv.transforms import Affine2d, CyclicRotation, Dihedral, Elastic, FiniteGroup, Flip, Permutation, SignFlip
 from bayesinv.transforms.affine2d import MatrixWarp
+from bayesinv.transforms.asymmetric import without_ends
 from bayesinv.transforms.base import Transform
 from bayesinv.transforms.warp import sample, warp
 
@@ -44,7 +45,8 @@ class Frame:
     """
 
     def __init__(self, stages: Sequence[Transform], parts: Sequence[Float[Tensor, "draws _"]]) -> None:
-        moving = [(s, t.to(torch.float64)) for s, t in zip(stages, parts, strict=True) if not _stays(s)]
+        pairs = [without_ends(stage, part.to(torch.float64)) for stage, part in zip(stages, parts, strict=True)]
+        moving = [(stage, t) for stage, t in pairs if not _stays(stage)]
         self._maps = [(stage, t, None if isinstance(stage, Elastic) else _matrix(stage, t)) for stage, t in moving]
 
     def masks(self, masks: Shaped[Tensor, "draws many height width"]) -> Shaped[Tensor, "draws many height width"]:

@@ -13,6 +13,7 @@ from bayesinv.orbits.orbit import Orbit
 from bayesinv.orbits.structure import PerOutput
 from bayesinv.transforms import Elastic, FiniteGroup, Transform
 from bayesinv.transforms.affine2d import MatrixWarp
+from bayesinv.transforms.asymmetric import without_ends
 from bayesinv.transforms.warp import warp
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class FixedOrbit(nn.Module):
         super().__init__()
         sizes = [stage.num_columns for stage in transform.stages]
         pairs = zip(transform.stages, t.split(sizes, dim=-1), strict=True)
-        self.stages = nn.ModuleList([_FixedStage(stage, part) for stage, part in pairs])
+        self.stages = nn.ModuleList([_FixedStage(*without_ends(stage, part)) for stage, part in pairs])
         self.size = len(t)
 
     def forward(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "S batch *event"]:

@@ -43,7 +43,7 @@ def equivariance_error(
             (n, *event) to (n, outputs) or maps (n, C, *cells), such as a network.
         x: at least two inputs.
         transform: T, or names as `InvarianceModel` takes them.
-        output_action: T': "image", "vector", an object with ``inverse(outputs, t)``, or None for invariance.
+        output_action: T': "image", "volume", "vector", an object with ``inverse(outputs, t)``, or None for invariance.
         extents: η by symmetry, internal units; those left out are at their largest sensible ones, and 0 leaves one
             out.
         num_draws: of t, for each input and symmetry.

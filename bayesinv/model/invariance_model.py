@@ -81,7 +81,7 @@ class InvarianceModel(ModelParts):
         augmentation: how coordinates are drawn within their extents, by symmetry name: "uniform", "one_sided",
             "gaussian" or "von_mises" (angles); those left out have their transform's own, mostly "uniform".
         output_action: how outputs move with the inputs, for networks: None (they stay, an invariant model), "image"
-            (maps that move with the image), "vector" (outputs (n, 3) that turn with the points), or an object with
+            or "volume" (maps that move with it), "vector" (outputs (n, 3) that turn with the points), or an object with
             ``inverse(outputs, t)``; see `bayesinv.transforms.actions`.
         outputs: names of the classes or targets, in order, each of which then has extents of its own, such as
             "rotation[6]"; None for extents in common. With a Gaussian process and a collapsed evidence ("softmax",

@@ -3,7 +3,8 @@
     t = Q(ε; η),    ε ~ U[-1, 1]
 
 With ε held fixed t is a differentiable function of η. Every Q is odd in ε, but for "one_sided", and every spread has
-the variance of the uniform one where that makes sense, so that extents mean the same under each.
+the variance of the uniform one where that makes sense, so that extents mean the same under each. The ends of a range
+that is not centred are not drawn: t = η, and `bayesinv.transforms.Asymmetric` draws between them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms import Coordinate
+from bayesinv.transforms.base import LOWER_END, PART, UPPER_END
 
 __all__ = ["DISTRIBUTIONS", "checked_distribution", "draw"]
 
@@ -57,8 +59,8 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
     """The distribution, if the coordinate can have it.
 
     Raises:
-        ValueError: an unknown one; any for a finite group; one with negative draws for an amount; one for angles for
-            what is not an angle.
+        ValueError: an unknown one; any for a finite group or an end of a range; one with negative draws for an amount;
+            one for angles for what is not an angle.
     """
     name = coordinate.name
     if distribution not in DISTRIBUTIONS:
@@ -67,6 +69,18 @@ def checked_distribution(distribution: str, coordinate: Coordinate) -> str:
         raise ValueError(
             f"augmentation[{name!r}]: a finite group is averaged over exactly, its elements but the identity equally "
             f"likely; leave {distribution!r} out"
+        )
+    parts = {LOWER_END: "one end of a range", UPPER_END: "one end of a range", PART: "part of a half-width"}
+    own = coordinate.distribution
+    if own in parts and distribution != own:
+        raise ValueError(
+            f"augmentation[{name!r}]: {name} is {parts[own]}, within which amounts are uniform; leave "
+            f"{distribution!r} out"
+        )
+    if distribution in parts and own not in parts:
+        raise ValueError(
+            f"augmentation[{name!r}]: {name} has one extent; for more wrap its transform: "
+            "bayesinv.transforms.Asymmetric(...) or PerInput.near(...)"
         )
     if coordinate.distribution == "one_sided" and distribution != "one_sided":
         raise ValueError(
@@ -89,6 +103,11 @@ def _uniform(eps: Tensor, eta: Tensor) -> Tensor:
 def _one_sided(eps: Tensor, eta: Tensor) -> Tensor:
     """U[0, η]."""
     return eta * (0.5 * (eps + 1.0))
+
+
+def _end(eps: Tensor, eta: Tensor) -> Tensor:
+    """η itself, for every draw."""
+    return eta.expand(torch.broadcast_shapes(eps.shape, eta.shape))
 
 
 def _gaussian(eps: Tensor, eta: Tensor) -> Tensor:
@@ -185,5 +204,8 @@ DISTRIBUTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gaussian": _gaussian,
     "von_mises": _von_mises,
     "haar": _haar,
+    PART: _end,
+    LOWER_END: _end,
+    UPPER_END: _end,
 }
 """All by name."""

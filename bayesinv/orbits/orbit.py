@@ -131,7 +131,7 @@ class Orbit(torch.nn.Module):
         )
         self._columns = transform.columns
         self._groups = tuple(c.order for c in coordinates if c.is_discrete)
-        is_drawn = [k is None or not coordinates[k].is_discrete for k in self._columns]
+        is_drawn = [k is None or not (coordinates[k].is_discrete or coordinates[k].is_fixed) for k in self._columns]
         self.num_samples = num_samples
         # Without a continuous column every draw would be the same.
         self._num_draws = num_samples if any(is_drawn) else 1
@@ -143,7 +143,7 @@ class Orbit(torch.nn.Module):
         self.drawn: Tensor
         self.register_buffer("drawn", torch.tensor(is_drawn), persistent=False)
         self.base: Tensor
-        self.register_buffer("base", base)  # (S, columns of t); 0 where a group's elements go
+        self.register_buffer("base", base)  # (S, columns of t); 0 where a group's elements or ends go
 
     def part(self, num_draws: int) -> "Orbit":
         """The orbit of the first draws alone; of Sobol points these are spread evenly too."""

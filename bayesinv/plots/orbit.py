@@ -11,6 +11,8 @@ from torch import Tensor
 from bayesinv.numerics.arguments import as_integer
 from bayesinv.orbits.groups import spread_name
 from bayesinv.plots.style import STYLE, as_written
+from bayesinv.transforms.asymmetric import other_end
+from bayesinv.transforms.base import LOWER_END, PART
 
 MOST_CHANNELS = 8  # of a signal, whose lines are still told apart
 
@@ -35,8 +37,9 @@ def plot_orbit(
         x: one image, (channels, height, width), 1 or 3 channels; or one signal, (channels, time), up to 8 channels,
             drawn as a line each. A batch dimension of 1 may come first.
         symmetry: vary this one alone, evenly from one end of its extent to the other (an amount without a sign from
-            zero on; of a finite group every element, up to `num_copies`, with its share of the copies). None shows
-            all of them together, at the model's own base draws, which are the same in each row.
+            zero on, and so does one end of a range; of a finite group every element, up to `num_copies`, with its share
+            of the copies; what inputs near a landmark may do beyond others, as far as this input is near it). None
+            shows all of them together, at the model's own base draws, which are the same in each row.
         num_copies: how many copies in a row.
         reweighted: whether to use the importance weights; None uses them where they are good.
 
@@ -146,11 +149,17 @@ def _coordinates(
         t[:, column] = torch.arange(num_copies, dtype=torch.float64)
         shares = [1.0 - float(eta[k])] + [float(eta[k]) / (coordinate.order - 1)] * (num_copies - 1)
         return t, [f"{100 * share:.0f} %" for share in shares]
-    first = 0.0 if coordinate.distribution == "one_sided" else -1.0
+    first = 0.0 if coordinate.is_end or coordinate.distribution == "one_sided" else -1.0
     t[:, column] = torch.linspace(first, 1.0, num_copies, dtype=torch.float64) * eta[k]
     sign = "°" if coordinate.unit == "°" else ""
     values = [float(coordinate.to_people(float(v))) for v in t[:, column]]
-    plus = "" if first == 0.0 else "+"
+    plus = "" if coordinate.distribution == "one_sided" else "+"
+    if coordinate.distribution == PART:  # of a half-width, whose end is shown: this much at the landmark
+        t[:, [i for i, of in enumerate(transform.columns) if of is None]] = 1.0
+    if coordinate.is_end:  # a range of this one amount
+        t[:, transform.columns.index(other_end(posterior.model.coordinates, k))] = -t[:, column]
+    if coordinate.distribution == LOWER_END:
+        values = [-value for value in values]
     return t, [f"{v:{plus}.1f}{sign}".replace("-", "−") if abs(v) >= 0.05 else f"0{sign}" for v in values]
 
 

@@ -5,8 +5,9 @@ A transform of your own is a subclass of `Transform` with `coordinates` and `tra
 with `register` if a saved posterior is to rebuild it; `bayesinv.testing.transforms` tests it.
 """
 
-from bayesinv.transforms.actions import ImageAction, OutputAction, VectorAction, as_action, undo
+from bayesinv.transforms.actions import ImageAction, OutputAction, VectorAction, VolumeAction, as_action, undo
 from bayesinv.transforms.affine2d import Affine2d
+from bayesinv.transforms.asymmetric import Asymmetric
 from bayesinv.transforms.base import (
     Coordinate,
     Transform,
@@ -19,7 +20,9 @@ from bayesinv.transforms.colour import Colour
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
 from bayesinv.transforms.elastic import Elastic
+from bayesinv.transforms.missing import CutOut, PatchDropout
 from bayesinv.transforms.noise import GaussianNoise
+from bayesinv.transforms.per_input import PerInput
 from bayesinv.transforms.perspective import Perspective
 from bayesinv.transforms.points import (
     SO3,
@@ -42,12 +45,15 @@ from bayesinv.transforms.signals import (
     TimeWarp,
 )
 from bayesinv.transforms.tables import ColumnNoise, ColumnPermutation, ColumnScale, ColumnShift
+from bayesinv.transforms.volumes import AffineVolume
 
 __all__ = [
     "SO3",
     "Affine2d",
     "Affine3d",
+    "AffineVolume",
     "AmplitudeScale",
+    "Asymmetric",
     "BandStop",
     "ChannelDropout",
     "Colour",
@@ -57,6 +63,7 @@ __all__ = [
     "ColumnShift",
     "Compose",
     "Coordinate",
+    "CutOut",
     "CyclicRotation",
     "Dihedral",
     "Elastic",
@@ -69,6 +76,8 @@ __all__ = [
     "ImageAction",
     "Jitter3d",
     "OutputAction",
+    "PatchDropout",
+    "PerInput",
     "Permutation",
     "Perspective",
     "Reflection3d",
@@ -81,6 +90,7 @@ __all__ = [
     "Transform",
     "Translation3d",
     "VectorAction",
+    "VolumeAction",
     "as_action",
     "as_transform",
     "from_config",

@@ -14,15 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.affine2d import MatrixWarp
+from bayesinv.transforms.asymmetric import Asymmetric, without_ends
 from bayesinv.transforms.base import Transform
 from bayesinv.transforms.discrete import FiniteGroup, Flip, Permutation, _PlaneGroup
 from bayesinv.transforms.points.base import NUM_SPATIAL, AffinePoints, PointTransform
 from bayesinv.transforms.signals.amplitude import SignFlip
 from bayesinv.transforms.signals.base import SignalTransform
 from bayesinv.transforms.tables import ColumnTransform
+from bayesinv.transforms.volumes import AffineVolume, warp_volumes
 from bayesinv.transforms.warp import warp
 
-__all__ = ["ImageAction", "OutputAction", "VectorAction", "as_action", "undo"]
+__all__ = ["ImageAction", "OutputAction", "VectorAction", "VolumeAction", "as_action", "undo"]
 
 # Shares of a pixel below this are rounding: a pixel that a copy has left.
 SMALLEST_COVERAGE = 1e-4
@@ -88,7 +90,8 @@ class _ByStages(OutputAction):
     def __init__(self, transform: Transform):
         self.transform = transform
         for stage in transform.stages:
-            self.inverse_of(stage)  # refuses what cannot be taken back
+            plain = stage.inner if isinstance(stage, Asymmetric) else stage
+            self.inverse_of(plain)  # refuses what cannot be taken back
 
     @abstractmethod
     def inverse_of(self, stage: Transform) -> Any:
@@ -110,12 +113,41 @@ class _ByStages(OutputAction):
     def undo_stages(self, outputs: Tensor, t: Tensor) -> Tensor:
         parts = t.split([stage.num_columns for stage in self.transform.stages], dim=-1)
         for stage, part in zip(reversed(self.transform.stages), reversed(parts), strict=True):
-            inverse = self.inverse_of(stage)
-            outputs = outputs if inverse is None else inverse(outputs, part)
+            plain, amounts = without_ends(stage, part)
+            inverse = self.inverse_of(plain)
+            outputs = outputs if inverse is None else inverse(outputs, amounts)
         return outputs
 
 
-class ImageAction(_ByStages):
+class _MapAction(_ByStages):
+    """Outputs (n, C, *cells) whose last axes are those of an image or a volume."""
+
+    cell_axes: ClassVar[int]
+
+    def inverse(
+        self, outputs: Float[Tensor, "copies n *out"], t: Float[Tensor, "copies *each"]
+    ) -> Float[Tensor, "copies n *out"]:
+        if outputs.ndim != 3 + self.cell_axes:
+            axes = "D, H, W"[-3 * self.cell_axes + 2 :]
+            raise ValueError(
+                f'output_action="{self.name}": expected outputs (n, C, {axes}), and {tuple(outputs.shape[1:])} came; a '
+                f"network for masks returns a map of logits for each of the {self.event}"
+            )
+        lead = t.ndim - 1  # axes with a t of their own; the others share a warp, as channels
+        flat = outputs.flatten(0, lead - 1).flatten(1, -1 - self.cell_axes)  # (B, channels, *cells)
+        return self.undo_stages(flat, t.flatten(0, lead - 1)).reshape(outputs.shape)
+
+    def coverage(
+        self, outputs: Float[Tensor, "copies n *out"], t: Float[Tensor, "copies *each"]
+    ) -> Float[Tensor, "copies shared *cells"]:
+        shared = t if t.ndim == 3 else t[:, None]  # (copies, n or 1, columns)
+        cells = outputs.shape[-self.cell_axes :]
+        ones = outputs.new_ones(shared.shape[0] * shared.shape[1], 1, *cells)
+        whole = self.undo_stages(ones, shared.flatten(0, 1)).clamp(0.0, 1.0)
+        return whole.reshape(*shared.shape[:2], *cells)
+
+
+class ImageAction(_MapAction):
     """Outputs with pixels, (n, C, H, W), that move with the image.
 
         (T'_t⁻¹ o)(p) = o(A(t) p)
@@ -143,9 +175,10 @@ class ImageAction(_ByStages):
 
     name = "image"
     event = "images"
+    cell_axes = 2
 
     def inverse_of(self, stage: Transform) -> Any:
-        if isinstance(stage, SignalTransform | PointTransform | ColumnTransform):
+        if isinstance(stage, SignalTransform | PointTransform | ColumnTransform | AffineVolume):
             raise self.refusal(stage)  # though it may be invertible: its inverse is not for maps of pixels
         if stage.fixes_frame or isinstance(stage, SignFlip):
             return None  # of the values of the input, which are not those of the output
@@ -164,25 +197,44 @@ class ImageAction(_ByStages):
             raise self.refusal(stage)
         return lambda outputs, t: member.transform(outputs, member.inverse_coordinates(t))
 
-    def inverse(
-        self, outputs: Float[Tensor, "copies n *out"], t: Float[Tensor, "copies *each"]
-    ) -> Float[Tensor, "copies n *out"]:
-        if outputs.ndim != 5:
-            raise ValueError(
-                f'output_action="image": expected outputs (n, C, H, W), and {tuple(outputs.shape[1:])} came; a network '
-                "for masks returns a map of logits for each image"
-            )
-        lead = t.ndim - 1  # axes with a t of their own; the others share a warp, as channels
-        flat = outputs.flatten(0, lead - 1).flatten(1, -3)  # (B, channels, H, W)
-        return self.undo_stages(flat, t.flatten(0, lead - 1)).reshape(outputs.shape)
 
-    def coverage(
-        self, outputs: Float[Tensor, "copies n *out"], t: Float[Tensor, "copies *each"]
-    ) -> Float[Tensor, "copies shared *cells"]:
-        shared = t if t.ndim == 3 else t[:, None]  # (copies, n or 1, columns)
-        ones = outputs.new_ones(shared.shape[0] * shared.shape[1], 1, *outputs.shape[-2:])
-        whole = self.undo_stages(ones, shared.flatten(0, 1)).clamp(0.0, 1.0)
-        return whole.reshape(*shared.shape[:2], *outputs.shape[-2:])
+class VolumeAction(_MapAction):
+    """Outputs with voxels, (n, C, D, H, W), that move with the volume and have its voxels.
+
+        (T'_t⁻¹ o)(p) = o(M(t) p)
+
+    As `ImageAction`: `AffineVolume` is taken back by reading at M(t) p, flips exactly, and transforms that leave
+    positions alone leave outputs alone.
+
+    Args:
+        transform: T.
+
+    Raises:
+        ValueError: the transform, or a member of it, cannot be taken back.
+
+    Example:
+        >>> from bayesinv.transforms import AffineVolume
+        >>> transform, t = AffineVolume(["translate_z"], (4.0, 1.0, 1.0)), torch.tensor([[4.0]])
+        >>> x = torch.rand(1, 1, 5, 4, 4, dtype=torch.float64)
+        >>> back = VolumeAction(transform).inverse(transform.orbit(x, t), t)[0]
+        >>> bool(torch.allclose(back[:, :, :-1], x[:, :, :-1]))  # the last slice has left
+        True
+    """
+
+    name = "volume"
+    event = "volumes"
+    cell_axes = 3
+
+    def inverse_of(self, stage: Transform) -> Any:
+        if stage.fixes_frame or isinstance(stage, SignFlip):
+            return None
+        if isinstance(stage, AffineVolume):
+            return lambda outputs, t: warp_volumes(outputs, stage.matrix(t), stage.spacing, "zeros")
+        if isinstance(stage, Flip | Permutation) and stage.dim == -4:
+            return None  # channels of the input, which are not those of the output
+        if isinstance(stage, Flip | Permutation) and stage.dim > -4:
+            return lambda outputs, t: stage.transform(outputs, stage.inverse_coordinates(t))
+        raise self.refusal(stage)
 
 
 class VectorAction(_ByStages):
@@ -238,14 +290,15 @@ def _solve(A: Float[Tensor, "*shared 3 3"], v: Float[Tensor, "*each 3"]) -> Floa
     return (torch.linalg.inv(A).to(v) @ v[..., None])[..., 0]
 
 
-ACTIONS: dict[str, type[_ByStages]] = {"image": ImageAction, "vector": VectorAction}
+ACTIONS: dict[str, type[_ByStages]] = {"image": ImageAction, "volume": VolumeAction, "vector": VectorAction}
 
 
 def as_action(action: Any, transform: Transform) -> OutputAction | None:
     """What ``output_action=`` takes, as an action of this transform.
 
     Args:
-        action: None (outputs stay: an invariant model), "image", "vector", or an object with ``inverse(outputs, t)``.
+        action: None (outputs stay: an invariant model), "image", "volume", "vector", or an object with
+            ``inverse(outputs, t)``.
         transform: T.
 
     Raises:

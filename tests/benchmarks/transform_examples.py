@@ -20,6 +20,11 @@ def images(batch: int) -> Tensor:
     return smooth_images(batch, 3, 32, 32).float()
 
 
+def volumes(batch: int) -> Tensor:
+    """One channel of 12 slices, 24×24."""
+    return smooth_images(batch, 12, 24, 24).float()[:, None]
+
+
 def signals(batch: int) -> Tensor:
     """Three channels of 256 samples."""
     return torch.randn(batch, 3, 256, generator=torch.Generator().manual_seed(0))
@@ -46,8 +51,11 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "Elastic": T.Elastic,
             "Colour": T.Colour,
             "GaussianBlur": T.GaussianBlur,
+            "CutOut": T.CutOut,
+            "PatchDropout": T.PatchDropout,
         },
     ),
+    "Volumes": (volumes, "1×12×24×24", {"AffineVolume": partial(T.AffineVolume, spacing=(3.0, 1.0, 1.0))}),
     "Signals": (
         signals,
         "3×256",
@@ -98,7 +106,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
         },
     ),
 }
-NOT_LISTED = {"Compose"}  # made of others
+NOT_LISTED = {"Asymmetric", "Compose", "PerInput"}  # made of others
 
 
 def examples() -> Iterator[tuple[str, str, T.Transform, Callable[[int], Tensor]]]:

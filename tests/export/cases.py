@@ -7,7 +7,9 @@ from bayesinv.transforms import (
     SO3,
     Affine2d,
     Affine3d,
+    AffineVolume,
     AmplitudeScale,
+    Asymmetric,
     BandStop,
     ChannelDropout,
     Colour,
@@ -16,6 +18,7 @@ from bayesinv.transforms import (
     ColumnScale,
     ColumnShift,
     Compose,
+    CutOut,
     CyclicRotation,
     Dihedral,
     Elastic,
@@ -25,6 +28,7 @@ from bayesinv.transforms import (
     GaussianBlur,
     GaussianNoise,
     Jitter3d,
+    PatchDropout,
     Permutation,
     Perspective,
     Reflection3d,
@@ -37,7 +41,7 @@ from bayesinv.transforms import (
     Translation3d,
 )
 
-IMAGE, SIGNAL, POINTS, ROWS = (3, 16, 16), (3, 60), (7, 4), (5,)
+IMAGE, SIGNAL, POINTS, ROWS, VOLUME = (3, 16, 16), (3, 60), (7, 4), (5,), (2, 6, 8, 10)
 TRANSFORMS = {
     "affine": (Affine2d(), IMAGE),
     "fused": (Compose([Affine2d(["rotation"], "border"), Perspective(padding="border")]), IMAGE),
@@ -51,6 +55,9 @@ TRANSFORMS = {
     "points": (Compose([SO3(mask=3), Jitter3d(mask=3), Reflection3d("z", mask=3)]), POINTS),
     "affine points": (Compose([Rotation3d(), Translation3d(), Scale3d()]), POINTS),
     "affine in space": (Affine3d(), POINTS),
+    "two ends": (Compose([Asymmetric(Affine2d(["rotation", "scale_x"])), Asymmetric(Colour(["brightness"]))]), IMAGE),
+    "missing": (Compose([CutOut(), PatchDropout(5)]), IMAGE),
+    "volumes": (Compose([AffineVolume(spacing=(2.0, 1.0, 1.0), largest_shift=5.0), Flip(-3, "flip_z")]), VOLUME),
     "rows": (Compose([ColumnShift([0]), ColumnScale([1]), ColumnNoise([2]), ColumnPermutation([3, 4])]), ROWS),
 }
 

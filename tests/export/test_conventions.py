@@ -7,7 +7,17 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from bayesinv.export import Augmentation
-from bayesinv.transforms import Affine2d, Colour, Compose, CyclicRotation, Flip, GaussianBlur, GaussianNoise, TimeShift
+from bayesinv.transforms import (
+    Affine2d,
+    Asymmetric,
+    Colour,
+    Compose,
+    CyclicRotation,
+    Flip,
+    GaussianBlur,
+    GaussianNoise,
+    TimeShift,
+)
 
 HEIGHT, WIDTH = 24, 32
 EXTENTS = {"translate_x": 0.25, "translate_y": 0.125, "rotation": 0.5, "scale_x": 0.3, "scale_y": 0.3, "shear": 0.2}
@@ -67,6 +77,44 @@ def test_arguments_are_those_of_the_classes():
     assert {note.split(":")[0] for note in found["approximations"]} == {
         *("scale", "order", "contrast", "saturation", "hue", "brightness", "noise")
     }
+
+
+ENDS = {"rotation": (0.1, 0.5), "scale": (0.3, 0.1), "shear": (0.4, 0.2)}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("name", ENDS)
+def test_ranges_with_two_ends_reach_as_far_in_torchvision(name, side):
+    """Either end of torchvision's range is what happens here at that end."""
+    names = ["scale_x", "scale_y"] if name == "scale" else [name]
+    transform = Affine2d(names)
+    found = Augmentation(Asymmetric(transform), torch.tensor([ENDS[name] * len(names)]), (1, HEIGHT, WIDTH)).numbers()
+    affine = found["torchvision"]["RandomAffine"]
+    amount = -ENDS[name][0] if side == 0 else ENDS[name][1]
+    call = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    if name == "rotation":
+        call["angle"] = affine["degrees"][1 - side]  # clockwise there: its upper end is the lower one here
+    elif name == "scale":
+        call["scale"] = affine["scale"][side]
+    else:
+        call["shear"] = [affine["shear"][side], 0.0]
+    there = v2.functional.affine(smooth(), **call, interpolation=InterpolationMode.BILINEAR)
+    here = transform.transform(smooth(), torch.full((1, len(names)), amount, dtype=torch.float64))
+    assert (here - there).abs().max() < 1e-5
+    assert "lower" in found["symmetries"][0] and "without_counterpart" in found and not found["without_counterpart"]
+
+
+def test_ends_of_colours_and_of_what_has_no_ends_there():
+    parts = Compose([Asymmetric(Colour(["contrast", "hue", "brightness"])), Asymmetric("translate_x")])
+    given = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.0, 0.3, 0.0, 0.25]])
+    assert parts.names[:4] == ("brightness_down", "brightness_up", "contrast_down", "contrast_up")
+    found = Augmentation(parts, given, (3, HEIGHT, WIDTH)).numbers()
+    jitter = found["torchvision"]["ColorJitter"]
+    assert jitter["contrast"] == pytest.approx([math.exp(-0.3), math.exp(0.4)], abs=1e-5)
+    assert jitter["hue"] == pytest.approx([0.0, 0.3 / (2 * math.pi)], abs=1e-5)
+    assert found["torchvision"]["RandomAffine"]["translate"] == [0.125, 0.0]
+    assert found["without_counterpart"] == ["brightness"]
+    assert "translate" in {note.split(":")[0] for note in found["approximations"]}
 
 
 def converted(section: dict) -> dict:

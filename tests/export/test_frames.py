@@ -7,6 +7,7 @@ from bayesinv.errors import DataError
 from bayesinv.export.frames import Frame
 from bayesinv.transforms import (
     Affine2d,
+    Asymmetric,
     Colour,
     Compose,
     CyclicRotation,
@@ -27,6 +28,7 @@ CASES = {
     "half turns": (CyclicRotation(2), 1.0),
     "thirds": (CyclicRotation(3), 1.0),
     "dihedral": (Dihedral(3), 1.0),
+    "two ends": (Asymmetric(Affine2d(["rotation", "translate_x", "shear"]), ["rotation", "shear"]), 0.25),
 }
 
 

@@ -10,7 +10,18 @@ import torch
 from bayesinv import Affine2d, Compose, Data, GaussianProcess, InvarianceModel, Truncated
 from bayesinv.errors import DataError
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
-from bayesinv.transforms import SO3, ColumnShift, CyclicRotation, Elastic, Flip, GaussianBlur, GaussianNoise, TimeShift
+from bayesinv.transforms import (
+    SO3,
+    Asymmetric,
+    Colour,
+    ColumnShift,
+    CyclicRotation,
+    Elastic,
+    Flip,
+    GaussianBlur,
+    GaussianNoise,
+    TimeShift,
+)
 from tests.fakes import KnownModel, make_data, make_posterior, make_result
 
 
@@ -211,6 +222,27 @@ def test_orbit_of_an_amount_starts_at_zero():
     figure = posterior.plot_orbit(posterior.data.x[0], "blur", num_copies=3)
     end = float(posterior.summary()["median"].iloc[0])
     assert [panel.get_title() for panel in figure.axes[3:6]] == ["0", f"{end / 2:.1f}", f"{end:.1f}"]
+
+
+@pytest.mark.parametrize("options", [{}, {"outputs": ["a", "b"]}])
+def test_orbit_of_one_end_of_a_range_goes_from_zero_to_it(options):
+    posterior = posterior_over(Asymmetric(Colour(["brightness"])), **options)
+    of = "[b]" if options else ""
+    for side, sign, which in (("down", -1.0, 0), ("up", 1.0, 1)):
+        name = f"brightness_{side}{of}"
+        panels = posterior.plot_orbit(posterior.data.x[0], name, num_copies=3).axes
+        k = posterior.index(name)
+        end = sign * float(posterior.quantile(0.5)[k])
+        for panel, share in zip(panels[3:6], (0.0, 0.5, 1.0), strict=True):
+            moved = np.asarray(panel.images[0].get_array()) - posterior.data.x[0, 0].numpy()
+            np.testing.assert_allclose(moved, share * end, atol=1e-5)
+        assert panels[5].get_title() == f"{100 * end:+.1f}".replace("-", "−")
+        assert (
+            posterior.plot_extents()
+            .axes[2 * bool(of) + which]
+            .get_xlabel()
+            .startswith(f"{'lower' if which == 0 else 'upper'} end")
+        )
 
 
 def test_orbit_of_a_finite_group_shows_its_elements():
