@@ -19,6 +19,7 @@ from bayesinv.transforms.colour import Colour
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
 from bayesinv.transforms.elastic import Elastic
+from bayesinv.transforms.flows import ImageFlow, LinearFlow
 from bayesinv.transforms.noise import GaussianNoise
 from bayesinv.transforms.perspective import Perspective
 from bayesinv.transforms.points import (
@@ -67,7 +68,9 @@ __all__ = [
     "GaussianBlur",
     "GaussianNoise",
     "ImageAction",
+    "ImageFlow",
     "Jitter3d",
+    "LinearFlow",
     "OutputAction",
     "Permutation",
     "Perspective",
