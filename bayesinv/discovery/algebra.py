@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,13 +92,30 @@ class Algebra:
         matrices = torch.einsum("pq,pij->qij", E[:, kept], self.matrices)
         return replace(self, matrices=matrices, num_still=int((~kept).sum()))
 
-    def tangents(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "p n *event"]:
-        """d/dt exp(t B_j) x at t = 0, by central differences of the transforms themselves."""
+    @torch.no_grad()
+    def tangents(
+        self,
+        x: Float[Tensor, "n *event"],
+        function: Callable[[Tensor], Tensor] | None = None,
+        step: float | None = None,
+    ) -> Float[Tensor, "p n *out"]:
+        """d/dt g(exp(t B_j) x) at t = 0, by central differences along the transforms themselves.
+
+        Args:
+            x: the inputs.
+            function: g, from (m, *event) to (m, *out); the inputs themselves by default.
+            step: of the differences; for images a pixel at the rim.
+        """
         x = x.double()
-        step = self.step(tuple(x.shape[1:]))
+        shape = tuple(x.shape[1:])
+        step = self.step(shape) if step is None or self.kind == "image" else step
         flow = self.flow(torch.eye(self.size, dtype=torch.float64))
-        t = step * torch.eye(self.size, dtype=torch.float64)
-        return (flow.orbit(x, t) - flow.orbit(x, -t)) / (2.0 * step)
+        moved = []
+        for t in torch.eye(self.size, dtype=torch.float64) * step:
+            ends = [flow.orbit(x, sign * t[None])[0] for sign in (1.0, -1.0)]
+            ahead, behind = ends if function is None else map(function, ends)
+            moved.append((ahead - behind) / (2.0 * step))
+        return torch.stack(moved)
 
 
 def algebra_for(x: Float[Tensor, "n *event"], algebra: str) -> Algebra:

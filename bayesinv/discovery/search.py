@@ -28,6 +28,8 @@ NEW = 0.3  # length of a bracket outside a subspace that is a new direction
 CLOSING = (1e5, 1e6)
 OPEN = 0.6  # |defect| above which a subspace is no subalgebra that is not quite there
 STEP, STEP_U = 1e-3, 1e-2  # of difference quotients of gradients: radians, and logarithms
+UNIT_U = 0.2  # of hyperparameters for the optimiser
+FARTHEST = 7.0  # standard deviations of the weak priors within which hyperparameters stay
 # Times the tolerance: a direction along which the constrained function is slower than that is likely entailed by the
 # generators that are in.
 ENTAILED = 3.0
@@ -114,7 +116,8 @@ class Search:
     def _grow(self, V: Tensor, u: Tensor, best: float) -> tuple[Tensor, Tensor, float] | None:
         """A larger subspace that explains the data about as well; None if there is none."""
         for start in self._starts(V, u):
-            W, at, value = self.optimise(start, u, 15)
+            several = start.shape[1] > V.shape[1] + 1
+            W, at, value = self.optimise(start, u, 30 if several else 15)
             if value > best - LOST:
                 W, at, value = self.optimise(W, at, 40)
             if value > best - HOPELESS:
@@ -180,7 +183,7 @@ class Search:
 
         def split(t: np.ndarray) -> tuple[Tensor, Tensor]:
             values = torch.as_tensor(t, dtype=torch.float64)
-            return values[:moves].reshape(-1, k) if k else values[:0], u + STEP_U * 20.0 * values[moves:]
+            return values[:moves].reshape(-1, k) if k else values[:0], u + UNIT_U * values[moves:]
 
         def objective(t: np.ndarray) -> tuple[float, np.ndarray]:
             Z, at = split(t)
@@ -194,11 +197,16 @@ class Search:
                 penalty = closing * defect(W, self.algebra).square().sum() if closing else W.new_zeros(())
                 (d_Z,) = torch.autograd.grad((W * d_V).sum() - penalty, Z)
                 value = value - float(penalty.detach())
-            return -value, -torch.cat([d_Z.reshape(-1), STEP_U * 20.0 * d_u]).numpy()
+            return -value, -torch.cat([d_Z.reshape(-1), UNIT_U * d_u]).numpy()
 
         start = np.zeros(moves + len(u))
-        options = {"maxiter": max_steps, "maxcor": 30, "ftol": 1e-9, "gtol": 0.05}
-        found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        reach = FARTHEST * torch.cat([torch.full((h.size,), h.sd) for h in self.evidence.hyper]).double()
+        lower, upper = ((self.evidence.centre + s * reach - u) / UNIT_U for s in (-1.0, 1.0))
+        bounds = [(None, None)] * moves + list(zip(lower.tolist(), upper.tolist(), strict=True))
+        options = {"maxiter": max_steps, "maxcor": 30, "ftol": 1e-7 if closing else 2e-5, "gtol": 0.05}
+        found = scipy.optimize.minimize(
+            objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
         Z, at = split(found.x)
         return orthonormal(V + N @ Z) if moves else V, at, -float(found.fun)
 
