@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -76,7 +75,7 @@ class Algebra:
         """How far a difference quotient moves an input: a pixel at the rim of an image, little elsewhere."""
         return 2.0 / min(event_shape[-2:]) if self.kind == "image" else _SMALL_STEP
 
-    def moving(self, x: Float[Tensor, "n *event"]) -> Algebra:
+    def moving(self, x: Float[Tensor, n * event]) -> Algebra:
         """Without the directions that move none of these inputs.
 
         Raises:
@@ -86,7 +85,9 @@ class Algebra:
         w, E = torch.linalg.eigh(v @ v.T)
         kept = w > _NOTHING * w[-1]
         if not bool(w[-1] > 0):
-            raise DataError("x: every generator leaves the inputs where they are; expected inputs that are not all zero")
+            raise DataError(
+                "x: every generator leaves the inputs where they are; expected inputs that are not all zero"
+            )
         if bool(kept.all()):
             return self
         matrices = torch.einsum("pq,pij->qij", E[:, kept], self.matrices)
@@ -95,7 +96,7 @@ class Algebra:
     @torch.no_grad()
     def tangents(
         self,
-        x: Float[Tensor, "n *event"],
+        x: Float[Tensor, n * event],
         function: Callable[[Tensor], Tensor] | None = None,
         step: float | None = None,
     ) -> Float[Tensor, "p n *out"]:
@@ -118,7 +119,7 @@ class Algebra:
         return torch.stack(moved)
 
 
-def algebra_for(x: Float[Tensor, "n *event"], algebra: str) -> Algebra:
+def algebra_for(x: Float[Tensor, n * event], algebra: str) -> Algebra:
     """The algebra for inputs of a shape.
 
     Args:
@@ -161,8 +162,3 @@ def _elementary(d: int, affine: bool) -> Float[Tensor, "p size size"]:
     for k, (i, j) in enumerate(pairs):
         basis[k, i, j] = 1.0
     return basis
-
-
-def angle_in_degrees(cosine: float) -> float:
-    """Between lines."""
-    return math.degrees(math.acos(min(1.0, abs(cosine))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 import warnings
@@ -61,7 +62,7 @@ def discover(
     num_features: int | None = None,
     seed: int = 0,
 ) -> Discovery:
-    """Find the generators A of transforms x ↦ exp(tA) x that leave y as it is, how many there are, and how sure that is.
+    """Find generators A of transforms x ↦ exp(tA) x that leave y as it is, their number, and how sure that is.
 
         A is a symmetry of f   iff   ∇f(x)ᵀ A x = 0 for all x
 
@@ -155,8 +156,14 @@ def discover(
     posterior = None
     transforms = found.transforms()
     if extents and transforms:
-        posterior = _extents(transforms, examples, targets, process, seed)
-    return _replace(found, posterior, time.perf_counter() - began, evidence.evaluations, settings)
+        posterior = _extents(transforms, examples, process, seed)
+    return dataclasses.replace(
+        found,
+        posterior=posterior,
+        seconds=time.perf_counter() - began,
+        evaluations=evidence.evaluations,
+        settings=settings,
+    )
 
 
 def _examples(data: Any, likelihood: str, num_examples: int, seed: int) -> tuple[Data, Float[Tensor, "n C"]]:
@@ -223,7 +230,7 @@ def _process(
 
 
 def _network_speeds(
-    network: Callable[[Tensor], Tensor], x: Float[Tensor, "M *event"], algebra: Algebra
+    network: Callable[[Tensor], Tensor], x: Float[Tensor, M * event], algebra: Algebra
 ) -> Float[Tensor, "p p"]:
     """mean_j ξ_i f(x_j) ξ_l f(x_j) of a network."""
     changes = algebra.tangents(x, network, NETWORK_STEP)  # (p, M, C)
@@ -274,7 +281,11 @@ def _discovery(
     total = sum(math.exp(value - top) for value in logs.values())
     probabilities = {k: math.exp(value - top) / total for k, value in sorted(logs.items())}
     axes = _axes(examples, algebra)
-    group, names, V, cone, cones = None, (), chosen.V, None, ()
+    group: str | None = None
+    names: tuple[str, ...] = ()
+    cones: tuple[float, ...] = ()
+    cone: float | None = None
+    V = chosen.V
     frames = torch.empty(0, *chosen.V.shape, dtype=torch.float64)
     if chosen.dimension:
         frames = chosen.draws(NUM_DRAWS, seed)
@@ -318,20 +329,10 @@ def _degrees(sines: Float[Tensor, " draws"]) -> float:
     return math.degrees(float(sines.clamp(0.0, 1.0).asin().quantile(LEVEL)))
 
 
-def _extents(
-    transforms: list[Transform], examples: Data, targets: Tensor, process: GaussianProcess, seed: int
-) -> Any:
+def _extents(transforms: list[Transform], examples: Data, process: GaussianProcess, seed: int) -> Any:
     """The posterior of the extents along what was found."""
     kernel = None if process.is_default_kernel else process.kernel
     backbone = GaussianProcess(kernel, features=process.features, num_features=process.num_features)
     likelihood = "gaussian" if examples.num_classes is None else "categorical"
     model = InvarianceModel(backbone, transforms, likelihood=likelihood)
     return fit(model, examples, seed=seed)
-
-
-def _replace(found: Discovery, posterior: Any, seconds: float, evaluations: int, settings: dict[str, Any]) -> Discovery:
-    import dataclasses
-
-    return dataclasses.replace(
-        found, posterior=posterior, seconds=seconds, evaluations=evaluations, settings=settings
-    )

@@ -29,6 +29,8 @@ from bayesinv.model.hyperparameters import assign, hyperparameters_of, log_prior
 
 __all__ = ["FlowEvidence"]
 
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # ω, amplitudes, cosines and sines of the projections
+
 
 class FlowEvidence:
     """log p(y | V, u) + log p(u): a Gaussian process that stays as it is along the generators V.
@@ -72,7 +74,7 @@ class FlowEvidence:
         """C."""
         return self.data.num_outputs
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _parts(self) -> Parts:
         """ω (D, R/2), amplitudes, and the projections' cosines and sines, (S, n, R/2)."""
         if self.process.frequencies is None:
             raise RuntimeError("the process has no frequencies yet; initialise it with the inputs")
@@ -88,7 +90,7 @@ class FlowEvidence:
         along = v @ W  # (k, M, R/2)
         return torch.cat([-a * sin[0, :M] * along, a * cos[0, :M] * along], -1)
 
-    def _whitened(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _whitened(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, Parts]:
         """L of Λ = L Lᵀ, and L⁻¹ φᵀ at the inputs."""
         W, a, cos, sin = parts = self._parts()
         phi = torch.cat([a * cos.mean(0), a * sin.mean(0)], -1)  # (n, R)
@@ -132,7 +134,7 @@ class FlowEvidence:
         return float(value.detach()), torch.zeros_like(V) if d_V is None else d_V, torch.cat(d_u)
 
     @torch.no_grad()
-    def _posterior(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _posterior(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, Tensor, Parts]:
         """Of the whitened weights: mean (R, C) and the Cholesky factor of their precision; and L, and the parts."""
         L, white, parts = self._whitened(V)
         precision = 1.0 / self.noise.noise

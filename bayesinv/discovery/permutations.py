@@ -67,7 +67,7 @@ def generated(orders: Sequence[Order], most: int = LARGEST_GROUP) -> tuple[Order
 
 def find_permutations(
     evidence: FlowEvidence,
-    x: Float[Tensor, "n *event"],
+    x: Float[Tensor, n * event],
     u: Float[Tensor, " P"],
     log_joint: float,
     embed: Callable[[Tensor], Tensor],
@@ -129,7 +129,9 @@ def _candidates(d: int) -> list[Order]:
     return exchanged
 
 
-def _log_joint(evidence: FlowEvidence, x: Tensor, u: Tensor, embed: Callable[[Tensor], Tensor], group: Sequence[Order]) -> float:
+def _log_joint(
+    evidence: FlowEvidence, x: Tensor, u: Tensor, embed: Callable[[Tensor], Tensor], group: Sequence[Order]
+) -> float:
     """The best log p(y, u) of the process averaged over a group, near u."""
     averaged = evidence.averaged(torch.stack([embed(x[..., list(order)]) for order in group]))
     none = x.new_zeros(len(evidence.tangents), 0, dtype=torch.float64)

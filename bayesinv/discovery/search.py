@@ -64,7 +64,9 @@ class Candidate:
     def draws(self, number: int, seed: int) -> Float[Tensor, "draws p k"]:
         """Orthonormal frames of subspaces from the posterior."""
         p, k = self.V.shape
-        z = torch.randn(number, len(self.covariance), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        z = torch.randn(
+            number, len(self.covariance), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
         w, E = torch.linalg.eigh(self.covariance)
         Z = (z * w.clamp_min(0.0).sqrt()) @ E.mT @ self.tangents.mT  # (draws, moves)
         return torch.stack([orthonormal(self.V + self.N @ row.reshape(p - k, k)) for row in Z])
@@ -130,7 +132,7 @@ class Search:
         With what brackets add (a function that stays along A and B stays along [A, B]), with all directions along which
         the function, given V, is slow, and with the slowest of them.
         """
-        p, k = V.shape
+        k = V.shape[1]
         room = self.max_dimension - k
         closure = self._closure(V)
         if 0 < closure.shape[1] - k <= room:
@@ -204,9 +206,7 @@ class Search:
         lower, upper = ((self.evidence.centre + s * reach - u) / UNIT_U for s in (-1.0, 1.0))
         bounds = [(None, None)] * moves + list(zip(lower.tolist(), upper.tolist(), strict=True))
         options = {"maxiter": max_steps, "maxcor": 30, "ftol": 1e-7 if closing else 2e-5, "gtol": 0.05}
-        found = scipy.optimize.minimize(
-            objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-        )
+        found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         Z, at = split(found.x)
         return orthonormal(V + N @ Z) if moves else V, at, -float(found.fun)
 
