@@ -307,7 +307,7 @@ def _discovery(
         group=group,
         cones=cones,
         cone=cone,
-        draws=torch.stack([_unit(algebra.outward(W)) for W in frames]) if len(frames) else frames,
+        draws=torch.stack([_unit(algebra.outward(W)) for W in frames]) if len(frames) else algebra.outward(V)[None, :0],
         permutations=() if swaps is None else swaps[0],
         permutation_group=() if swaps is None else swaps[1],
         posterior=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -65,8 +66,11 @@ def recognise(
     if near is not None and near[0] <= max(cone, SMALLEST_ANGLE):
         U, _, Wh = torch.linalg.svd(V.mT @ near[1].V)  # the rotation of V that lines up best
         return near[1].name, near[1].parts, V @ (U @ Wh)
+    G = algebra.at(V)
     parts = tuple(f"generator {i + 1}" for i in range(k))
-    return _of_a_form(algebra.at(V), algebra), parts, V
+    if k == 1 and float((G[0] + G[0].mT).norm()) < 2.0 * math.sin(math.radians(max(cone, SMALLEST_ANGLE))):
+        return "so(2), other coordinates", ("rotation",), V
+    return _of_a_form(G, algebra), parts, V
 
 
 def _known(algebra: Algebra, axes: Sequence[str]) -> list[Named]:
