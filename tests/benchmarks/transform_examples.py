@@ -35,6 +35,13 @@ def rows(batch: int) -> Tensor:
     return torch.randn(batch, 10, generator=torch.Generator().manual_seed(0))
 
 
+def turn_of_two(columns: int) -> Tensor:
+    """The generator that turns the first two of so many columns into each other, (1, columns, columns)."""
+    A = torch.zeros(1, columns, columns)
+    A[0, 0, 1], A[0, 1, 0] = -1.0, 1.0
+    return A
+
+
 # By kind of data: what makes a batch of it, its name in tables, and the transforms of it by their registered name.
 EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T.Transform]]]] = {
     "Images": (
@@ -46,6 +53,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "Elastic": T.Elastic,
             "Colour": T.Colour,
             "GaussianBlur": T.GaussianBlur,
+            "ImageFlow": lambda: T.ImageFlow([[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]),
         },
     ),
     "Signals": (
@@ -84,6 +92,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "ColumnScale": lambda: T.ColumnScale([0]),
             "ColumnNoise": lambda: T.ColumnNoise([0]),
             "ColumnPermutation": lambda: T.ColumnPermutation([0, 1, 2]),
+            "LinearFlow": lambda: T.LinearFlow(turn_of_two(10)),
         },
     ),
     "Anything": (images, "3×32×32", {"GaussianNoise": T.GaussianNoise}),
