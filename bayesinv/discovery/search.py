@@ -18,11 +18,14 @@ from bayesinv.discovery.subspaces import chart, closed_tangents, complement, def
 
 __all__ = ["Candidate", "Search"]
 
-# Nats below the best subspace from which on further generators are not looked for, and candidates not finished: e^-20
-# is no probability, and a direction too many costs hundreds.
+# Nats below the best subspace from which on larger ones are not looked for: a direction too many costs hundreds, and
+# random features some twenty in so(3), whose two or three generators should cost the same.
+FALL = 60.0
+# Nats below the best subalgebra from which on another one is not finished: e^-20 is no probability.
 HOPELESS = 20.0
 # Nats below the best subspace after 15 steps from which on a start is given up.
 LOST = 300.0
+SLOW_GAIN = 2.0  # nats in 40 steps below which a start has arrived
 NEW = 0.3  # length of a bracket outside a subspace that is a new direction
 # Of the brackets outside the subspace, |defect|², in nats: at an angle of 0.1° it costs 0.3, at 1° thirty.
 CLOSING = (1e5, 1e6)
@@ -109,21 +112,23 @@ class Search:
                 break
             V, u, value = grown
             best = max(best, value)
-            candidate = self._closed(V, u, best)
+            candidate = self._closed(V, u, max(c.log_joint for c in found))
             if candidate is not None:
-                best = max(best, candidate.log_joint)
                 found.append(candidate)
-        return [c for c in found if c.dimension == 0 or c.log_joint > best - 2.0 * HOPELESS]
+        return found
 
     def _grow(self, V: Tensor, u: Tensor, best: float) -> tuple[Tensor, Tensor, float] | None:
         """A larger subspace that explains the data about as well; None if there is none."""
         for start in self._starts(V, u):
             several = start.shape[1] > V.shape[1] + 1
             W, at, value = self.optimise(start, u, 30 if several else 15)
-            if value > best - LOST:
+            gain = math.inf
+            while best - LOST < value and gain > SLOW_GAIN:
+                before = value
                 W, at, value = self.optimise(W, at, 40)
-            if value > best - HOPELESS:
-                return W, at, value
+                gain = value - before
+                if value > best - FALL:
+                    return W, at, value
         return None
 
     def _starts(self, V: Tensor, u: Tensor) -> Iterator[Tensor]:
