@@ -58,7 +58,7 @@ def discover(
     tolerance: float = 0.02,
     max_dimension: int | None = None,
     num_examples: int = 500,
-    num_points: int = 200,
+    num_points: int = 500,
     num_features: int | None = None,
     seed: int = 0,
 ) -> Discovery:
@@ -86,7 +86,8 @@ def discover(
         tolerance: ε, the speed along a symmetry, as a share of the typical one, that still counts as none.
         max_dimension: of the largest subspace that is tried; all but one direction by default.
         num_examples: n of the evidence; random ones, where there are more.
-        num_points: M, inputs at which the function may not change.
+        num_points: M, inputs at which the function may not change, by default all. Fewer are faster, and leave room
+            between them: in four dimensions 200 of 500 let a false generator in.
         num_features: random features of a default process; by default 256 for up to three coordinates, else 512.
         seed: of everything random.
 
