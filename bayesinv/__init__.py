@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bayesinv.backbones import DeepKernel, GaussianProcess, NeuralNetwork
     from bayesinv.comparison.comparison import Comparison, compare
     from bayesinv.data.container import Data
+    from bayesinv.discovery import Discovery
+    from bayesinv.discovery.discover import discover
     from bayesinv.evidence.prediction import Prediction
     from bayesinv.export import InvariantPredictor
     from bayesinv.extents.families import Extents, sample_extents
@@ -53,6 +55,7 @@ __all__ = [
     "Compose",
     "Data",
     "DeepKernel",
+    "Discovery",
     "Extents",
     "GaussianProcess",
     "InferenceResult",
@@ -80,6 +83,7 @@ __all__ = [
     "checks",
     "compare",
     "datasets",
+    "discover",
     "errors",
     "evidence",
     "export",
@@ -103,6 +107,8 @@ _HOMES = {
     "Comparison": "bayesinv.comparison",
     "compare": "bayesinv.comparison",
     "Data": "bayesinv.data",
+    "Discovery": "bayesinv.discovery",
+    "discover": "bayesinv.discovery.discover",
     "InvariantPredictor": "bayesinv.export",
     "Extents": "bayesinv.extents",
     "Outward": "bayesinv.extents.priors",

@@ -34,7 +34,7 @@ LAYERS = [
     ["posterior"],
     ["inference"],
     ["comparison"],
-    ["selection"],
+    ["selection", "discovery"],
     ["callbacks", "checks", "sklearn"],
     ["report"],
     ["auditing"],

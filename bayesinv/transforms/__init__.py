@@ -20,6 +20,7 @@ from bayesinv.transforms.colour import Colour
 from bayesinv.transforms.compose import Compose, as_transform
 from bayesinv.transforms.discrete import CyclicRotation, Dihedral, FiniteGroup, Flip, Permutation
 from bayesinv.transforms.elastic import Elastic
+from bayesinv.transforms.flows import ImageFlow, LinearFlow
 from bayesinv.transforms.missing import CutOut, PatchDropout
 from bayesinv.transforms.noise import GaussianNoise
 from bayesinv.transforms.per_input import PerInput
@@ -74,7 +75,9 @@ __all__ = [
     "GaussianBlur",
     "GaussianNoise",
     "ImageAction",
+    "ImageFlow",
     "Jitter3d",
+    "LinearFlow",
     "OutputAction",
     "PatchDropout",
     "PerInput",

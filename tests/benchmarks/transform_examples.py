@@ -40,6 +40,13 @@ def rows(batch: int) -> Tensor:
     return torch.randn(batch, 10, generator=torch.Generator().manual_seed(0))
 
 
+def turn_of_two(columns: int) -> Tensor:
+    """The generator that turns the first two of so many columns into each other, (1, columns, columns)."""
+    A = torch.zeros(1, columns, columns)
+    A[0, 0, 1], A[0, 1, 0] = -1.0, 1.0
+    return A
+
+
 # By kind of data: what makes a batch of it, its name in tables, and the transforms of it by their registered name.
 EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T.Transform]]]] = {
     "Images": (
@@ -53,6 +60,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "GaussianBlur": T.GaussianBlur,
             "CutOut": T.CutOut,
             "PatchDropout": T.PatchDropout,
+            "ImageFlow": lambda: T.ImageFlow([[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]),
         },
     ),
     "Volumes": (volumes, "1×12×24×24", {"AffineVolume": partial(T.AffineVolume, spacing=(3.0, 1.0, 1.0))}),
@@ -92,6 +100,7 @@ EXAMPLES: dict[str, tuple[Callable[[int], Tensor], str, dict[str, Callable[[], T
             "ColumnScale": lambda: T.ColumnScale([0]),
             "ColumnNoise": lambda: T.ColumnNoise([0]),
             "ColumnPermutation": lambda: T.ColumnPermutation([0, 1, 2]),
+            "LinearFlow": lambda: T.LinearFlow(turn_of_two(10)),
         },
     ),
     "Anything": (images, "3×32×32", {"GaussianNoise": T.GaussianNoise}),
