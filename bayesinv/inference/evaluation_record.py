@@ -10,8 +10,10 @@ import hashlib
 import json
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from bayesinv.model.invariance_model import InvarianceModel
 
 SECONDS = 10.0  # between two writes: what a power cut can cost
 DIGEST = 16  # bytes of a name
+LARGEST_DIFFERENCE = 0.1  # nats; inner iterations from other starts end some thousandths apart
 
 Evaluation = tuple[float, Tensor | None]
+_DESCRIBED: weakref.WeakKeyDictionary[InvarianceModel, str] = weakref.WeakKeyDictionary()
 
 
 class EvaluationRecord:
@@ -59,6 +63,7 @@ class EvaluationRecord:
         if saved is not None:
             self._known = self._restored(saved)
             self._written = len(self._known)
+        self._unchecked = saved is not None
 
     def __deepcopy__(self, memo: Any) -> EvaluationRecord:
         """Itself: copies of a density that work side by side write one file."""
@@ -76,6 +81,24 @@ class EvaluationRecord:
     def get(self, name: bytes) -> Evaluation | None:
         """What is known; None for nothing."""
         return self._known.get(name)
+
+    def is_unchecked(self) -> bool:
+        """Whether nothing that an earlier run left was computed again yet; asks once."""
+        with self._lock:
+            unchecked, self._unchecked = self._unchecked, False
+        return unchecked
+
+    def check(self, before: float, now: float) -> None:
+        """Raise where the density is another one by now, as after a change of somebody's own transform.
+
+        Raises:
+            CheckpointError: the two values at one point differ by more than an inner iteration leaves.
+        """
+        if not abs(before - now) <= LARGEST_DIFFERENCE:
+            raise CheckpointError(
+                f"{self._file.path} has a log density of {before:.6g} nats where the model has {now:.6g} now: its code "
+                f"has changed since. Delete {self._file.path} to start anew"
+            )
 
     def add(self, name: bytes, found: Evaluation) -> None:
         """Keep it; on disk at the latest ten seconds later, if evaluations go on, or at the end of `kept`."""
@@ -120,7 +143,14 @@ class EvaluationRecord:
 
 
 def described(model: InvarianceModel) -> str:
-    """What a model was made with, as text; its learned values are in θ."""
+    """What a model was made with, as text; its learned values are in θ. Made once for each model."""
+    known = _DESCRIBED.get(model)
+    if known is None:
+        known = _DESCRIBED[model] = _described(model)
+    return known
+
+
+def _described(model: InvarianceModel) -> str:
     try:
         config: Any = model.config()
     except (TypeError, ValueError, NotImplementedError):  # a part is somebody's own
@@ -136,8 +166,9 @@ def fingerprint(model: InvarianceModel, data: Data, seed: int) -> dict[str, Any]
         if isinstance(part, Tensor):
             digest.update(part.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return {
+        "seed": seed,
+        "num_train": len(data),
+        "bayesinv": metadata.version("bayesinv"),
         "model": json.loads(described(model)),
         "data and start": digest.hexdigest(),
-        "num_train": len(data),
-        "seed": seed,
     }

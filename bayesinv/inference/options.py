@@ -148,8 +148,8 @@ def refuse_unused(evidence: str, method: VI | PointMethod, options: VI) -> None:
         what = f"inference={method.name!r}" if isinstance(method, PointMethod) else f"the {evidence} evidence"
         raise ValueError(
             f"{', '.join(unused)}: expected nothing, since {what} trains over minibatches and does not use "
-            f"{'it' if len(unused) == 1 else 'them'}, got {', '.join(f'{k}={v!r}' for k, v in unused.items())}; rates "
-            "and steps of such a fit are in training=bayesinv.Training(...)"
+            f"{'it' if len(unused) == 1 else 'them'}, got {', '.join(f'{k}={v!r}' for k, v in unused.items())}; rates, "
+            "steps and the checkpoint of such a fit are in training=bayesinv.Training(...)"
         )
 
 

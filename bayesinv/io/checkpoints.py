@@ -133,7 +133,8 @@ class CheckpointFile:
             more = f", and {len(different) - DIFFERENCES_SHOWN} more" if len(different) > DIFFERENCES_SHOWN else ""
             raise CheckpointError(
                 f"{self.path} is the checkpoint of another fit: {', '.join(different[:DIFFERENCES_SHOWN])}{more}. Give "
-                "this fit a checkpoint of its own, or replace that one: delete it, or Training(resume=False)"
+                f"this fit a checkpoint of its own, or delete {self.path} to start anew; for a network "
+                "Training(resume=False) replaces it"
             )
         return checkpoint
 
