@@ -71,10 +71,10 @@ def evidence_at_mode(
         why_not = f"it needs all {num_total:,} examples, of which the fit keeps {len(data):,}"
     elif rise > LARGEST_ERROR:
         why_not = f"the weights had not come to rest: their log density still rose by {rise:.1f} nats; raise epochs"
-    values = torch.stack([_one_draw(seen, evidence, data, num_total) for _ in range(FEW_DRAWS)])
-    if not why_not and float(values.std()) <= 2.0 * LARGEST_ERROR * math.sqrt(NUM_DRAWS):
-        more = [_one_draw(seen, evidence, data, num_total) for _ in range(NUM_DRAWS - FEW_DRAWS)]
-        values = torch.cat([values, torch.stack(more)])
+    draws = [_one_draw(seen, evidence, data, num_total) for _ in range(min(FEW_DRAWS, NUM_DRAWS))]
+    if not why_not and float(torch.stack(draws).std()) <= 2.0 * LARGEST_ERROR * math.sqrt(NUM_DRAWS):
+        draws += [_one_draw(seen, evidence, data, num_total) for _ in range(NUM_DRAWS - FEW_DRAWS)]
+    values = torch.stack(draws)
     se = float(values.std()) / math.sqrt(len(values))
     if not why_not and not se <= LARGEST_ERROR:
         why_not = f"its standard error is {se:.1f} nats, and comparisons ask for {LARGEST_ERROR:g}"
