@@ -92,7 +92,8 @@ class Discovery:
     @property
     def _coordinates(self) -> tuple[str, ...]:
         """The generators' names as those of coordinates."""
-        return tuple(name.replace(" ", "_") for name in self.names)
+        plain = str.maketrans({" ": "_", "(": None, ")": None, ",": None})
+        return tuple(name.translate(plain) for name in self.names)
 
     @property
     def extents(self) -> pd.DataFrame | None:

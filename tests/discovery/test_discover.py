@@ -70,6 +70,10 @@ class TestRotation:
         torch.testing.assert_close(moved.norm(dim=1), x.norm(dim=1), atol=0.1, rtol=0.1)
         assert not torch.equal(moved, x)
 
+    def test_a_centre_in_a_name_leaves_a_plain_coordinate(self, found):
+        (flow,) = dataclasses.replace(found, names=("rotation x-y about (12, -8)",)).transforms()
+        assert flow.names == ("rotation_x-y_about_12_-8",)
+
     def test_it_says_what_it_found(self, found):
         text = str(found)
         assert "1 generator, so(2)" in text and "rotation x-y, within" in text
