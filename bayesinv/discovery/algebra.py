@@ -16,7 +16,8 @@ __all__ = ["Algebra", "algebra_for"]
 
 ALGEBRAS = ("auto", "linear", "affine")
 MOST_AXES = 8  # d² = 64 directions, d (d + 1) = 72: more than that a few hundred examples cannot tell apart
-_NOTHING = 1e-8  # share of the largest mean square motion below which a generator moves nothing
+_NOTHING = 1e-8  # of the motions' correlation matrix: eigenvalues below it belong to generators that move nothing
+_ROUNDING = 1e-20  # share of the largest mean square motion below which one is rounding
 _SMALL_STEP = 1e-4  # of the unit of the inputs: differences of a linear map are exact, and of features right to 1e-7
 
 
@@ -82,16 +83,23 @@ class Algebra:
             DataError: none is left.
         """
         v = self.tangents(x).flatten(1)  # (p, n·D)
-        w, E = torch.linalg.eigh(v @ v.T)
-        kept = w > _NOTHING * w[-1]
-        if not bool(w[-1] > 0):
+        G = v @ v.T
+        squares = G.diagonal()
+        if not bool(squares.max() > 0):
             raise DataError(
                 "x: every generator leaves the inputs where they are; expected inputs that are not all zero"
             )
-        if bool(kept.all()):
+        # Each motion over its own size: beside a column of large numbers those of small ones are not nothing.
+        inverse = torch.where(squares > _ROUNDING * squares.max(), squares, torch.inf).rsqrt()
+        w, E = torch.linalg.eigh(inverse[:, None] * G * inverse)
+        still = w < _NOTHING
+        if not bool(still.any()):
             return self
-        matrices = torch.einsum("pq,pij->qij", E[:, kept], self.matrices)
-        return replace(self, matrices=matrices, num_still=int((~kept).sum()))
+        nothing = torch.where((inverse > 0)[:, None], inverse[:, None] * E, E)[:, still]
+        # Those that move the inputs: orthogonal to those that do not.
+        basis = torch.linalg.qr(nothing / nothing.norm(dim=0), mode="complete").Q[:, int(still.sum()) :]
+        matrices = torch.einsum("pq,pij->qij", basis, self.matrices)
+        return replace(self, matrices=matrices, num_still=int(still.sum()))
 
     @torch.no_grad()
     def tangents(

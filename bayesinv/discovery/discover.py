@@ -37,7 +37,7 @@ __all__ = ["discover"]
 
 LIKELIHOODS = ("auto", "gaussian", "categorical")
 FEWEST = 30  # examples
-FEATURES = {2: 256, 3: 256}  # by the number of coordinates; 512 elsewhere
+FEATURES = {2: 256}  # by the number of coordinates; 512 elsewhere, and 256 of three gave one generator for four
 LARGEST_RATIO = 30.0  # of the columns' root mean squares, beyond which one lengthscale does not serve all
 NUM_DRAWS = 400
 LEVEL = 0.9
@@ -84,11 +84,11 @@ def discover(
         permutations: whether to look for coordinates that may change places (not for images).
         extents: whether to fit the extents along what was found.
         tolerance: ε, the speed along a symmetry, as a share of the typical one, that still counts as none.
-        max_dimension: of the largest subspace that is tried; all but one direction by default.
+        max_dimension: of the largest subspace that is tried; all but one direction by default, and at most.
         num_examples: n of the evidence; random ones, where there are more.
-        num_points: M, inputs at which the function may not change, by default all. Fewer are faster, and leave room
-            between them: in four dimensions 200 of 500 let a false generator in.
-        num_features: random features of a default process; by default 256 for up to three coordinates, else 512.
+        num_points: M, inputs at which the function may not change, the first so many of the examples. Fewer are
+            faster, and leave room between them: in four dimensions 200 of 500 let a false generator in.
+        num_features: random features of a default process; by default 256 for two coordinates, else 512.
         seed: of everything random.
 
     Returns:
@@ -98,7 +98,8 @@ def discover(
     Raises:
         TypeError: a model of another kind.
         ValueError: an unknown likelihood or algebra, a process that is not in feature space, or numbers out of range.
-        DataError: fewer than 30 examples, constant targets, more than 8 coordinates, or inputs of another shape.
+        DataError: fewer than 30 examples, constant targets, more than 8 coordinates, one direction only, or inputs of
+            another shape.
 
     Warns:
         DataWarning: columns of very different scales, or directions that move no input.
@@ -116,6 +117,8 @@ def discover(
     began = time.perf_counter()
     as_integer("num_examples", num_examples, FEWEST)
     as_integer("num_points", num_points)
+    if num_features is not None:
+        as_integer("num_features", num_features)
     as_number("tolerance", tolerance)
     seed = as_integer("seed", seed, 0, 2**32 - 1)
     examples, targets = _examples(data, likelihood, num_examples, seed)
@@ -123,9 +126,15 @@ def discover(
     directions = algebra_for(x, algebra)
     if directions.num_still:
         note = f"x: {directions.num_still} directions of the algebra move no input, and are left out"
-        warnings.warn(note, DataWarning, stacklevel=2)
+        warnings.warn(note, DataWarning, stacklevel=3)  # of this function, `ordinary`, and who called
+    if directions.size < 2:
+        raise DataError(
+            "x: expected at least two directions to tell apart, got one, which changes the only column that moves; "
+            'pass more columns, or algebra="affine"'
+        )
     _warn_of_scales(x, directions)
-    most = directions.size - 1 if max_dimension is None else as_integer("max_dimension", max_dimension)
+    largest = directions.size - 1  # along all directions only constants stay
+    most = largest if max_dimension is None else as_integer("max_dimension", max_dimension, 1, largest)
     process, network = _process(model, num_features, directions)
     noise = GaussianEvidence()
     variance = noise.initialise(Data(x, targets))
@@ -139,7 +148,7 @@ def discover(
     motions = directions.tangents(few, embed, step)
     evidence = FlowEvidence(process, noise, embed(x)[None], targets, motions, tolerance)
     proposals = None if network is None else _network_speeds(network, few, directions)
-    candidates = Search(evidence, directions, proposals, min(most, directions.size - 1)).run()
+    candidates = Search(evidence, directions, proposals, most).run()
     depends = candidates[0].log_evidence > _constant(targets) + LEAST_GAIN
     chosen = max(candidates, key=lambda c: c.log_evidence) if depends else candidates[0]
     swaps = None
@@ -193,20 +202,21 @@ def _process(
     model: Any, num_features: int | None, algebra: Algebra
 ) -> tuple[GaussianProcess, Callable[[Tensor], Tensor] | None]:
     """The process whose evidence decides, and a network that proposes, if one came."""
-    features = num_features or FEATURES.get(algebra.num_axes if algebra.kind != "image" else 0, 512)
+    axes = 0 if algebra.kind == "image" else algebra.num_axes
+    features = FEATURES.get(axes, 512) if num_features is None else num_features
     if isinstance(model, GaussianProcess):
         if model.space != "features":
             raise ValueError(
                 f"model: expected a Gaussian process in feature space, got one in {model.space!r}; leave num_inducing "
                 "out and take a stationary kernel"
             )
-        process = copy.deepcopy(model)
+        process = copy.deepcopy(model).cpu()  # where the evidence is computed
         if not process.features_given or num_features is not None:
-            kernel = None if model.is_default_kernel else model.kernel
-            process = GaussianProcess(kernel, features=model.features, num_features=features)
+            kernel = None if process.is_default_kernel else process.kernel
+            process = GaussianProcess(kernel, features=process.features, num_features=features)
         return process, None
     if isinstance(model, Kernel):
-        return GaussianProcess(model, num_features=features), None
+        return GaussianProcess(copy.deepcopy(model).cpu(), num_features=features), None
     process = GaussianProcess(num_features=features)
     if model is None:
         return process, None
@@ -214,7 +224,7 @@ def _process(
         raise TypeError(
             f"model: expected a GaussianProcess, a kernel, a fitted torch.nn.Module or None, got {type(model).__name__}"
         )
-    network = own_copy(model, "model", replaces_weights=False).requires_grad_(False).eval()
+    network = own_copy(model, "model", replaces_weights=False).cpu().requires_grad_(False).eval()
     weight = next(network.parameters(), None)
 
     def outputs(points: Tensor) -> Tensor:
@@ -249,7 +259,7 @@ def _warn_of_scales(x: Tensor, algebra: Algebra) -> None:
             f"{float(positive.max()):.3g}; the kernel has one lengthscale: standardise the columns, or give a kernel "
             "with one each (ard_num_dims)"
         )
-        warnings.warn(note, DataWarning, stacklevel=3)
+        warnings.warn(note, DataWarning, stacklevel=4)
 
 
 def _constant(y: Float[Tensor, "n C"]) -> float:

@@ -16,6 +16,7 @@ from bayesinv.discovery.subspaces import angles, orthonormal
 __all__ = ["Named", "recognise"]
 
 SMALLEST_ANGLE = 5.0  # degrees within which a subspace is taken for a known one, whatever its cone
+_ABOVE_NOISE = 5.0  # times the cone's sine that the matrix of (A, b) has to be, or it is a translation with noise
 _PRESERVED = 0.1  # relative change of a quadratic form that still counts as none
 _IMAGES = {
     "rotation": [[0, 1, 0], [-1, 0, 0]],
@@ -68,9 +69,36 @@ def recognise(
         return near[1].name, near[1].parts, V @ (U @ Wh)
     G = algebra.at(V)
     parts = tuple(f"generator {i + 1}" for i in range(k))
-    if k == 1 and float((G[0] + G[0].mT).norm()) < 2.0 * math.sin(math.radians(max(cone, SMALLEST_ANGLE))):
-        return "so(2), other coordinates", ("rotation",), V
+    if k == 1:
+        rotation = _rotation(G[0], algebra, cone, axes)
+        if rotation is not None:
+            return rotation[0], (rotation[1],), V
     return _of_a_form(G, algebra), parts, V
+
+
+def _rotation(
+    G: Float[Tensor, "size size"], algebra: Algebra, cone: float, axes: Sequence[str]
+) -> tuple[str, str] | None:
+    """Group and name of one generator that rotates, in a plane that is not one of two axes, or about a centre."""
+    d = algebra.num_axes
+    A = G[:d, :d]
+    noise, near = (math.sin(math.radians(angle)) for angle in (cone, SMALLEST_ANGLE))
+    size = float(A.norm())
+    # The translations take their share of |G| = 1: what is left of A has to be more than noise.
+    if size <= _ABOVE_NOISE * noise or float((A + A.mT).norm()) >= 2.0 * max(noise, near * size):
+        return None
+    if algebra.kind == "linear":
+        return "so(2), other coordinates", "rotation"
+    K, b = 0.5 * (A - A.mT), G[:d, d]
+    centre = -torch.linalg.pinv(K, rtol=max(noise / size, near)) @ b
+    if float((K @ centre + b).norm()) > max(noise, near):
+        return None  # it moves along its axis as well
+    i, j = max(combinations(range(d), 2), key=lambda pair: abs(float(K[pair])))
+    if d > 2 and math.sqrt(2.0) * abs(float(K[i, j])) < math.cos(math.asin(max(noise, near))) * float(K.norm()):
+        return "so(2), other coordinates", "rotation"
+    numbers = ", ".join(f"{value + 0.0:.3g}" for value in (algebra.scale * centre[[i, j]]).tolist())
+    plane = "" if algebra.kind == "image" else f" {axes[i]}-{axes[j]}"
+    return "so(2)" if d == 2 else f"so(2) of {axes[i]}, {axes[j]}", f"rotation{plane} about ({numbers})"
 
 
 def _known(algebra: Algebra, axes: Sequence[str]) -> list[Named]:

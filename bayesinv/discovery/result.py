@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Discovery"]
 
+_PERMUTATION = "permutation"  # the coordinate of the group
+# Degrees above which a cone says that the function is hardly resolved, so that the number may be wrong: right ones
+# had medians of 0.7 to 3.0, a wrong one of too few features 7.6 (docs/discover.md).
+WIDE = 5.0
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)  # comparing tensors has no single answer
 class Discovery:
     """Generators that the data call for, their number with probabilities, and how sure the directions are.
 
@@ -79,11 +84,16 @@ class Discovery:
         """
         found: list[Transform] = []
         if self.dimension:
-            names = tuple(name.replace(" ", "_") for name in self.names)
-            found.append((ImageFlow if self.kind == "image" else LinearFlow)(self.generators, names))
+            found.append((ImageFlow if self.kind == "image" else LinearFlow)(self.generators, self._coordinates))
         if self.permutation_group:
-            found.append(Permutation(self.permutation_group, name="permutation"))
+            found.append(Permutation(self.permutation_group, name=_PERMUTATION))
         return found
+
+    @property
+    def _coordinates(self) -> tuple[str, ...]:
+        """The generators' names as those of coordinates."""
+        plain = str.maketrans({" ": "_", "(": None, ")": None, ",": None})
+        return tuple(name.translate(plain) for name in self.names)
 
     @property
     def extents(self) -> pd.DataFrame | None:
@@ -95,6 +105,7 @@ class Discovery:
 
         Columns: ``kind``; ``probability`` (of at least so many generators; of the permutation); ``cone`` in degrees;
         ``log_bf`` of a permutation; and where extents were fitted ``extent``, ``lower``, ``upper``, ``unit``.
+        Permutations share the extent of their group.
         """
         rows: dict[str, dict[str, Any]] = {}
         none = float("nan")
@@ -106,10 +117,10 @@ class Discovery:
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["kind", "probability", "cone", "log_bf"])
         table.index.name = "symmetry"
         extents = self.extents
-        if extents is not None:
-            own = extents.rename(index=dict(zip(extents.index, self.names, strict=False)))
-            own = own[["median", "lower", "upper", "unit"]].rename(columns={"median": "extent"})
-            table = table.join(own)
+        if extents is not None:  # one row for each generator, and one for the whole group of permutations
+            names = [*self._coordinates, *[_PERMUTATION] * len(self.permutations)]
+            own = extents.reindex(names)[["median", "lower", "upper", "unit"]].set_axis(table.index)
+            table = table.join(own.rename(columns={"median": "extent"}))
         return table
 
     def plot(self) -> matplotlib.figure.Figure:
@@ -123,6 +134,11 @@ class Discovery:
         head = f"Discovery: {number}" + (f", {self.group}" if self.group else "")
         share = self.probabilities[self.dimension]
         lines = [f"{head} (probability {share:.2f})" if share < 0.995 else f"{head} (probability > 0.99)"]
+        if self.cone is not None and self.cone > WIDE:
+            lines.append(
+                f"  the cone of {self.cone:.1f}° is wide: do not trust the number of generators or its probability "
+                "before more examples, or a larger num_features, agree"
+            )
         if self.cone is not None and self.dimension > 1:
             lines.append(f"  the subspace is known within {self.cone:.1f}° (90 %)")
         for name, cone, G in zip(self.names, self.cones, self.generators, strict=True):

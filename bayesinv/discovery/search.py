@@ -143,7 +143,11 @@ class Search:
         if 0 < closure.shape[1] - k <= room:
             yield closure
         means, variances = self.evidence.speeds(V, u)
-        speeds = self.proposals if k == 0 and self.proposals is not None else means + variances
+        speeds = means + variances
+        if k == 0 and self.proposals is not None and float(self.proposals.trace()) > 0:
+            # A network is in units of its own: as fast as the process on average.
+            unit = self.evidence.typical_speed * self.algebra.size / self.proposals.trace()
+            speeds = unit * self.proposals
         N = complement(V)
         w, E = torch.linalg.eigh(N.mT @ speeds @ N)
         slow = w < (ENTAILED * self.evidence.tolerance) ** 2 * self.evidence.typical_speed

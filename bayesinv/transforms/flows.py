@@ -17,10 +17,12 @@ from bayesinv.transforms.warp import INTERPOLATIONS, PADDINGS
 
 __all__ = ["ImageFlow", "LinearFlow"]
 
-# Eigenvalues of a generator below this, for |A| = 1, are rounding: it neither turns nor grows.
-_STILL = 1e-3
 LARGEST_GROWTH = math.log(3.0)  # as a factor that `ColumnScale` takes for sensible
 LARGEST_SHIFT = 2.0  # of a nilpotent generator, such as a shear or a translation: as far as `ColumnShift`
+# Share of the largest singular value below which an imaginary eigenvalue is noise: an error δ of a shear, which has
+# none, makes eigenvalues of √δ, and a cone of 5° is δ = 0.09. Turns along ellipses up to 1:3 lie above.
+_TURNS = 0.3
+_FAR = 0.03  # share of the matrix in (A, b) below which it is noise of a translation; a centre 30 units off has this
 
 
 def _as_generators(generators: Any, who: str, shapes: str, taken: Any) -> Float[Tensor, "K rows columns"]:
@@ -43,21 +45,30 @@ def _homogeneous(G: Float[Tensor, "K rows columns"]) -> Float[Tensor, "K square 
     return G if rows == columns else torch.cat([G, G.new_zeros(len(G), columns - rows, columns)], 1)
 
 
-def _coordinate(name: str, A: Float[Tensor, "size size"]) -> Coordinate:
-    """How far along exp(tA) makes sense: a full turn where it turns, a factor of three where it grows, 2 else."""
-    eigenvalues = torch.linalg.eigvals(A)
-    norm = float(A.norm())
+def _coordinate(name: str, A: Float[Tensor, "rows columns"]) -> Coordinate:
+    """How far along exp(tA) makes sense, for A or (A, b).
+
+    A full turn where it turns and grows less than threefold on the way. Else as far as nothing grows more than
+    threefold or moves further than `LARGEST_SHIFT`. Noisy generators get about the range of the exact ones.
+    """
+    linear = A[:, : len(A)]
+    eigenvalues = torch.linalg.eigvals(linear)
     turn, growth = float(eigenvalues.imag.abs().max()), float(eigenvalues.real.abs().max())
+    own, whole = (float(torch.linalg.matrix_norm(M, 2)) for M in (linear, A))
     meaning = "Moves along exp(t A)."
-    if growth > max(_STILL * norm, 0.1 * turn):
-        return Coordinate(name, "", LARGEST_GROWTH / growth, meaning=meaning)
-    if turn > 0.1 * norm:
+    if own > _FAR * whole and turn > _TURNS * own and math.pi * growth <= LARGEST_GROWTH * turn:
         return Coordinate.linear(name, "°", math.pi / turn, math.degrees(turn), meaning)
-    return Coordinate(name, "", LARGEST_SHIFT / norm, meaning=meaning)
+    largest = LARGEST_SHIFT / whole
+    if growth * largest > LARGEST_GROWTH:
+        largest = LARGEST_GROWTH / growth
+    return Coordinate(name, "", largest, meaning=meaning)
 
 
-def _names(names: Sequence[str] | None, number: int, who: str) -> tuple[str, ...]:
-    chosen = tuple(f"generator_{k + 1}" for k in range(number)) if names is None else tuple(names)
+def _names(names: str | Sequence[str] | None, number: int, who: str) -> tuple[str, ...]:
+    if names is None:
+        chosen = tuple(f"generator_{k + 1}" for k in range(number))
+    else:
+        chosen = (names,) if isinstance(names, str) else tuple(names)
     if len(chosen) != number or len(set(chosen)) < number:
         raise ValueError(f"{who}: expected {number} different names, one for each generator, got {list(chosen)}")
     return chosen
@@ -68,11 +79,12 @@ class LinearFlow(Transform):
     """x ↦ exp(Σ_k t_k A_k) x on the last axis of an example; with columns b, x ↦ the affine map of [[A, b], [0, 0]].
 
     Examples are rows of a table, (columns,), or points, (atoms, d), all moved alike. −t is the inverse of t. A
-    generator whose eigenvalues are imaginary turns: its extent is read in degrees of its fastest plane.
+    generator whose eigenvalues are imaginary turns: its extent is read in degrees of its fastest plane. The suggested
+    ranges take columns of a standard deviation near one, with centres of turns within some 30 of the origin.
 
     Arguments:
         generators: A, (K, d, d), or (A, b), (K, d, d + 1).
-        names: of the coordinates; "generator_1" and so on by default.
+        names: of the coordinates, one name alone for one generator; "generator_1" and so on by default.
 
     Raises:
         ValueError: generators of another shape, zero ones, or names that do not fit.
@@ -88,7 +100,7 @@ class LinearFlow(Transform):
 
     invertible = True
 
-    def __init__(self, generators: Any, names: Sequence[str] | None = None) -> None:
+    def __init__(self, generators: Any, names: str | Sequence[str] | None = None) -> None:
         super().__init__()
         self.given = _as_generators(
             generators, "LinearFlow", "(K, d, d) or (K, d, d + 1)", lambda rows, columns: columns - rows in (0, 1)
@@ -97,7 +109,7 @@ class LinearFlow(Transform):
         self.generators: Tensor
         self.register_buffer("generators", _homogeneous(self.given), persistent=False)
         chosen = _names(names, len(self.given), "LinearFlow")
-        self._coordinates = tuple(_coordinate(name, A) for name, A in zip(chosen, self.generators, strict=True))
+        self._coordinates = tuple(_coordinate(name, A) for name, A in zip(chosen, self.given, strict=True))
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:
@@ -154,7 +166,7 @@ class ImageFlow(MatrixWarp):
 
     Arguments:
         generators: (A, b), (K, 2, 3).
-        names: of the coordinates; "generator_1" and so on by default.
+        names: of the coordinates, one name alone for one generator; "generator_1" and so on by default.
         padding, interpolation: as for `Affine2d`.
 
     Raises:
@@ -174,7 +186,7 @@ class ImageFlow(MatrixWarp):
     def __init__(
         self,
         generators: Any,
-        names: Sequence[str] | None = None,
+        names: str | Sequence[str] | None = None,
         padding: str = "zeros",
         interpolation: str = "bilinear",
     ) -> None:
@@ -188,7 +200,7 @@ class ImageFlow(MatrixWarp):
         self.generators: Tensor
         self.register_buffer("generators", _homogeneous(self.given), persistent=False)
         chosen = _names(names, len(self.given), "ImageFlow")
-        self._coordinates = tuple(_coordinate(name, A) for name, A in zip(chosen, self.generators, strict=True))
+        self._coordinates = tuple(_coordinate(name, A) for name, A in zip(chosen, self.given, strict=True))
 
     @property
     def coordinates(self) -> tuple[Coordinate, ...]:

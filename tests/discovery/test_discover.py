@@ -1,16 +1,22 @@
 """``discover`` end to end on small data: what is there is found, what is not is not, and bad input is refused."""
 
+import dataclasses
 import math
+import subprocess
+import sys
 
 import matplotlib.figure
 import pandas as pd
 import pytest
 import torch
-from gpytorch.kernels import LinearKernel, MaternKernel
+from gpytorch.kernels import LinearKernel, MaternKernel, RBFKernel
 from torch import nn
 
 import bayesinv
 from bayesinv import GaussianProcess, InvarianceModel, discover
+from bayesinv.discovery import Discovery, FoundPermutation
+from bayesinv.discovery.algebra import algebra_for
+from bayesinv.discovery.discover import _process
 from bayesinv.discovery.search import Search
 from bayesinv.errors import DataError, DataWarning
 from bayesinv.export import Augmentation
@@ -64,6 +70,10 @@ class TestRotation:
         torch.testing.assert_close(moved.norm(dim=1), x.norm(dim=1), atol=0.1, rtol=0.1)
         assert not torch.equal(moved, x)
 
+    def test_a_centre_in_a_name_leaves_a_plain_coordinate(self, found):
+        (flow,) = dataclasses.replace(found, names=("rotation x-y about (12, -8)",)).transforms()
+        assert flow.names == ("rotation_x-y_about_12_-8",)
+
     def test_it_says_what_it_found(self, found):
         text = str(found)
         assert "1 generator, so(2)" in text and "rotation x-y, within" in text
@@ -71,6 +81,25 @@ class TestRotation:
         assert isinstance(table, pd.DataFrame) and list(table.index) == ["rotation x-y"]
         assert table.loc["rotation x-y", "kind"] == "generator" and table.loc["rotation x-y", "probability"] > 0.99
         assert isinstance(found.plot(), matplotlib.figure.Figure)
+
+    def test_a_wide_cone_is_said_not_to_be_trusted(self, found):
+        assert "do not trust" in str(dataclasses.replace(found, cone=7.6))
+        assert "do not trust" not in str(dataclasses.replace(found, cone=3.0))
+
+    def test_every_row_of_the_summary_has_its_extent(self, found, monkeypatch):
+        both = tuple(FoundPermutation(order, f"cycle {order}", 3.0, 0.9) for order in ((1, 0), (0, 1)))
+        extents = pd.DataFrame(
+            {"median": [170.0, 0.8], "lower": [160.0, 0.5], "upper": [180.0, 1.0], "unit": ["°", ""]},
+            index=["rotation_x-y", "permutation"],
+        )
+        monkeypatch.setattr(Discovery, "extents", property(lambda self: extents))
+        table = dataclasses.replace(found, permutations=both, permutation_group=((0, 1), (1, 0))).summary()
+        assert table["extent"].tolist() == [170.0, 0.8, 0.8] and table["unit"].tolist() == ["°", "", ""]
+        alone = dataclasses.replace(found, names=(), cones=(), permutations=both[:1]).summary()
+        assert alone["extent"].tolist() == [0.8] and list(alone.index) == [both[0].name]
+
+    def test_results_compare_by_identity(self, found):
+        assert found == found and found != dataclasses.replace(found)
 
     def test_the_same_seed_gives_the_same_result(self, found):
         again = discover(None, round_data(), extents=False, permutations=False, **SMALL)
@@ -153,6 +182,41 @@ def test_the_gradients_of_a_network_make_the_first_proposal(monkeypatch):
     assert abs(float(seen[0][:, 0] @ TURN.double().flatten()) / math.sqrt(2.0)) > 0.999
 
 
+class Elsewhere(nn.Module):
+    """Like a network on an accelerator: it fails on tensors of the CPU until it is brought there."""
+
+    here = False
+
+    def _apply(self, fn, recurse=True):
+        self.here = True
+        return super()._apply(fn, recurse)
+
+    def forward(self, x):
+        if not self.here:
+            raise RuntimeError("Expected all tensors to be on the same device")
+        return x.square().sum(-1, keepdim=True)
+
+
+def test_models_on_another_device_are_brought_to_the_cpu(monkeypatch):
+    x, _ = round_data(40)
+    algebra, network = algebra_for(x, "linear"), Elsewhere()
+    _, outputs = _process(network, None, algebra)
+    assert outputs(x).shape == (40, 1) and not network.here
+    moved = []
+    monkeypatch.setattr(nn.Module, "cpu", lambda self: moved.append(type(self)) or self)
+    for model in (RBFKernel(), GaussianProcess(RBFKernel()), GaussianProcess(RBFKernel(), num_features=64)):
+        _process(model, None, algebra)
+    assert moved == [RBFKernel, GaussianProcess, GaussianProcess]
+
+
+def test_three_columns_have_more_features_than_two():
+    numbers = []
+    for d in (2, 3, 4):
+        x = torch.randn(30, d, generator=torch.Generator().manual_seed(0))
+        numbers.append(_process(None, None, algebra_for(x, "linear"))[0].num_features)
+    assert numbers == [256, 512, 512]
+
+
 @pytest.mark.slow
 def test_rotations_in_space_are_three_generators():
     """Two of them explain the data as well, and are no algebra."""
@@ -203,6 +267,8 @@ class TestRefusals:
             ({"tolerance": 0.0}, "tolerance"),
             ({"num_examples": 5}, "num_examples"),
             ({"max_dimension": 0}, "max_dimension"),
+            ({"max_dimension": 4}, "max_dimension: expected an integer from 1 to 3"),
+            ({"num_features": 0}, "num_features"),
         ],
     )
     def test_options(self, options, words):
@@ -215,6 +281,8 @@ class TestRefusals:
             discover(None, (x[:10], y[:10]))
         with pytest.raises(DataError, match="constant"):
             discover(None, (x, torch.ones(40)))
+        with pytest.raises(DataError, match="at least two directions"):
+            discover(None, (x[:, :1], y))
 
     def test_columns_of_other_units_are_warned_of(self):
         x, y = round_data(40)
@@ -228,3 +296,16 @@ class TestRefusals:
                 num_features=32,
                 num_points=10,
             )
+
+    @pytest.mark.slow
+    def test_warnings_are_about_the_line_that_called(self, tmp_path):
+        """In a process without type checks, which put calls of their own between."""
+        script = tmp_path / "caller.py"
+        script.write_text(
+            "import torch, bayesinv\n"
+            "x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1000.0, 0.0])\n"
+            "options = dict(extents=False, permutations=False, max_dimension=1, num_features=32, num_points=10)\n"
+            "bayesinv.discover(None, (x, x[:, 0].sin()), **options)\n"
+        )
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+        assert done.stderr.count("caller.py:4: DataWarning") == 2

@@ -90,3 +90,45 @@ def test_translations_and_warps():
     turn = torch.zeros(1, 3, 3)
     turn[0, 0, 1], turn[0, 1, 0] = 1.0, -1.0
     assert recognise(of(turn, images), images, 1.0, ("x", "y"))[0] == "rotation"
+
+
+def about(d, i, j, centre):
+    """A rotation about a centre, as a homogeneous matrix."""
+    A = torch.zeros(1, d + 1, d + 1, dtype=torch.float64)
+    A[0, :d, :d] = plane(d, i, j)
+    A[0, :d, d] = -A[0, :d, :d] @ torch.tensor(centre, dtype=torch.float64)
+    return A
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rotations_about_a_centre_say_where_it_is(seed):
+    noise = 2e-3 * torch.randn(12, 1, generator=torch.Generator().manual_seed(seed)).double()
+    flat = algebra_for(inputs(50, 2) + torch.tensor([12.0, -8.0]), "affine")
+    G = about(2, 0, 1, [12.0, -8.0])
+    G[..., 2] /= flat.scale  # internal units
+    group, names, _ = recognise(orthonormal(of(G, flat) + noise[:6]), flat, 0.5, ("x", "y"))
+    assert group == "so(2)" and names[0].startswith("rotation x-y about (1") and ", -" in names[0]
+    assert recognise(of(G, flat), flat, 0.5, ("x", "y"))[1] == ("rotation x-y about (12, -8)",)
+    space = algebra_for(inputs(50, 3) + 3.0, "affine")
+    G = about(3, 0, 2, [3.0, 0.0, 3.0])
+    G[..., 3] /= space.scale
+    group, names, _ = recognise(orthonormal(of(G, space) + noise), space, 0.5, ("x", "y", "z"))
+    assert group == "so(2) of x, z" and names[0].startswith("rotation x-z about (")
+
+
+def test_a_rotation_of_images_about_a_point_says_where_it_is():
+    images = algebra_for(torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)), "auto")
+    assert recognise(of(about(2, 0, 1, [0.5, -0.25]), images), images, 1.0, ("x", "y"))[:2] == (
+        "so(2)",
+        ("rotation about (0.5, -0.25)",),
+    )
+
+
+def test_a_screw_and_a_noisy_shift_are_no_rotations():
+    space = algebra_for(inputs(50, 3), "affine")
+    screw = about(3, 0, 1, [0.0, 0.0, 0.0])
+    screw[0, 2, 3] = 1.0
+    assert recognise(of(screw, space), space, 1.0, ("x", "y", "z"))[0] is None
+    flat = algebra_for(inputs(50, 2), "affine")
+    shift = torch.tensor([[[0.0, -0.02, 1.0], [0.02, 0.0, 0.5], [0.0, 0.0, 0.0]]], dtype=torch.float64)
+    assert recognise(of(shift, flat), flat, 1.0, ("x", "y"))[0] is None

@@ -48,6 +48,24 @@ def test_directions_that_move_nothing_are_left_out():
     assert (algebra.size, algebra.num_still) == (6, 3)
 
 
+def test_directions_of_columns_in_small_units_move_something():
+    x = inputs(20, 2) * torch.tensor([1.0, 17_000.0], dtype=torch.float64)
+    algebra = algebra_for(x, "linear")
+    assert (algebra.size, algebra.num_still) == (4, 0)
+
+
+@pytest.mark.parametrize("unit", [1.0, 300.0])
+def test_what_is_left_out_moves_nothing(unit):
+    """The third column is a sum of the others: A = u wᵀ with wᵀx = 0 moves nothing."""
+    x = inputs(20, 3)
+    x[:, 1] *= unit
+    x[:, 2] = x[:, 0] + x[:, 1]
+    algebra = algebra_for(x, "linear")
+    assert (algebra.size, algebra.num_still) == (6, 3)
+    along = algebra.at(torch.eye(6, dtype=torch.float64)) @ torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+    assert float(along.abs().max()) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("V", "d", "expected"),
     [(lorentz(3, 0), 3, 5), (lorentz(4, 1), 4, 9), (lorentz(3, 0)[:, :1], 3, 8), (lorentz(2, 0), 2, 3)],
