@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Coordinate, Transform
 from bayesinv.transforms.asymmetric import base_name
-from bayesinv.transforms.base import LOWER_END, UPPER_END
+from bayesinv.transforms.base import LOWER_END, PART, UPPER_END
 
 __all__ = ["numbers"]
 
@@ -29,6 +29,7 @@ _ALIKE = {
     "hue": "turns in HSV there, about the grey axis here",
     "brightness": "is a factor there, and an amount added here: left out",
     "noise": "has one standard deviation there, and is drawn up to it here",
+    "by input": "each image has a range of its own here, and all have the same there: left out",
 }
 
 
@@ -94,9 +95,14 @@ def numbers(augmentation: Described) -> dict[str, Any]:
 
 
 def _ranges(coordinates: Sequence[Coordinate], extents: Sequence[float]) -> dict[str, tuple[float, float]]:
-    """From where to where each amount reaches, internal units, of those that move at all; ends of a range as one."""
+    """From where to where each amount reaches, internal units, of those that move at all; ends of a range as one.
+
+    Without those of `PerInput`, whose range is another for each input.
+    """
     found: dict[str, tuple[float, float]] = {}
     for c, value in zip(coordinates, extents, strict=True):
+        if c.distribution == PART:
+            continue
         name = base_name(c)
         low, high = found.get(name, (0.0, 0.0))
         if c.distribution == LOWER_END:
@@ -165,11 +171,13 @@ def _elsewhere(ranges: dict[str, tuple[float, float]], augmentation: Described) 
     drawn = {base_name(c): distribution for c, distribution in pairs}
     usual = ("uniform", "one_sided", LOWER_END, UPPER_END)
     notes += [f"{n}: is {drawn[n]} here, uniform there" for n in extents if n in said and drawn[n] not in usual]
+    by_input = [c.name for c in augmentation.transform_family.coordinates if c.distribution == PART]
+    notes += [f"{', '.join(by_input)}: {_ALIKE['by input']}"] if by_input else []
     return {
         "torchvision": torchvision,
         "kornia": kornia,
         "approximations": notes,
-        "without_counterpart": [name for name in extents if name not in said],
+        "without_counterpart": [*(name for name in extents if name not in said), *by_input],
     }
 
 

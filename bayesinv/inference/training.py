@@ -140,7 +140,8 @@ def train(
                             file.write(run.checkpoint(finished))
     except RankError as error:
         where = f"; {training.checkpoint} holds an earlier step: start" if training.checkpoint else ": start"
-        raise RankError(f"step {run.step + 1}: {error}{where} all processes again, as many as you like") from error
+        said = first_line(error)  # without the shapes that Pyro adds to errors in a model
+        raise RankError(f"step {run.step + 1}: {said}{where} all processes again, as many as you like") from error
     finally:
         stream.close()
     return Trace(tuple(run.trace), False)

@@ -3,12 +3,12 @@
 A shard is some of the examples, a `Data`; the shards of a process are those that it holds, and every example is in one
 of them. Features are linear in the examples and their statistics a sum, so that a value of log p(D | η) costs a pass
 over each shard and one message of M² numbers, whatever n is, and its gradient a second pass and a message of as many
-numbers as there are extents and hyperparameters.
+numbers as there are extents and hyperparameters. A short message before them asks whether every process has an example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -35,25 +35,28 @@ def initialise_on_shards(model: InvarianceModel, shards: Iterable[Data], seed: i
 
     Args:
         model: of real targets, by a Gaussian process in feature space; changed in place, alike on all processes.
-        shards: of this process; where ``torch.distributed`` connects several, all call this function.
+        shards: of this process, such as a list of `Data`; targets (n,) are one column, and a shard without examples is
+            skipped. Where ``torch.distributed`` connects several processes, all call this function.
         seed: of what is chosen at random.
 
     Returns:
         n, of all processes.
 
     Raises:
-        DataError: no example. ValueError: a model whose evidence is no sum over examples.
+        DataError: a process without examples, raised on all. TypeError: a generator, which can be iterated once, or
+            shards that are no `Data`. ValueError: a model whose evidence is no sum over examples.
     """
     _check(model)
+    _check_iterable(shards)
     group = current_group()
     first: Data | None = None
     sums: Any = 0.0
-    for shard in shards:
+    for shard in _each(shards):
         first = shard if first is None else first
         y = shard.y.double()
         sums = sums + torch.stack([y.square().sum(0), y.sum(0), torch.full_like(y[0], float(len(y)))])
-    if first is None or len(first) == 0:
-        raise DataError("shards: expected at least one example on every process, got none")
+    _check_examples(first, group)
+    assert first is not None
     if group is not None:
         group.add([sums])
     squares, total, count = sums.unbind(0)
@@ -85,7 +88,9 @@ def log_evidence_of_shards(
     Raises:
         ValueError: a model whose evidence is no sum over examples: expected ``GaussianProcess(num_features=...)``,
             likelihood="gaussian", and extents in common. NumericalError: the evidence cannot be computed.
-            RankError: another process has stopped.
+            DataError: a process without examples, raised on all; or another number of examples in the second
+            iteration. TypeError: a generator, which can be iterated once, or shards that are no `Data`. RankError:
+            another process has stopped.
 
     Example:
         >>> from bayesinv import GaussianProcess
@@ -98,9 +103,9 @@ def log_evidence_of_shards(
         >>> bool(abs(log_evidence_of_shards(model, eta, shards) - model.log_evidence(eta, whole)) < 1e-3)
         True
     """
-    _check(model)
+    evidence = _check(model)
+    _check_iterable(shards)
     if not torch.is_grad_enabled():
-        evidence = _check(model)
         return _sum(model, eta, shards, current_group()).log_evidence(evidence.noise).cpu()
     parameters = [h.parameter for h in model.hyperparameters]
     value: Tensor = _OfShards.apply(model, shards, current_group(), eta, *parameters)
@@ -115,15 +120,18 @@ def condition_on_shards(model: InvarianceModel, eta: Float[Tensor, " K"], shards
         model, eta, shards: as for `log_evidence_of_shards`.
     """
     evidence = _check(model)
+    _check_iterable(shards)
     posterior = _sum(model, eta, shards, current_group()).posterior(evidence.noise)
-    prior = model.at(eta)
-    return Conditioned(basis_of(prior, next(iter(shards)).x[:1]), posterior, evidence.mean, evidence.offset_variance)
+    first = next(_each(shards), None)
+    if first is None:
+        raise DataError(_other_examples("none"))
+    return Conditioned(basis_of(model.at(eta), first.x[:1]), posterior, evidence.mean, evidence.offset_variance)
 
 
 class _OfShards(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, model: InvarianceModel, shards: Iterable[Data], group: Processes | None, eta: Tensor, *params: Tensor
+        ctx: Any, model: InvarianceModel, shards: Iterable[Any], group: Processes | None, eta: Tensor, *params: Tensor
     ) -> Tensor:
         evidence = _check(model)
         total = _sum(model, eta, shards, group)
@@ -136,8 +144,8 @@ class _OfShards(torch.autograd.Function):
             value = FeatureStatistics(gram, cross, square, total.count).log_evidence(evidence.noise)
             slopes = torch.autograd.grad(value, of_total, retain_graph=True)
             direct = torch.autograd.grad(value, leaves, allow_unused=True)  # in the noise
-        sums = [torch.zeros_like(t) for t in leaves]
-        for shard in shards:
+        sums, seen = [torch.zeros_like(t) for t in leaves], torch.zeros_like(total.count)
+        for shard in _each(shards):
             with torch.enable_grad():
                 own = _statistics(model, leaf, shard).tensors()[:3]
                 reached = [(t, g) for t, g in zip(own, slopes, strict=True) if t.requires_grad]
@@ -146,8 +154,11 @@ class _OfShards(torch.autograd.Function):
             for sum_, gradient in zip(sums, found, strict=True):
                 if gradient is not None:
                     sum_ += gradient
+            seen += len(shard)
         if group is not None:
-            group.add(sums)
+            group.add([*sums, seen])
+        if seen != total.count:
+            raise DataError(_other_examples(f"{int(seen)} examples after {int(total.count)}"))
         for sum_, gradient in zip(sums, direct, strict=True):
             if gradient is not None:
                 sum_ += gradient
@@ -180,6 +191,48 @@ def _check(model: InvarianceModel) -> GaussianEvidence:
     return evidence
 
 
+def _check_iterable(shards: Any) -> None:
+    """Raise unless it can be iterated twice."""
+    if isinstance(shards, Data) or not isinstance(shards, Iterable):
+        cure = "; a single one is [data]" if isinstance(shards, Data) else ""
+        raise TypeError(f"shards: expected an iterable of bayesinv.Data, got {_kind(shards)}{cure}")
+    if isinstance(shards, Iterator) and iter(shards) is shards:
+        raise TypeError(f"shards: expected something that can be iterated twice, such as a list; got {_kind(shards)}")
+
+
+def _each(shards: Iterable[Any]) -> Iterator[Data]:
+    """The shards that hold examples, with targets (n, outputs)."""
+    for shard in shards:
+        if not isinstance(shard, Data):
+            raise TypeError(
+                f"shards: expected an iterable of bayesinv.Data, got {_kind(shard)} in it; make each of them Data(x, y)"
+            )
+        if len(shard) > 0:
+            yield Data(shard.x, shard.y[:, None]) if shard.y.ndim == 1 else shard
+
+
+def _check_examples(found: Any, group: Processes | None) -> None:
+    """Raise on all processes where one of them has found None."""
+    without = [0] if found is None else []
+    if group is not None:
+        flags = torch.zeros(group.size)
+        flags[group.rank] = float(found is None)
+        group.add([flags])
+        without = flags.nonzero().flatten().tolist()
+    if without:
+        where = "" if group is None else f" on {', '.join(f'process {rank}' for rank in without)}"
+        raise DataError(f"shards: expected at least one example on every process, got none{where}")
+
+
+def _other_examples(found: str) -> str:
+    return f"shards: expected the same examples whenever they are iterated, got {found}; make them a list"
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
 def _statistics(model: InvarianceModel, eta: Tensor, shard: Data) -> FeatureStatistics:
     """Those of one shard, differentiable."""
     evidence = _check(model)
@@ -187,14 +240,14 @@ def _statistics(model: InvarianceModel, eta: Tensor, shard: Data) -> FeatureStat
 
 
 @torch.no_grad()
-def _sum(model: InvarianceModel, eta: Tensor, shards: Iterable[Data], group: Processes | None) -> FeatureStatistics:
+def _sum(model: InvarianceModel, eta: Tensor, shards: Iterable[Any], group: Processes | None) -> FeatureStatistics:
     """Those of all shards of all processes."""
     total: FeatureStatistics | None = None
-    for shard in shards:
+    for shard in _each(shards):
         own = _statistics(model, eta, shard)
         total = own if total is None else total + own
-    if total is None:
-        raise DataError("shards: expected at least one example on every process, got none")
+    _check_examples(total, group)
+    assert total is not None
     if group is not None:
         group.add(total.tensors())
     return total

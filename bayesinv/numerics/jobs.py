@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import joblib
 
+from bayesinv.numerics.arguments import as_integer
 from bayesinv.numerics.threads import one_thread
 
 __all__ = ["check_jobs", "run_jobs"]
@@ -16,16 +17,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def check_jobs(jobs: Any) -> None:
-    """Raise unless it is a number of processes, or None.
+def check_jobs(jobs: Any) -> int | None:
+    """A number of processes as Python's int, or None.
 
     Raises:
         ValueError: something else.
     """
-    if jobs is not None and (not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1):
+    try:
+        return None if jobs is None else as_integer("jobs", jobs)
+    except ValueError:
         raise ValueError(
-            f"jobs: expected an integer of at least 1, or None for what joblib.parallel_config says, got {jobs!r}"
-        )
+            f"jobs: expected an integer of at least 1, or None for what joblib.parallel_config says, got {jobs!r}; for "
+            "as many as there are cores: jobs=None in a block of joblib.parallel_config(n_jobs=-1)"
+        ) from None
 
 
 def run_jobs(job: Callable[[T], R], arguments: Iterable[T], jobs: int | None = 1) -> Iterator[R]:
@@ -46,7 +50,7 @@ def run_jobs(job: Callable[[T], R], arguments: Iterable[T], jobs: int | None = 1
         >>> list(run_jobs(abs, [-1, 2, -3]))
         [1, 2, 3]
     """
-    check_jobs(jobs)
+    jobs = check_jobs(jobs)
     arguments = list(arguments)
     alone = _OneThread(job)
     if jobs == 1 or len(arguments) <= 1:

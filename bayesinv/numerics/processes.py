@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ __all__ = ["Processes", "current_group", "gathered", "is_first", "not_connected"
 T = TypeVar("T")
 # Seconds until a process that does not answer at a check is taken to be gone, where the backend itself does not say so.
 LONGEST_WAIT = 300.0
+# gloo's errors have no class of their own; these words are those of its messages about the other end.
+_OF_CONNECTION = re.compile(
+    r"connect|closed by peer|reset by peer|remote peer|broken pipe|socket|timed out|time-?out|monitoredBarrier", re.I
+)
 _sharing: ContextVar[Processes | None] = ContextVar("sharing", default=None)
 # The group of the CPU beside one of another backend, and which group it is beside; made once.
 _side: tuple[Any, Any] | None = None
@@ -206,14 +211,22 @@ class _Gathered(torch.autograd.Function):
 
 @contextmanager
 def _named(group: Processes) -> Iterator[None]:
-    """Errors of the connection as one of the library."""
+    """Errors of the connection as one of the library; others, such as of shapes or of memory, as they are."""
     try:
         yield
-    except RuntimeError as error:  # which torch raises for all of them
+    except RuntimeError as error:
+        if not _is_of_connection(error):
+            raise
         raise RankError(
             f"process {group.rank} of {group.size}: another process has stopped or cannot be reached "
             f"({first_line(error)[:300]})"
         ) from error
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, dist.DistError) or _OF_CONNECTION.search(str(error)) is not None
 
 
 def _group_of(tensor: Tensor | None) -> Any:

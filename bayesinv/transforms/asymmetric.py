@@ -66,6 +66,8 @@ class Asymmetric(Transform):
         self.inner = inner
         two_sided = [c.name for c in inner.coordinates if c.distribution == "uniform" and not c.is_discrete]
         names = [names] if isinstance(names, str) else None if names is None else list(names)
+        if not two_sided:
+            raise ValueError(f"Asymmetric: no coordinate of {type(inner).__name__} has two sides; leave it as it is")
         chosen = two_sided if names is None else names
         wrong = [name for name in chosen if name not in two_sided]
         if not chosen or wrong or len(set(chosen)) < len(chosen):

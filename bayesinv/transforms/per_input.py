@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesinv.numerics.arguments import as_integer
+from bayesinv.errors import DataError
+from bayesinv.numerics.arguments import as_integer, as_number, counted
 from bayesinv.transforms.base import PART, Coordinate, Transform, from_config, register
 from bayesinv.transforms.compose import as_transform
 
@@ -59,7 +61,7 @@ class PerInput(Transform):
         mean: Any,
         projection: Any,
         landmarks: Any,
-        scale: float,
+        scale: Any,
     ) -> None:
         super().__init__()
         inner = as_transform(transform)
@@ -74,12 +76,13 @@ class PerInput(Transform):
         self.inner = inner
         arrays = [torch.as_tensor(v, dtype=torch.float64) for v in (mean, projection, landmarks)]
         fits = [a.ndim for a in arrays] == [1, 2, 2] and arrays[1].shape == (arrays[2].shape[1], len(arrays[0]))
-        if not fits or scale <= 0:
+        if not fits or not all(bool(a.isfinite().all()) for a in arrays):
+            what = "numbers that are not finite" if fits else ", ".join(str(tuple(a.shape)) for a in arrays)
             raise ValueError(
-                "PerInput: expected mean (P,), projection (D, P), landmarks (M, D) and a positive scale, got "
-                f"{', '.join(str(tuple(a.shape)) for a in arrays)} and {scale!r}; PerInput.near makes them from inputs"
+                f"PerInput: expected finite mean (P,), projection (D, P) and landmarks (M, D), got {what}; "
+                "PerInput.near makes them from inputs"
             )
-        self.scale = float(scale)
+        self.scale = as_number("scale", scale)
         self.mean: Tensor
         self.projection: Tensor
         self.landmarks: Tensor
@@ -99,7 +102,7 @@ class PerInput(Transform):
     def near(
         cls,
         transform: Transform | str,
-        x: Float[Tensor, "n *event"],
+        x: Any,
         num_landmarks: int = 4,
         num_components: int = 8,
         seed: int = 0,
@@ -108,14 +111,18 @@ class PerInput(Transform):
 
         Arguments:
             transform: as for the class.
-            x: training inputs, (n, *event); their labels are not needed.
+            x: training inputs, (n, *event), a tensor or an array of floating point; their labels are not needed.
             num_landmarks: M.
             num_components: D, at most what the inputs have.
             seed: of the first centres.
 
         Raises:
-            ValueError: fewer inputs than landmarks.
+            ValueError: fewer inputs than landmarks. DataError: inputs that the transform does not take, or that are not
+                finite.
         """
+        inner = as_transform(transform)
+        x = _as_tensor(x)
+        inner.check_input(x)
         num_landmarks, num_components = (
             as_integer(name, value)
             for name, value in (("num_landmarks", num_landmarks), ("num_components", num_components))
@@ -123,13 +130,19 @@ class PerInput(Transform):
         if len(x) < num_landmarks:
             raise ValueError(f"num_landmarks: expected at most one for each of {len(x)} inputs, got {num_landmarks}")
         flat = x.detach().cpu().flatten(1).double()
+        bad = int((~flat.isfinite().all(1)).sum())
+        if bad:
+            raise DataError(
+                f"PerInput.near: expected finite inputs, got NaN or infinity in {bad} of {counted(len(x), 'input')}; "
+                "leave these out or fill them"
+            )
         mean = flat.mean(0)
         _, sizes, components = torch.linalg.svd(flat - mean, full_matrices=False)
         projection = components[: min(num_components, int((sizes > 1e-9 * sizes.max().clamp_min(1e-300)).sum()) or 1)]
         z = (flat - mean) @ projection.T
         landmarks = _centres(z, num_landmarks, seed)
         scale = float(torch.cdist(z, landmarks).amin(1).square().mean().sqrt().clamp_min(SMALLEST_SCALE))
-        return cls(transform, mean, projection, landmarks, scale)
+        return cls(inner, mean, projection, landmarks, scale)
 
     @property
     def num_landmarks(self) -> int:
@@ -151,22 +164,39 @@ class PerInput(Transform):
         """Whether the transform leaves everything where it is."""
         return self.inner.fixes_frame
 
-    def responsibilities(self, x: Float[Tensor, "n *event"]) -> Float[Tensor, "n M"]:
-        """r_m(x), which sum to one for each input."""
+    def responsibilities(self, x: Any) -> Float[Tensor, "n M"]:
+        """r_m(x), which sum to one for each input.
+
+        Arguments:
+            x: inputs as large as the training inputs, (n, *event), a tensor or an array of floating point.
+
+        Raises:
+            DataError: inputs of another size.
+        """
+        x = _as_tensor(x)
+        self.check_input(x)
         mean, projection, landmarks = (a.to(x) for a in (self.mean, self.projection, self.landmarks))
         z = (x.flatten(1) - mean) @ projection.T
         return torch.softmax(-0.5 * (z[:, None] - landmarks).square().sum(-1) / self.scale**2, -1)
 
-    def extents(self, x: Float[Tensor, "n *event"], eta: Float[Tensor, "*draws K"]) -> Float[Tensor, "*draws n inner"]:
+    def extents(self, x: Any, eta: Float[Tensor, "*draws K"]) -> Float[Tensor, "*draws n inner"]:
         """η(x) of each input.
 
         Arguments:
-            x: inputs, (n, *event).
+            x: inputs, (n, *event), a tensor or an array.
             eta: η_0 and δ, internal units, such as draws of a posterior, (*draws, K).
 
         Returns:
             (*draws, n, coordinates of the transform), internal units.
+
+        Raises:
+            DataError: inputs of another size than the training inputs. ValueError: another number of extents.
         """
+        if eta.shape[-1:] != (self.num_coordinates,):
+            raise ValueError(
+                f"eta: expected {self.num_coordinates} extents ({', '.join(self.names)}) along the last axis, got "
+                f"shape {tuple(eta.shape)}"
+            )
         parts = eta.unflatten(-1, (self.inner.num_coordinates, 1 + self.num_landmarks))
         r = self.responsibilities(x).to(eta)
         return parts[..., None, :, 0] + torch.einsum("nm,...km->...nk", r, parts[..., 1:])
@@ -196,8 +226,14 @@ class PerInput(Transform):
         return self.inner.negligible(event_shape).repeat_interleave(1 + self.num_landmarks)
 
     def check_input(self, x: object) -> None:
-        """As the transform does."""
+        """As the transform does; and raise if the inputs are not as large as those that the landmarks lie among."""
         self.inner.check_input(x)
+        if isinstance(x, Tensor) and x[:1].numel() != len(self.mean) and len(x) > 0:
+            raise DataError(
+                f"PerInput expects inputs of {len(self.mean):,} numbers, as the inputs that PerInput.near was given, "
+                f"and shape {tuple(x.shape)} came, of {x[:1].numel():,} each; bring them to that size, or make it from "
+                "these"
+            )
 
     def config(self) -> dict[str, Any]:
         arrays = {name: getattr(self, name).tolist() for name in ("mean", "projection", "landmarks")}
@@ -207,6 +243,10 @@ class PerInput(Transform):
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "PerInput":
         given = (arguments[name] for name in ("mean", "projection", "landmarks", "scale"))
         return cls(from_config(arguments["transform"]), *given)
+
+
+def _as_tensor(x: Any) -> Any:
+    return torch.from_numpy(x) if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else x
 
 
 def _more(name: str, m: int) -> str:

@@ -7,7 +7,7 @@ afterwards, and the volume is read at M(t)⁻¹ p.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -48,7 +48,8 @@ class AffineVolume(Transform):
     Arguments:
         names: which coordinates, in which order; the default is the three translations, rotations and scales.
         spacing: (dz, dy, dx), the distance of neighbouring voxels along depth, height and width, in mm (or in any unit
-            that the translations are to have).
+            that the translations are to have): three numbers, an array or a tensor. SimpleITK and nibabel give
+            (dx, dy, dz), the reverse.
         padding: what lies outside the volume: ``"zeros"``, ``"border"`` or ``"reflection"``.
         largest_shift: the largest extent of translations, in mm.
 
@@ -71,21 +72,18 @@ class AffineVolume(Transform):
     def __init__(
         self,
         names: Sequence[str] | None = None,
-        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        spacing: Iterable[Any] = (1.0, 1.0, 1.0),
         padding: str = "zeros",
         largest_shift: float = LARGEST_SHIFT,
     ) -> None:
         super().__init__()
         usual = tuple(name for name in COORDINATES_3D if not name.startswith("shear"))
         chosen = usual if names is None else select(names, tuple(COORDINATES_3D), "AffineVolume")
-        wrong = not isinstance(spacing, Sequence) or isinstance(spacing, str) or len(spacing) != 3
-        if wrong or not all(_is_positive(d) for d in spacing):
-            raise ValueError(f"spacing: expected (dz, dy, dx), three positive numbers, got {spacing!r}")
         if padding not in PADDINGS:
             raise ValueError(f"unknown padding {padding!r}; known are {', '.join(PADDINGS)}")
         if not _is_positive(largest_shift):
             raise ValueError(f"largest_shift: expected a positive number of mm, got {largest_shift!r}")
-        self.spacing = tuple(float(d) for d in spacing)
+        self.spacing = _distances(spacing)
         self.padding, self.largest_shift = padding, float(largest_shift)
         self._coordinates = tuple(self._in_millimetres(COORDINATES_3D[name]) for name in chosen)
         self.generators: Tensor
@@ -131,7 +129,7 @@ class AffineVolume(Transform):
     def moved_masks(
         self, masks: Shaped[Tensor, "draws many depth height width"], t: Float[Tensor, "draws K"]
     ) -> Shaped[Tensor, "draws many depth height width"]:
-        """Labels of voxels, of any type, read at the nearest voxel; 0 outside the volume.
+        """Labels of voxels, of any type, read at the nearest voxel; outside the volume as ``padding`` says.
 
         Arguments:
             masks: (draws, many, depth, height, width).
@@ -221,6 +219,19 @@ def warp_volumes(
     voxels = torch.stack([across, y, z, torch.ones_like(z)]).reshape(4, -1)
     grid = (theta @ voxels).reshape(-1, 3, depth, height, width).permute(0, 2, 3, 4, 1)
     return functional.grid_sample(x, grid, mode=interpolation, padding_mode=padding, align_corners=False)
+
+
+def _distances(spacing: Any) -> tuple[float, ...]:
+    """(dz, dy, dx) as Python's numbers."""
+    given = spacing.tolist() if hasattr(spacing, "tolist") else spacing
+    found = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    found = [d.item() if isinstance(d, Tensor) and d.ndim == 0 else d for d in found]
+    if len(found) != 3 or not all(_is_positive(d) for d in found):
+        raise ValueError(
+            "spacing: expected three positive numbers (dz, dy, dx), in the order of depth, height and width, which is "
+            f"the reverse of what SimpleITK and nibabel give; got {spacing!r}"
+        )
+    return tuple(float(d) for d in found)
 
 
 def _is_positive(value: object) -> bool:

@@ -16,6 +16,7 @@ from bayesinv.transforms import (
     Flip,
     GaussianBlur,
     GaussianNoise,
+    PerInput,
     TimeShift,
 )
 
@@ -115,6 +116,17 @@ def test_ends_of_colours_and_of_what_has_no_ends_there():
     assert found["torchvision"]["RandomAffine"]["translate"] == [0.125, 0.0]
     assert found["without_counterpart"] == ["brightness"]
     assert "translate" in {note.split(":")[0] for note in found["approximations"]}
+
+
+def test_ranges_that_depend_on_the_input_have_no_counterpart():
+    """The floor alone would say that all images move as little as those that move least."""
+    x = torch.rand(9, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    turns = PerInput.near("rotation", x, num_landmarks=2)
+    found = Augmentation(Compose([turns, Flip()]), torch.tensor([[0.1, 0.3, 0.0, 0.25]]), (1, HEIGHT, WIDTH)).numbers()
+    assert list(found["torchvision"]) == ["RandomHorizontalFlip"] == list(found["kornia"])
+    assert found["without_counterpart"] == ["rotation", "rotation_near_1", "rotation_near_2"]
+    (note,) = found["approximations"]
+    assert note.startswith("rotation, rotation_near_1, rotation_near_2: each image has a range of its own here")
 
 
 def converted(section: dict) -> dict:

@@ -57,7 +57,8 @@ def settings(**options) -> Training:
 
 def fitted(model, training=None, inference="vi", **options):
     """What a fit found, as tensors."""
-    with warnings.catch_warnings(), mock.patch("bayesinv.inference.evidence_at_mode.NUM_DRAWS", 2):
+    few = mock.patch.multiple("bayesinv.inference.evidence_at_mode", FEW_DRAWS=2, NUM_DRAWS=3)
+    with warnings.catch_warnings(), few:
         warnings.simplefilter("ignore")
         training = settings() if training is None else training
         posterior = bayesinv.fit(
@@ -174,7 +175,13 @@ def agree(rank: int, folder: Path) -> dict:
     found["second"] = fitted(model(seed=rank), second)
     found["resumed"] = fitted(model(), settings(checkpoint=folder / "one.checkpoint", checkpoint_every=4))
     group = current_group()
-    found["sharded"] = {k: v for k, v in sharded(rank, 2).items() if k != "model"}
+    found["sharded"] = sharded(rank, 2)
+    started = found["sharded"].pop("model")
+    part = [Data(torch.rand(6, 1, 8, 8), torch.rand(6, 2))] if rank == 0 else []
+    found["no examples"] = [
+        caught(lambda: initialise_on_shards(started, part), DataError),
+        caught(lambda: log_evidence_of_shards(started, torch.zeros(2, dtype=torch.float64), part), DataError),
+    ]
     stream = stream_of(Numbered(), "gaussian")
     found["shares"] = [stream.batch(0, "weights", step, 8, group).x[:, 0].long().tolist() for step in range(4)]
     broken = OneBreaks(rank)

@@ -136,6 +136,12 @@ def test_a_gaussian_process_over_shards_is_one_over_everything(found):
             torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-10)
 
 
+def test_a_process_without_examples_ends_all(found):
+    message = "DataError: shards: expected at least one example on every process, got none on process 1"
+    for each in found:
+        assert each["no examples"] == [message] * 2
+
+
 def test_a_loss_that_one_process_cannot_compute_ends_all_at_the_same_step(found):
     assert found[1]["one breaks"].startswith("NonFiniteError: step 7: the seventh step cannot be computed")
     assert found[0]["one breaks"].startswith("NonFiniteError: step 7: the objective is nan")
@@ -253,9 +259,36 @@ def test_each_process_has_a_device_of_its_own(monkeypatch):
     assert choose_device("auto") == torch.device("cuda", 3)
 
 
-def test_errors_of_the_connection_have_a_name():
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:80"),
+        RuntimeError("Timed out waiting 1800000ms for recv operation to complete"),
+        RuntimeError("Application timeout caused pair closure"),
+        RuntimeError("writev [127.0.0.1]:80: Broken pipe"),
+        RuntimeError("[Rank 0]: Ranks 1 failed to pass monitoredBarrier in 1000 ms"),
+        torch.distributed.DistBackendError("NCCL communicator was aborted"),
+        torch.distributed.DistNetworkError("failed to recv"),
+    ],
+)
+def test_errors_of_the_connection_have_a_name(error):
     with (
         pytest.raises(processes.RankError, match="process 1 of 2: another process has stopped"),
         processes._named(Processes(1, 2)),
     ):
-        raise RuntimeError("Connection closed by peer")
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+        RuntimeError("[enforce fail at pair.cc:446] op.preamble.length <= op.nbytes. 16 vs 8"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_other_errors_stay_what_they_are(error):
+    with pytest.raises(type(error), match=str(error).split()[-1]) as caught, processes._named(Processes(1, 2)):
+        raise error
+    assert caught.value is error

@@ -1,5 +1,7 @@
 """The evidence from sums over shards against that of all data at once; on two processes in tests/inference."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -113,3 +115,77 @@ def test_no_example_is_refused(started):
     ):
         with pytest.raises(DataError, match="expected at least one example on every process"):
             call()
+
+
+def calls(started):
+    """The three functions of shards alone, as users call them: without the checks of types in tests."""
+    eta = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    initialise, evidence, condition = map(
+        inspect.unwrap, (initialise_on_shards, log_evidence_of_shards, condition_on_shards)
+    )
+    return [
+        lambda shards: initialise(model(), shards),
+        lambda shards: evidence(started, eta.clone().requires_grad_(), shards),
+        lambda shards: condition(started, eta, shards),
+    ]
+
+
+@pytest.mark.parametrize("once", [lambda shards: (s for s in shards), lambda shards: map(lambda s: s, shards), iter])
+def test_what_can_be_iterated_only_once_is_refused(started, once):
+    for call in calls(started[0]):
+        with pytest.raises(TypeError, match="shards: expected something that can be iterated twice, such as a list"):
+            call(once(shards_of(started[1])))
+
+
+def test_a_second_pass_with_other_examples_is_refused(started):
+    class Used:
+        """Gives what is left of its shards."""
+
+        def __init__(self, shards):
+            self.left = iter(shards)
+
+        def __iter__(self):
+            return self.left
+
+    for call in calls(started[0])[1:]:
+        with pytest.raises(DataError, match="the same examples whenever they are iterated"):
+            call(Used(shards_of(started[1])))
+
+
+def test_targets_without_a_second_axis_are_one_column(started):
+    whole = started[1]
+    rows, columns = ([Data(shard.x, shard.y[:, :1]) for shard in shards_of(whole)] for _ in range(2))
+    for shard in rows:  # which the checks of types in tests refuse, and nothing else does
+        object.__setattr__(shard, "y", shard.y[:, 0])
+    eta, values = torch.tensor([0.5, 0.2], dtype=torch.float64), []
+    for shards in (rows, columns):
+        own = model()
+        assert initialise_on_shards(own, shards) == 60
+        values.append(log_evidence_of_shards(own, eta, shards).detach())
+    assert torch.equal(*values)
+
+
+def test_empty_shards_are_skipped(started):
+    whole = started[1]
+    empty = whole.subset(slice(0, 0))
+    shards = [empty, *shards_of(whole), empty]
+    own, eta = model(), torch.tensor([0.5, 0.2], dtype=torch.float64, requires_grad=True)
+    assert initialise_on_shards(own, shards) == 60
+    values = [log_evidence_of_shards(own, eta, some) for some in (shards, shards_of(whole))]
+    gradients = [torch.autograd.grad(value, eta)[0] for value in values]
+    assert torch.equal(*values) and torch.equal(*gradients)
+    assert condition_on_shards(own, eta.detach(), shards).moments(whole.x[:3])[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda whole: [(whole.x, whole.y)], "got a tuple in it; make each of them Data"),
+        (lambda whole: whole, r"got a Data; a single one is \[data\]"),
+        (lambda whole: 3, "got an int"),
+    ],
+)
+def test_what_is_no_list_of_data_is_refused(started, wrong, got):
+    for call in calls(started[0]):
+        with pytest.raises(TypeError, match=f"shards: expected an iterable of bayesinv.Data, {got}"):
+            call(wrong(started[1]))

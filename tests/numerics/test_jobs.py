@@ -1,11 +1,14 @@
 """Jobs in other processes, by any backend of joblib."""
 
+import inspect
+
 import joblib
+import numpy as np
 import pytest
 import torch
 from joblib._parallel_backends import ThreadingBackend
 
-from bayesinv.numerics.jobs import run_jobs
+from bayesinv.numerics.jobs import check_jobs, run_jobs
 
 
 class Counting(ThreadingBackend):
@@ -67,5 +70,12 @@ def test_errors_of_a_job_are_passed_on():
 
 @pytest.mark.parametrize("jobs", [0, -1, True])
 def test_what_is_no_number_of_jobs_is_refused(jobs):
-    with pytest.raises(ValueError, match="jobs: expected an integer of at least 1, or None"):
+    with pytest.raises(ValueError, match="jobs: expected an integer of at least 1, or None") as error:
         list(run_jobs(abs, [1], jobs))
+    assert "jobs=None in a block of joblib.parallel_config(n_jobs=-1)" in str(error.value)
+
+
+def test_integers_of_numpy_are_numbers_of_jobs():
+    assert list(inspect.unwrap(run_jobs)(abs, [-1], np.int64(1))) == [1]  # without the checks of types in tests
+    found = check_jobs(np.int64(2))
+    assert found == 2 and type(found) is int and check_jobs(None) is None

@@ -7,7 +7,17 @@ import torch
 
 from bayesinv.orbits.orbit import Orbit
 from bayesinv.testing.transforms import TransformConformance, smooth_images
-from bayesinv.transforms import Affine2d, Asymmetric, Colour, Compose, Elastic, Flip, TimeWarp, from_config
+from bayesinv.transforms import (
+    Affine2d,
+    Asymmetric,
+    Colour,
+    Compose,
+    Elastic,
+    Flip,
+    GaussianBlur,
+    TimeWarp,
+    from_config,
+)
 
 
 class TestBrightness(TransformConformance):
@@ -64,10 +74,12 @@ def test_units_of_the_lower_end_are_read_downwards():
 
 
 def test_what_has_one_end_keeps_it():
+    for transform in (Flip(), Elastic(), GaussianBlur()):
+        kind = type(transform).__name__
+        with pytest.raises(ValueError, match=f"no coordinate of {kind} has two sides; leave it as it is"):
+            Asymmetric(transform)
     with pytest.raises(ValueError, match="both sides of zero"):
-        Asymmetric(Flip())
-    with pytest.raises(ValueError, match="both sides of zero"):
-        Asymmetric(Elastic())
+        Asymmetric(Colour(["brightness"]), ["hue"])
     with pytest.raises(ValueError, match="expected some of"):
         Asymmetric(Affine2d(["rotation"]), ["shear"])
     with pytest.raises(ValueError, match="two ends already"):

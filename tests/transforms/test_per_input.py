@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bayesinv.errors import DataError
 from bayesinv.extents import Extents, in_common, shrinkage
 from bayesinv.orbits.orbit import Orbit
 from bayesinv.testing.transforms import TransformConformance, smooth_images
@@ -66,8 +67,50 @@ def test_errors_say_what_to_do():
         PerInput.near("rotation", x, 4)
     with pytest.raises(ValueError, match=r"PerInput.near makes them"):
         PerInput("rotation", [0.0], [[1.0, 2.0]], [[0.0]], 1.0)
-    with pytest.raises(ValueError, match="PerInput in it"):
-        shrinkage(Flip())
+    for scale in (None, float("nan"), 0.0, "1"):
+        with pytest.raises(ValueError, match="scale: expected a finite number > 0"):
+            PerInput("rotation", [0.0, 0.0], [[1.0, 2.0]], [[0.0]], scale)
+    with pytest.raises(ValueError, match="not finite"):
+        PerInput("rotation", [0.0, float("nan")], [[1.0, 2.0]], [[0.0]], 1.0)
+    for other in (Flip(), [Flip()], "rotation"):
+        with pytest.raises(ValueError, match="PerInput in it"):
+            shrinkage(other)
+
+
+def test_inputs_that_it_cannot_take_are_refused():
+    x = smooth_images(4)
+    holes = x.clone()
+    holes[1, 0, 2, 3] = float("nan")
+    holes[2, 0, 0, 0] = float("inf")
+    with pytest.raises(DataError, match="NaN or infinity in 2 of 4 inputs"):
+        PerInput.near("rotation", holes, 2)
+    with pytest.raises(DataError, match="floating point"):
+        PerInput.near("rotation", (255 * x).byte().numpy(), 2)
+    transform = PerInput.near("rotation", x, 2)
+    other, t = smooth_images(3, height=9, width=11), torch.zeros(3, transform.num_columns, dtype=torch.float64)
+    for call in (
+        lambda: transform.responsibilities(other),
+        lambda: transform.extents(other, torch.zeros(3)),
+        lambda: transform(other, t),
+        lambda: transform.orbit_per_example(other, t[None]),
+        lambda: Compose([transform, Flip()]).check_input(other),
+    ):
+        with pytest.raises(DataError, match=r"as the inputs that PerInput.near was given, and shape \(3, .* 9, 11\)"):
+            call()
+    with pytest.raises(ValueError, match=r"eta: expected 3 extents \(rotation, rotation_near_1"):
+        transform.extents(x, torch.zeros(2))
+
+
+def test_arrays_are_inputs_too():
+    x = smooth_images(4)
+    one, other = PerInput.near("rotation", x, 2), PerInput.near("rotation", x.numpy(), 2)
+    assert torch.equal(one.landmarks, other.landmarks)
+    assert torch.equal(one.responsibilities(x), one.responsibilities(x.numpy()))
+
+
+def test_priors_are_those_of_a_list_too():
+    transform = PerInput.near("rotation", smooth_images(5), 2)
+    assert list(shrinkage([transform, Flip()])) == list(shrinkage(transform)) == list(in_common([transform]))
 
 
 def test_exported_augmentations_and_files_keep_the_landmarks(tmp_path):

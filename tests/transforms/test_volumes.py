@@ -1,7 +1,9 @@
 """Volumes: conformance, whole voxels, millimetres, directions, and masks."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,11 +128,34 @@ def test_errors_say_what_to_do():
     with pytest.raises(DataError, match="AffineVolume"):
         Affine2d().check_input(torch.zeros(2, 1, 8, 8, 8))
     for wrong in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, math.inf)):
-        with pytest.raises(ValueError, match="dz, dy, dx"):
+        with pytest.raises(ValueError, match=r"dz, dy, dx.*depth, height and width.*reverse of what SimpleITK"):
             AffineVolume(spacing=wrong)
     with pytest.raises(ValueError, match="padding"):
         AffineVolume(padding="wrap")
     with pytest.raises(ValueError, match="largest_shift"):
         AffineVolume(largest_shift=0.0)
-    with pytest.raises(ValueError, match="unknown coordinate"):
+    with pytest.raises(ValueError, match=r"did you mean rotation_x, rotation_y, rotation_z\?"):
         AffineVolume(["rotation"])
+
+
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        np.array([5.0, 1, 0.5]),
+        np.array([5, 1, 0.5], dtype=np.float32),
+        torch.tensor([5.0, 1.0, 0.5]),
+        list(torch.tensor([5.0, 1.0, 0.5])),
+        iter([5, 1, 0.5]),
+    ],
+)
+def test_spacings_are_taken_as_they_come(spacing):
+    transform = AffineVolume(spacing=spacing)
+    assert transform.spacing == (5.0, 1.0, 0.5) and all(type(d) is float for d in transform.spacing)
+    assert "5.0" in json.dumps(transform.config())
+
+
+@pytest.mark.parametrize(("padding", "outside"), [("zeros", 0), ("border", 7)])
+def test_masks_outside_are_as_padding_says(padding, outside):
+    masks = torch.full((1, 1, 3, 3, 3), 7)
+    moved = AffineVolume(["translate_z"], padding=padding).moved_masks(masks, column(1.0))
+    assert moved[0, 0, :, 1, 1].tolist() == [outside, 7, 7]

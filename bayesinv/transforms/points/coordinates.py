@@ -86,7 +86,9 @@ def select(names: Any, known: tuple[str, ...], who: str) -> tuple[str, ...]:
         raise ValueError(f"{who} needs at least one coordinate out of {', '.join(known)}, and an empty list came")
     for name in chosen:
         if name not in known:
-            raise ValueError(f"{who}: unknown coordinate {name!r}; known are {', '.join(known)}")
+            about = [other for other in known if isinstance(name, str) and other.startswith(f"{name}_")]
+            meant = f"did you mean {', '.join(about)}? " if about else ""
+            raise ValueError(f"{who}: unknown coordinate {name!r}; {meant}known are {', '.join(known)}")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"the coordinates of {who} have to be distinct, and {', '.join(chosen)} came")
     return chosen
