@@ -9,7 +9,7 @@ numbers as there are extents and hyperparameters. A short message before them as
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,8 @@ from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.processes import Processes, current_group
 
 __all__ = ["condition_on_shards", "initialise_on_shards", "log_evidence_of_shards"]
+
+T = TypeVar("T")
 
 # Examples whose inputs start the kernel.
 LARGEST_LOOK = 1000
@@ -55,8 +57,7 @@ def initialise_on_shards(model: InvarianceModel, shards: Iterable[Data], seed: i
         first = shard if first is None else first
         y = shard.y.double()
         sums = sums + torch.stack([y.square().sum(0), y.sum(0), torch.full_like(y[0], float(len(y)))])
-    _check_examples(first, group)
-    assert first is not None
+    first = _checked_examples(first, group)
     if group is not None:
         group.add([sums])
     squares, total, count = sums.unbind(0)
@@ -211,17 +212,18 @@ def _each(shards: Iterable[Any]) -> Iterator[Data]:
             yield Data(shard.x, shard.y[:, None]) if shard.y.ndim == 1 else shard
 
 
-def _check_examples(found: Any, group: Processes | None) -> None:
-    """Raise on all processes where one of them has found None."""
+def _checked_examples(found: T | None, group: Processes | None) -> T:
+    """What was found; raises on all processes where one of them has found None."""
     without = [0] if found is None else []
     if group is not None:
         flags = torch.zeros(group.size)
         flags[group.rank] = float(found is None)
         group.add([flags])
         without = flags.nonzero().flatten().tolist()
-    if without:
+    if without or found is None:
         where = "" if group is None else f" on {', '.join(f'process {rank}' for rank in without)}"
         raise DataError(f"shards: expected at least one example on every process, got none{where}")
+    return found
 
 
 def _other_examples(found: str) -> str:
@@ -246,8 +248,7 @@ def _sum(model: InvarianceModel, eta: Tensor, shards: Iterable[Any], group: Proc
     for shard in _each(shards):
         own = _statistics(model, eta, shard)
         total = own if total is None else total + own
-    _check_examples(total, group)
-    assert total is not None
+    total = _checked_examples(total, group)
     if group is not None:
         group.add(total.tensors())
     return total
