@@ -59,8 +59,9 @@ class Examples:
         num_batches = -(-n // min(n, training.batch_size))
         size = -(-n // num_batches)  # equal ones, so that together they hold every example once, or a few of them twice
         first = stream.batch(seed, "refits", 0, size).to(place)
+        still = copy.deepcopy(model.network).eval()  # statistics of a batch normalisation do not move
         with torch.no_grad(), seeded(seed):
-            num_rows = n * model.network.functional({}, first.x[:1]).numel()
+            num_rows = n * still.functional({}, first.x[:1]).numel()
         num_weights = sum(w.numel() for w in model.network.weights().values())
         exact = num_rows**2 * (num_rows + num_weights) <= EXACT_WORK
         if exact:
