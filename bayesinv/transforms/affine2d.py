@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bayesinv.errors import DataError
 from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
+from bayesinv.transforms.exponential import exponential
 from bayesinv.transforms.warp import (
     INTERPOLATIONS,
     PADDINGS,
@@ -244,7 +245,7 @@ class Affine2d(MatrixWarp):
             [1.0, 0.0, 0.5]
         """
         self.check_coordinates(t)
-        return torch.linalg.matrix_exp(torch.einsum("...k,kij->...ij", t, self.generators.to(t)))
+        return exponential(self.generators, t)
 
     def pullback(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit 3 3"]:
         return self.matrix(-t)

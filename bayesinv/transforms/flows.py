@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bayesinv.transforms.affine2d import MatrixWarp
 from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
+from bayesinv.transforms.exponential import exponential
 from bayesinv.transforms.warp import INTERPOLATIONS, PADDINGS
 
 __all__ = ["ImageFlow", "LinearFlow"]
@@ -118,7 +119,7 @@ class LinearFlow(Transform):
     def matrix(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit size size"]:
         """exp(Σ_k t_k A_k), homogeneous where there are translations."""
         self.check_coordinates(t)
-        return torch.linalg.matrix_exp(torch.einsum("...k,kij->...ij", t, self.generators.to(t)))
+        return exponential(self.generators, t)
 
     def _parts(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         d = self.num_axes
@@ -208,7 +209,7 @@ class ImageFlow(MatrixWarp):
 
     def matrix(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit 3 3"]:
         self.check_coordinates(t)
-        return torch.linalg.matrix_exp(torch.einsum("...k,kij->...ij", t, self.generators.to(t)))
+        return exponential(self.generators, t)
 
     def pullback(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit 3 3"]:
         return self.matrix(-t)

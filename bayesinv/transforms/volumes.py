@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from bayesinv.errors import DataError
 from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
+from bayesinv.transforms.exponential import exponential
 from bayesinv.transforms.points.coordinates import COORDINATES_3D, generators, select
 from bayesinv.transforms.warp import PADDINGS, pixel_centres
 
@@ -107,7 +108,7 @@ class AffineVolume(Transform):
             ValueError: another number of coordinates.
         """
         self.check_coordinates(t)
-        return torch.linalg.matrix_exp(torch.einsum("...k,kij->...ij", t, self.generators.to(t)))
+        return exponential(self.generators, t)
 
     def transform(
         self, x: Float[Tensor, "batch channel depth height width"], t: Float[Tensor, "batch K"]

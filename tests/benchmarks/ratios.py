@@ -1,7 +1,7 @@
 """One table of ratios, each measured side by side in one run, against the last one that was committed.
 
     make bench
-    python tests/benchmarks/ratios.py --small --json /tmp/bench.json --page /tmp/bench.md
+    python tests/benchmarks/ratios.py --small --json bench.json --page bench.md
 
 What is compared takes turns inside every round, so that a busy machine slows both alike; a ratio is the median over
 rounds. kornia is measured where it is installed (``pip install "bayesinv[benchmarks]"``). Augerino's formulation is

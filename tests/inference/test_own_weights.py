@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bayesinv
+from bayesinv.checks.approximations import own_weights_verdicts
 from bayesinv.data.streams.sources import stream_of
 from bayesinv.errors import EvidenceError
 from bayesinv.extents.unconstrained import Unconstrained
@@ -207,6 +208,9 @@ def test_a_fit_keeps_the_draws_of_its_guide_and_its_weights(tmp_path):
     assert "importance" not in verdicts and "refitted at 7 extents" in verdicts["own weights"].message
     note = {v.name: v for v in shared.check()}["own weights"]
     assert note.level == "note" and "One set of weights serves all extents" in note.message
+    shared.recalibration = object()  # whose intervals do not come from these weights alone
+    assert own_weights_verdicts(shared) == []
+    shared.recalibration = None
     own.save(tmp_path / "own.npz")
     loaded = bayesinv.InvariancePosterior.load(tmp_path / "own.npz", model=own.model)
     assert torch.equal(loaded.result.guide_extents, own.result.guide_extents)

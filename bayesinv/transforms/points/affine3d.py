@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.base import Coordinate, register
+from bayesinv.transforms.exponential import exponential
 from bayesinv.transforms.points.base import AffinePoints
 from bayesinv.transforms.points.coordinates import COORDINATES_3D, generators, select
 
@@ -74,7 +74,7 @@ class Affine3d(AffinePoints):
             [1.0, 0.0, 0.0, 0.5]
         """
         self.check_coordinates(t)
-        return torch.linalg.matrix_exp(torch.einsum("...k,kij->...ij", t, self.generators.to(t)))
+        return exponential(self.generators, t)
 
     def affine(self, t: Float[Tensor, "*orbit K"]) -> tuple[Float[Tensor, "*orbit 3 3"], Float[Tensor, "*orbit 3"]]:
         M = self.matrix(t)

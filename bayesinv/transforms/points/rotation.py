@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.transforms.base import Coordinate, register
+from bayesinv.transforms.exponential import exponential
 from bayesinv.transforms.points.base import AffinePoints
 from bayesinv.transforms.points.coordinates import COORDINATES_3D, generators, select
 
@@ -67,7 +67,7 @@ class Rotation3d(AffinePoints):
     def matrix(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit 3 3"]:
         """R(t), a proper rotation."""
         self.check_coordinates(t)
-        return torch.linalg.matrix_exp(torch.einsum("...k,kij->...ij", t, self.generators.to(t)))
+        return exponential(self.generators, t)
 
     def affine(self, t: Float[Tensor, "*orbit K"]) -> tuple[Float[Tensor, "*orbit 3 3"], Float[Tensor, "*orbit 3"]]:
         return self.matrix(t), t.new_zeros(3).expand(*t.shape[:-1], 3)
