@@ -13,12 +13,14 @@ from torch.utils.checkpoint import checkpoint
 from bayesinv.backbones.gp import GaussianProcess
 from bayesinv.orbits.orbit import Orbit
 
+KEPT_PARTS = 7  # of eight parts of the memory, for what is kept; the eighth is for what is computed again
+
 
 class InvariantPrior:
     """The Gaussian-process prior over orbit averages at one value of the extents.
 
-    Works through the inputs in blocks whose orbits and kernels fit in ``memory_budget``; with more than
-    one block and gradients on, a block is recomputed in the backward pass instead of being kept.
+    Works through the inputs in blocks whose orbits and kernels fit in ``memory_budget``; with gradients on, blocks
+    that do not fit together are recomputed in the backward pass instead of being kept.
 
     Args:
         backbone: the prior over h.
@@ -77,11 +79,18 @@ class InvariantPrior:
         return self.backbone.covariance(points, points, weights=self.weights())
 
     def _by_blocks(self, compute: Callable[[Tensor], Any], x: Tensor) -> list[Any]:
-        """What ``compute`` gives for each block of inputs; recomputed in the backward pass where there are several."""
-        blocks = x.split(self._block_size(x))
-        if len(blocks) == 1 or not torch.is_grad_enabled():
-            return [compute(block) for block in blocks]
-        return [checkpoint(compute, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+        """What ``compute`` gives for each block of inputs; what memory does not hold is computed again backwards."""
+        most = self._block_size(x)
+        if len(x) <= most or not torch.is_grad_enabled():
+            return [compute(block) for block in x.split(most)]
+        size = max(1, most // (KEPT_PARTS + 1))
+        kept = min(KEPT_PARTS, most - 1)
+        return [
+            compute(block)
+            if number < kept
+            else checkpoint(compute, block, use_reentrant=False, preserve_rng_state=False)
+            for number, block in enumerate(x.split(size))
+        ]
 
     def _block_features(self, x: Tensor) -> Tensor:
         return self.backbone.fourier(self.backbone.embed(self.points(x)), self.weights())

@@ -26,7 +26,9 @@ TOLERANCE = 2e-4
 VALUE_TOLERANCE = 4e-3
 FAILURE = 3e-2
 MAX_STEPS = 300
-MAX_WARM_STEPS = 30  # from sites of other extents, which can lie where damped steps only swing
+# From sites of other extents, which can lie where damped steps only swing: after so many steps such a run is given up
+# if its steps are still larger than this. Smaller ones are on their way.
+MAX_WARM_STEPS, LOST = 30, 0.05
 # Share of the way to the new sites that a step goes. Sites that all move at once overshoot: whole steps diverge.
 DAMPING = 0.5
 SWINGING, SHORTEST_STEP = 0.97, 0.1  # steps that hardly shrink are taken shorter, but never shorter than this
@@ -140,11 +142,11 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         warm = self.warm_start
         if warm is not None and warm.shape == (len(y), G + C) and warm.device == y.device:
             start = warm[:, :G].exp().clamp(SMALLEST_PRECISION, LARGEST_PRECISION), warm[:, G:]
-            sites, moved = self._iterate(white, y, start, tolerance, MAX_WARM_STEPS)
+            sites, moved = self._iterate(white, y, start, tolerance, LOST)
             if moved < tolerance:
                 self.warm_start = torch.cat([sites[0].log(), sites[1]], 1)
                 return sites
-        sites, moved = self._iterate(white, y, fresh, tolerance, MAX_STEPS)
+        sites, moved = self._iterate(white, y, fresh, tolerance)
         if not moved < FAILURE:
             self.warm_start = None
             raise NotSettledError(
@@ -157,9 +159,14 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
 
     @torch.no_grad()
     def _iterate(
-        self, white: Whitened, y: Int[Tensor, " n"], sites: tuple[Tensor, Tensor], tolerance: float, max_steps: int
+        self,
+        white: Whitened,
+        y: Int[Tensor, " n"],
+        sites: tuple[Tensor, Tensor],
+        tolerance: float,
+        lost: float = math.inf,
     ) -> tuple[tuple[Tensor, Tensor], float]:
-        """The sites where steps become small, and the size of the last one.
+        """The sites where steps become small, and the size of the last one; given up early where it is ``lost``.
 
         Damped steps, accelerated (Anderson, 1965) in coordinates in which every site has the effect of one standard
         deviation. An accelerated step that runs off is taken back to plain ones; plain ones that swing are shortened.
@@ -170,12 +177,12 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         anderson: Anderson | None = None
         smallest, plain, damping, moved = math.inf, 0, DAMPING, math.inf
         rough, coarse = float(white.V.square().sum(-2).amax()) < LARGEST_ROUGH, white.single()
-        for number in range(max_steps):
+        for number in range(MAX_STEPS):
             step = _Step(coarse if rough else white, precision, b, self._offset)
             new_precision, new_b = _matched(step.mean, step.variance, white.residuals, y)
             change = (new_precision - precision, new_b - b)
             before, moved = moved, _effect(change, precision, step.variance)
-            if moved < tolerance and not rough:
+            if (moved < tolerance and not rough) or (number >= MAX_WARM_STEPS and moved > lost):
                 break
             was_rough, rough = rough, rough and moved > ROUGH * tolerance and number < ROUGH_STEPS
             if was_rough and moved < tolerance:

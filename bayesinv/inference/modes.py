@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from bayesinv.errors import NonFiniteError, NumericalError, first_line
+from bayesinv.inference.curvature import LONGEST, curvature_at, decrement_of
 from bayesinv.inference.loop import Callback, Step, ended_by
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.target import Target
@@ -33,6 +33,9 @@ GRADIENT = 0.05
 # Relative rise of the log density below which it stops too: interpolated images leave kinks at which no gradient
 # vanishes, and where it would step to and fro until its evaluations are spent.
 STANDSTILL = 1e-10
+# A run ends too when its best value has risen by less than so many nats in so many evaluations, as at kinks, where each
+# line search may gain a little: what is left is for the Newton steps below. Learned inducing inputs have none.
+RISE, PATIENCE = 0.1, 8
 # The mode counts as found when a Newton step would move it by less than this many posterior standard deviations.
 LARGEST_DECREMENT = 0.1
 # Interpolated orbits have kinks, at which a gradient stays. Where nothing higher lies along a Newton step, values are
@@ -40,13 +43,9 @@ LARGEST_DECREMENT = 0.1
 # a Newton step may still want to go so far. Of one regression on 8×8 images it wanted .32, and of 240 random points
 # within one standard deviation none was higher.
 ACROSS, LARGEST_AT_KINK = 0.3, 0.5
-POLISHING_STEPS = 3  # Newton steps and looks around, where L-BFGS left more
-# Of the difference quotients of the gradient, in standard deviations of the posterior, within these limits in θ.
-# Interpolated images leave kinks, which shorter steps take for curvature: at half of these the widths swung by 4.
-STEP, SHORTEST, LONGEST = 1.0, 0.02, 0.6
-# A step of more than so many standard deviations, or one that finds no curvature, has left the mode.
-LEFT_MODE, SHORTER_STEPS = 4.0, 2
-LEAST_CURVATURE = 0.1  # nats per squared unit of θ: a posterior is not three times as wide as its prior
+HIGHER = 0.02  # nats, which a Newton step of a fifth of a standard deviation gains; less is not called higher
+# Newton steps and looks around, where L-BFGS left more; not for a mode of less than a thousandth of the largest mass.
+POLISHING_STEPS, NEGLIGIBLE = 4, math.log(1e-3)
 # Within so many standard deviations of a mode and this close to its quadratic, another start is on its way to the same.
 SAME_MODE, SAME_VALUE = 1.0, 0.5
 UNLIKELY = 1e10  # what an optimiser is told where the density cannot be computed
@@ -60,12 +59,14 @@ class Mode:
         theta: where, all of θ.
         value: the log density there, nats.
         precision: minus the second derivatives in extents and hyperparameters, (d, d), at least ``LEAST_CURVATURE``.
-        decrement: √(gᵀH⁻¹g), the distance that a Newton step would go, in posterior standard deviations.
+        decrement: √(gᵀH⁻¹g), the distance that a Newton step would go, in posterior standard deviations; where
+            ``cornered``, with the mean slopes over a standard deviation to either side if that is less.
         evaluations: of value and gradient that led here, curvature included.
         trace: the log density at each evaluation of the optimiser.
         start: the prior quantile that it was found from; None where a population found it.
         merged: whether the run was ended because it had reached the neighbourhood of an earlier mode.
-        ended: whether a callback or the limit of evaluations ended it.
+        ended: whether a callback or the limit of evaluations ended it,
+        stopped: and whether it was a callback, which ends the whole search.
         cornered: whether nothing higher was found along a Newton step, nor `ACROSS` along any coordinate.
     """
 
@@ -79,6 +80,7 @@ class Mode:
     merged: bool = False
     ended: bool = False
     cornered: bool = False
+    stopped: bool = False
 
     @property
     def converged(self) -> bool:
@@ -109,6 +111,7 @@ def find_modes(
     found: Sequence[Mode] = (),
     num_threads: int = 1,
     curvature: bool = True,
+    rough: bool = False,
 ) -> list[Mode]:
     """Modes by L-BFGS from several starts, that with the largest mass first.
 
@@ -125,6 +128,8 @@ def find_modes(
         num_threads: for gradients next to each other.
         curvature: False ends each run where L-BFGS does, without second derivatives (the precision is the identity) and
             the Newton steps that follow from them: a third to a half of the evaluations, for where alone.
+        rough: True leaves the Newton steps out, and takes the curvature to both sides: for where to go on from, and
+            where values are dear.
 
     Raises:
         NonFiniteError: the density could not be computed at the very first start.
@@ -146,7 +151,7 @@ def find_modes(
         known = [mode for mode in modes if not mode.merged and curvature]  # without it no mode says what is near
         try:
             mode = _climb(
-                many, theta, precision, quantile, max_evaluations, known, callbacks, describe, began, curvature
+                many, theta, precision, quantile, max_evaluations, known, callbacks, describe, began, curvature, rough
             )
         except (NumericalError, torch.linalg.LinAlgError) as error:
             if number == 0:
@@ -154,7 +159,7 @@ def find_modes(
                 raise NonFiniteError(text, step=1) from error
             continue  # other starts are a check, and the first has an answer
         modes.append(mode)
-        if mode.ended:
+        if mode.stopped:
             break
     return sorted(modes, key=lambda mode: (mode.merged, -mode.log_mass))
 
@@ -170,17 +175,18 @@ def _climb(
     describe: Callable[[Mapping[str, float]], None] | None,
     began: float,
     curvature: bool,
+    rough: bool,
 ) -> Mode:
     target = many.target
     before = target.evaluations
     trace: list[float] = []
     straight = _Straightened(theta, precision, target.bounds)
     best: tuple[float, Tensor, Tensor] | None = None
-    merged = ended = False
+    merged = ended = stopped = False
     settling = precision is None and min(target.num_extents, target.num_hyper) > 0 and max_evaluations > SETTLING
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best, merged, ended
+        nonlocal best, merged, ended, stopped
         at = straight.theta(torch.from_numpy(point))
         try:
             value, gradient = target.with_gradient(at)
@@ -200,8 +206,12 @@ def _climb(
         if describe is not None:
             describe(named)
         step = Step(len(trace), max_evaluations, value, named, time.perf_counter() - began)
-        if ended_by(callbacks, step) or len(trace) >= max_evaluations:
+        stopped = ended_by(callbacks, step)
+        if stopped or len(trace) >= max_evaluations:
             ended = True
+            raise _Stop
+        stands = len(trace) > PATIENCE and max(trace[-PATIENCE:]) < max(trace[:-PATIENCE]) + RISE
+        if stands and len(theta) == target.num_extents + target.num_hyper:
             raise _Stop
         # A trial of the line search says nothing: it may lie under an earlier mode, and this run on a higher one.
         if best[1] is at and any(_is_near(at, value, mode, target) for mode in known):
@@ -236,30 +246,51 @@ def _climb(
     d = target.num_extents + target.num_hyper
     if merged or d == 0 or not curvature:
         rest = 0.0 if merged or not len(gradient) else float(gradient.norm())
-        return Mode(at, value, torch.eye(d, dtype=torch.float64), rest, len(trace), tuple(trace), start, merged, ended)
+        return Mode(
+            at,
+            value,
+            torch.eye(d, dtype=torch.float64),
+            rest,
+            len(trace),
+            tuple(trace),
+            start,
+            merged=merged,
+            ended=ended,
+            stopped=stopped,
+        )
     widths = np.full(d, LONGEST)
     if precision is not None:
         widths = precision.diagonal().rsqrt().numpy()
     elif inverse is not None:
         probes = np.eye(len(at))[:d]
         widths = np.sqrt(np.maximum([probe @ inverse.matvec(probe) for probe in probes], 0.0))
-    mode = None
-    for _ in range(1 + POLISHING_STEPS):
-        precision = _curvature(many, at, gradient, widths, d)
+    largest = max((other.log_mass for other in known), default=-math.inf)
+    if rough:
+        precision, mean_slopes = curvature_at(many, at, gradient, widths, d, both=True)
+        decrement = decrement_of(precision, mean_slopes, gradient[:d])
+        count = target.evaluations - before
+        return Mode(at, value, precision, decrement, count, tuple(trace), start, ended=ended, stopped=stopped)
+    (precision, _), taken_at = curvature_at(many, at, gradient, widths, d), at
+    for polished in range(1 + POLISHING_STEPS):
         step = torch.linalg.solve(precision, gradient[:d])
-        decrement = math.sqrt(max(float(gradient[:d] @ step), 0.0))
-        mode = Mode(at, value, precision, decrement, target.evaluations - before, tuple(trace), start, merged, ended)
-        if mode.converged or ended:
+        decrement = decrement_of(precision, gradient[:d])
+        count = target.evaluations - before
+        mode = Mode(at, value, precision, decrement, count, tuple(trace), start, ended=ended, stopped=stopped)
+        enough = mode.converged or ended or mode.log_mass < largest + NEGLIGIBLE
+        if enough or polished == POLISHING_STEPS:
             break
         better = _newton(target, at, value, step) or _across(many, at, value, precision)
+        sd = np.asarray(precision.diagonal().rsqrt())
         if better is None:
-            mode = dataclasses.replace(mode, cornered=True)
-            break
+            precision, mean_slopes = curvature_at(many, at, gradient, sd, d, both=True)
+            decrement = decrement_of(precision, mean_slopes, gradient[:d])
+            count = target.evaluations - before
+            return Mode(at, value, precision, decrement, count, tuple(trace), start, cornered=True)
         at, value, gradient = better
         trace.append(value)
-        widths = precision.diagonal().rsqrt().numpy()
-    if mode is None:  # the loop runs at least once
-        raise NumericalError("no mode")
+        moved = (at - taken_at)[:d]
+        if float(moved @ precision @ moved) > SAME_MODE**2:  # of the place where the curvature was taken
+            (precision, _), taken_at = curvature_at(many, at, gradient, sd, d), at
     return mode
 
 
@@ -274,7 +305,7 @@ def _newton(target: Target, at: Tensor, value: float, step: Tensor) -> tuple[Ten
             reached, gradient = target.with_gradient(point)
         except (NumericalError, torch.linalg.LinAlgError):
             continue
-        if reached > value:
+        if reached > value + HIGHER:
             return point, reached, gradient
     return None
 
@@ -291,22 +322,10 @@ def _across(
     points[:, :d] = points[:, :d].clamp(low, high)
     values = many.values(points)
     best = int(values.argmax())
-    if not float(values[best]) > value:
+    if not float(values[best]) > value + HIGHER:
         return None
     reached, gradient = target.with_gradient(points[best])
     return (points[best], reached, gradient) if reached > value else None
-
-
-def of_more_data(precision: Float[Tensor, "d d"], ratio: float) -> Float[Tensor, "d d"]:
-    """The curvature with so many times the data: what exceeds a standard normal prior's grows, and the prior does not.
-
-    Example:
-        >>> of_more_data(torch.diag(torch.tensor([1.0, 11.0], dtype=torch.float64)), 3.0).diagonal().tolist()
-        [1.0, 31.0]
-    """
-    eye = torch.eye(len(precision), dtype=precision.dtype)
-    values, vectors = torch.linalg.eigh(precision - eye)
-    return precision + (ratio - 1.0) * (vectors * values.clamp_min(0.0)) @ vectors.T
 
 
 class _Straightened:
@@ -343,41 +362,6 @@ class _Straightened:
 def _times(A: Tensor, y: Tensor) -> Tensor:
     """A on as many coordinates as it has, and the others as they are."""
     return torch.cat([A @ y[: len(A)], y[len(A) :]])
-
-
-def _curvature(many: ManyPoints, at: Tensor, gradient: Tensor, widths: np.ndarray, d: int) -> Float[Tensor, "d d"]:
-    """Minus the second derivatives by forward differences of the gradient, towards the inside, made positive.
-
-    A step that leaves the mode, as the curvature that it finds gives away, is taken again and shorter.
-    """
-    inside = np.where(at[:d].numpy() > 0, -1.0, 1.0)
-    steps = np.clip(STEP * widths, SHORTEST, LONGEST)
-    H = torch.zeros(d, d, dtype=torch.float64)
-    doubtful = list(range(d))
-    for _ in range(1 + SHORTER_STEPS):
-        points = []
-        for k in doubtful:
-            point = at.clone()
-            point[k] += inside[k] * steps[k]
-            points.append(point)
-        shorter = []
-        for k, found in zip(doubtful, many.gradients(points), strict=True):
-            if found is None:
-                H[k], H[k, k] = 0.0, 1.0 / max(widths[k], SHORTEST) ** 2
-                continue
-            row = (gradient[:d] - found[:d]) / (inside[k] * steps[k])
-            own = float(row[k])
-            if own >= LEAST_CURVATURE or not H[k].any():  # where every step finds none, the longest has the last word
-                H[k] = row
-            sd = own**-0.5 if own >= LEAST_CURVATURE else 0.0
-            if sd < steps[k] / LEFT_MODE and steps[k] > SHORTEST:
-                steps[k] = max(sd, steps[k] / LEFT_MODE, SHORTEST)
-                shorter.append(k)
-        doubtful = shorter
-        if not doubtful:
-            break
-    values, vectors = torch.linalg.eigh(0.5 * (H + H.T))
-    return (vectors * values.clamp_min(LEAST_CURVATURE)) @ vectors.T
 
 
 def _is_near(theta: Tensor, value: float, mode: Mode, target: Target) -> bool:

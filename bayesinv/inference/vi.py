@@ -25,21 +25,29 @@ from torch import Tensor, nn
 
 from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.inference.curvature import of_more_data
 from bayesinv.inference.guides import GuideFactory, flow_around, make_guide
 from bayesinv.inference.loop import Callback, Trace, maximise
 from bayesinv.inference.many_points import ManyPoints
-from bayesinv.inference.modes import Mode, find_modes, of_more_data
+from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.population import populate, starts_among
 from bayesinv.inference.target import Target
 from bayesinv.io.progress import progress_bar
+from bayesinv.model.conditioning import is_light
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.mixture import FEWEST_ROUNDS, ROUND, Mixture, adapt, around_modes, bend_at
 from bayesinv.numerics.psis import pareto_smooth, weights_are_good
 
 MIXTURES = ("full_rank", "mean_field")
 LARGEST_EXPLORED, COPIES_EXPLORED, LARGEST_CLIMB = 100, 12, 200  # examples and copies of each; examples
+MORE = 4  # times the examples of the last climb in the next one, as long as all are twice as many
+# A start so many nats below the highest, for each coordinate and ratio of examples, is not climbed from: a mode of n
+# examples is expected to lie half a nat for each coordinate and ratio below that of all near by.
+LEFT_BEHIND = 2.0
 FEWEST_TO_EXPLORE = 20  # evaluations of a climb
-MOST_DRAWS, ENOUGH = 480, 100.0  # where their number is left open: until they are worth so many independent ones
+# Where the number of draws is left open: until they are worth so many independent ones; on large data, where each takes
+# seconds, half as many in fewer rounds.
+MOST_DRAWS, ENOUGH, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE = 480, 100.0, 50.0, 3
 APART_FROM_MODES = 1.0  # standard deviations of the mode, in some extent
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
@@ -54,12 +62,14 @@ class Approximation:
         log_weights: raw, log p(D, θ_j) - log q(θ_j), (J,).
         hyperparameters: u_j, (J, P), where they are latent.
         density: q(z), over the latent extents alone.
+        above: nats by which the highest draw lies above the best mode; negative where that is higher than all.
     """
 
     extents: Float[Tensor, "J K"]
     log_weights: Float[Tensor, " J"]
     hyperparameters: Float[Tensor, "J P"] | None
     density: Mixture
+    above: float
 
 
 def climb(
@@ -98,19 +108,20 @@ def climb(
             part = Target(target.model, target.data.subset(rows[:seen]), record=target.record)
             found, population = _explored(part, int(torch.randint(2**31, ())), num_threads, bar.update)
             target.move(origin)
-        for most in (LARGEST_EXPLORED, LARGEST_CLIMB) if found else (LARGEST_CLIMB,):
-            if most >= size or target.inducing is not None or any(mode.ended for mode in found):
+        for most in _sizes(size, explored=bool(found)):
+            if target.inducing is not None or any(mode.stopped for mode in found):
                 break
             part = Target(target.model, target.data.subset(rows[:most]), record=target.record)
             begin = _of_more(found, most / seen)
-            if most > LARGEST_EXPLORED:
+            if most == LARGEST_CLIMB:
                 begin += _again(part, population, found, num_threads, bar.update)
-            found, seen = search(part, max_evaluations, found=begin), most
-        found = _of_more(found, size / seen)
-        if any(mode.ended for mode in found):  # by a callback or the limit: only judged on all data, without a climb
+            begin = _worth_a_climb(part, begin, most / seen, num_threads) if most > LARGEST_CLIMB else begin
+            found, seen = search(part, max_evaluations, found=begin, rough=True), most
+        found = _worth_a_climb(target, _of_more(found, size / seen), size / seen, num_threads)
+        if any(mode.stopped for mode in found):  # only judged on all data, without a climb
             max_evaluations = 1
         try:
-            modes = search(target, max_evaluations, found=found)
+            modes = search(target, max_evaluations, found=found, rough=not is_light(target.model, target.data))
         except NonFiniteError:
             if not found:
                 raise
@@ -118,6 +129,29 @@ def climb(
             modes = search(target, max_evaluations)  # where the part ended all data have no evidence
     target.move(modes[0].theta)
     return modes
+
+
+def _sizes(size: int, explored: bool) -> list[int]:
+    """Examples of one climb after the other, before that of all."""
+    sizes = [LARGEST_EXPLORED] if explored and size > LARGEST_EXPLORED else []
+    most = LARGEST_CLIMB
+    while most < size and (most == LARGEST_CLIMB or 2 * most <= size):
+        sizes.append(most)
+        most *= MORE
+    return sizes
+
+
+def _worth_a_climb(target: Target, found: Sequence[Mode], ratio: float, num_threads: int) -> list[Mode]:
+    """Where to start with more data: those of the modes that are not far below the highest, that one first."""
+    found = [mode for mode in found if not mode.merged]
+    if len(found) < 2 or ratio <= 1.0:
+        return found
+    with contextlib.suppress(NumericalError):
+        target(found[0].theta)  # and the start of the inner iteration of all others
+    values = ManyPoints(target, num_threads).values(torch.stack([mode.theta for mode in found]))
+    least = float(values.max()) - LEFT_BEHIND * ratio * len(found[0].precision)
+    order = values.argsort(descending=True).tolist()
+    return [found[i] for i in order if float(values[i]) >= least]
 
 
 def _explored(
@@ -189,7 +223,7 @@ def on_exact(
     Few evaluations, in coordinates in which the known curvature is round. What belongs to the approximation alone, as
     inducing inputs do, stays where it is.
     """
-    if target.inducing is not None or any(mode.ended for mode in modes):
+    if target.inducing is not None or any(mode.stopped for mode in modes):
         return list(modes)
     try:
         return find_modes(
@@ -243,20 +277,25 @@ def approximate(
         bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
         laplace = [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass_of(d)) for m in others]
         start = around_modes(bend, correlation, mass, laplace)
-        found = adapt(start, log_density, num_draws or MOST_DRAWS, seed, diagonal, None if num_draws else _enough)
+        light = is_light(target.model, target.data)
+        least, fewest = (ENOUGH, FEWEST_ROUNDS) if light else (ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE)
+        enough = None if num_draws else functools.partial(_are_enough, least=least)
+        found = adapt(start, log_density, num_draws or MOST_DRAWS, seed, diagonal, enough, fewest)
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
         w = (found.log_weights - found.log_weights.logsumexp(0)).exp()
         target.move(torch.cat([best.theta[:A], w @ hyper, rest]))
     else:
         target.move(best.theta)
-    return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, found.guide.marginal(range(A)))
+    above = float((found.log_weights + found.guide.log_prob(found.theta)).max()) - height
+    q = found.guide.marginal(range(A))
+    return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, q, above)
 
 
-def _enough(log_weights: Float[Tensor, " J"]) -> bool:
-    """Whether draws are worth `ENOUGH` independent ones, and their weights have no tail that says otherwise."""
+def _are_enough(log_weights: Float[Tensor, " J"], least: float) -> bool:
+    """Whether draws are worth so many independent ones, and their weights have no tail that says otherwise."""
     effective = float((2.0 * log_weights.logsumexp(0) - (2.0 * log_weights).logsumexp(0)).exp())
-    return effective >= ENOUGH and weights_are_good(pareto_smooth(log_weights)[1], len(log_weights))
+    return effective >= least and weights_are_good(pareto_smooth(log_weights)[1], len(log_weights))
 
 
 def train_guide(

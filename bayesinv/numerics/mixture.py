@@ -195,6 +195,7 @@ def adapt(
     seed: int,
     diagonal: bool = False,
     enough: Callable[[Float[Tensor, " J"]], bool] | None = None,
+    fewest_rounds: int = FEWEST_ROUNDS,
 ) -> Adapted:
     """Adaptive multiple importance sampling: rounds of draws whose weighted moments place the next round.
 
@@ -209,6 +210,7 @@ def adapt(
         seed: of the draws.
         diagonal: whether covariances stay zero.
         enough: of log weights; whether no more rounds are needed. None draws ``num_draws``.
+        fewest_rounds: before ``enough`` is asked.
 
     Raises:
         NumericalError: the density could not be computed at any draw.
@@ -228,7 +230,7 @@ def adapt(
         log_w = log_p - guide.log_prob(all_draws)
         if not bool(torch.isfinite(log_w).any()):
             continue
-        if enough is not None and len(rounds) >= FEWEST_ROUNDS and enough(log_w):
+        if enough is not None and len(rounds) >= fewest_rounds and enough(log_w):
             break
         proposal = _moved(proposal, all_draws, log_w, diagonal)
     if not bool(torch.isfinite(log_w).any()):

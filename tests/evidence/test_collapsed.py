@@ -169,8 +169,8 @@ class KnownMean(GaussianEvidence):
 class StaysAtTheWarmStart(SoftmaxEvidence):
     """Takes the sites of other extents for its own."""
 
-    def _iterate(self, white, y, sites, tolerance, max_steps):
-        return (sites, 0.0) if self.warm_start is not None else super()._iterate(white, y, sites, tolerance, max_steps)
+    def _iterate(self, white, y, sites, tolerance, *lost):
+        return (sites, 0.0) if self.warm_start is not None else super()._iterate(white, y, sites, tolerance, *lost)
 
 
 @pytest.mark.parametrize(

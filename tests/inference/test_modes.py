@@ -8,19 +8,16 @@ import torch
 import bayesinv
 from bayesinv.data.container import Data
 from bayesinv.errors import NonFiniteError, NumericalError
+from bayesinv.inference.curvature import LEAST_CURVATURE, LONGEST, curvature_at, of_more_data
 from bayesinv.inference.many_points import ManyPoints
 from bayesinv.inference.modes import (
-    LEAST_CURVATURE,
-    LONGEST,
     Mode,
     _across,
-    _curvature,
     _Straightened,
     find_modes,
-    of_more_data,
 )
 from bayesinv.inference.target import Target
-from bayesinv.inference.vi import climb
+from bayesinv.inference.vi import _sizes, _worth_a_climb, climb
 from bayesinv.testing.transforms import smooth_images
 from tests.fakes import ToyModel
 
@@ -133,7 +130,7 @@ def test_the_decrement_says_how_far_a_newton_step_would_go():
     assert not modes[0].converged
     assert modes[0].decrement == pytest.approx(float((away @ PRECISION @ away).sqrt()), rel=1e-6)
     torch.testing.assert_close(modes[0].precision, PRECISION)
-    assert len(modes) == 1  # what ends one start ends the search
+    assert len(modes) == 2  # the limit of one start is not that of the others
 
 
 def test_newton_steps_finish_what_the_gradient_norm_leaves():
@@ -191,7 +188,8 @@ def test_a_step_that_leaves_the_mode_is_taken_again_and_shorter():
     target = Toy(two)
     mode = torch.tensor([apart, 0.0, 0.0], dtype=torch.float64)
     gradient = target.with_gradient(mode)[1]
-    found = _curvature(ManyPoints(target), mode, gradient, torch.full((3,), LONGEST).numpy(), 3)
+    found, slopes = curvature_at(ManyPoints(target), mode, gradient, torch.full((3,), LONGEST).numpy(), 3)
+    torch.testing.assert_close(slopes, gradient)
     torch.testing.assert_close(found.diagonal().rsqrt(), mode.new_tensor([sd, 1.0, 1.0]), rtol=0.1, atol=0)
 
 
@@ -385,3 +383,43 @@ def test_what_lies_higher_to_a_side_is_found():
     assert point.tolist() == pytest.approx([1.2, -0.3, 1.0]) and value > float(normal(at))
     mean = torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64)
     assert _across(many, mean, float(normal(mean)), precision) is None
+
+
+def test_at_a_kink_slopes_of_both_sides_count():
+    """The gradient is that of one side; over a standard deviation to either side a ridge is round, and level on top."""
+    top = torch.tensor([0.4, 0.0, 0.0], dtype=torch.float64)
+    target = Toy(lambda theta: -0.5 * (theta - top).square().sum() - 1.5 * (theta[0] - top[0]).abs())
+    gradient = torch.tensor([1.5, 0.0, 0.0], dtype=torch.float64)
+    widths = torch.full((3,), 0.5).numpy()
+    precision, slopes = curvature_at(ManyPoints(target), top, gradient, widths, 3, both=True)
+    torch.testing.assert_close(slopes, torch.zeros(3, dtype=torch.float64))
+    expected = torch.diag(torch.tensor([1.0 + 1.5 / 0.5, 1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(precision, expected)
+
+
+def test_a_climb_that_stands_still_ends():
+    """A staircase: every step of the optimiser gains next to nothing, over and over."""
+
+    def rough(theta):
+        return normal(theta) - 1e-3 * torch.cos(2e3 * theta).sum() - 5.0 * (theta[1] - theta[0]).abs()
+
+    modes = search(Toy(rough), 200)
+    assert max(len(mode.trace) for mode in modes) < 60
+    assert not any(mode.ended for mode in modes)
+
+
+def test_climbs_take_four_times_the_examples_until_all():
+    assert _sizes(100, explored=True) == _sizes(80, explored=False) == []
+    assert _sizes(500, explored=True) == [100, 200]
+    assert _sizes(1_599, explored=False) == [200]
+    assert _sizes(50_000, explored=True) == [100, 200, 800, 3_200, 12_800]
+
+
+def test_starts_far_below_the_highest_are_left_out():
+    toy = Toy(normal)
+    top = torch.tensor([0.5, -0.3, 1.0], dtype=torch.float64)
+    eye = torch.eye(3, dtype=torch.float64)
+    starts = [Mode(top + shift, 0.0, eye, 1.0, 1, (), None) for shift in (1.0, 0.0, 9.0)]
+    found = _worth_a_climb(toy, starts, 2.0, 1)
+    assert found == [starts[1], starts[0]]  # the highest first
+    assert _worth_a_climb(toy, starts, 1.0, 1) == starts  # no more data: nothing is known of them
