@@ -463,16 +463,21 @@ def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypat
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # few steps and draws
-@pytest.mark.parametrize(("decrement", "reached"), [(0.0, True), (9.0, False)])
-def test_converged_is_said_of_the_modes_that_the_draws_lie_around(monkeypatch, decrement, reached):
+@pytest.mark.parametrize(
+    ("decrement", "above", "num_draws", "reached"),
+    # The third: a kink, higher than all of many draws around it. The last has too few to say so.
+    [(0.0, 9.0, 20, True), (9.0, 9.0, 100, False), (9.0, -0.1, 100, True), (9.0, -0.1, 99, False)],
+)
+def test_converged_is_said_of_the_modes_that_the_draws_lie_around(monkeypatch, decrement, above, num_draws, reached):
     module = sys.modules["bayesinv.inference.collapsed_fit"]
-    real = module.on_exact
+    real, approximate = module.on_exact, module.approximate
+    monkeypatch.setattr(module, "approximate", lambda *args: replace(approximate(*args), above=above))
     monkeypatch.setattr(module, "on_exact", lambda *args: [replace(mode, decrement=decrement) for mode in real(*args)])
     x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     model = bayesinv.InvarianceModel(
         bayesinv.GaussianProcess(num_features=32), "rotation", likelihood="gaussian", num_orbit_samples=4
     )
-    result = bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, max_steps=20, num_draws=20).result
+    result = bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, max_steps=20, num_draws=num_draws).result
     assert result.settings["weighed_by"] == "exact evidence"
     assert result.converged == reached
 
@@ -486,3 +491,22 @@ def test_arguments_that_do_not_exist_say_where_they_belong():
         bayesinv.fit(model, data, sead=3)
     with pytest.raises(TypeError, match=r"'zzz'; expected one of model, .*, callbacks$"):
         bayesinv.fit(model, data, zzz=3)
+
+
+def test_how_far_draws_lie_above_the_mode():
+    """From a place down the slope of a normal density draws are higher, and from its top none is."""
+    module = sys.modules["bayesinv.inference.vi"]
+    x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=32), "rotation", likelihood="gaussian", num_orbit_samples=4
+    )
+    data = bayesinv.Data(x, x.mean((1, 2, 3))[:, None])
+    model.initialise(data, 0)
+    target = Target(model, data)
+    modes = module.climb(target, 40)
+    top = module.approximate(target, modes, 60, True, False, seed=0).above
+    d = len(modes[0].precision)
+    aside = modes[0].theta.clone()
+    aside[:d] += 2.0 * modes[0].precision.diagonal().rsqrt()
+    slope = module.approximate(target, [replace(modes[0], theta=aside)], 60, True, False, seed=0).above
+    assert top < 0.1 and slope > 0.3
