@@ -42,8 +42,9 @@ class Anderson:
     def next(self, image: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
         """The point after u, whose image g(u) is given; both (B, d)."""
         residual = image - self._u
-        self._images = [*self._images, image][-MEMORY - 1 :]
-        self._residuals = [*self._residuals, residual][-MEMORY - 1 :]
+        kept = 1 + min(MEMORY, image.shape[1])  # more differences than dimensions have no more to say
+        self._images = [*self._images, image][-kept:]
+        self._residuals = [*self._residuals, residual][-kept:]
         self._u = image if len(self._images) < 2 else self._combined(image, residual)
         return self._u
 

@@ -293,8 +293,8 @@ def test_divergences_and_tree_depths_are_counted(train, monkeypatch, depth, satu
 
 
 def test_stopping_at_the_limit_warns_and_says_so(train):
-    with pytest.warns(bayesinv.errors.NotConvergedWarning, match="after 12 evaluations without reaching an optimum"):
-        posterior = bayesinv.fit(small_model(), train, **QUICK)
+    with pytest.warns(bayesinv.errors.NotConvergedWarning, match="after 6 evaluations without reaching an optimum"):
+        posterior = bayesinv.fit(small_model(), train, **QUICK | {"max_steps": 6})
     assert any("raise max_steps" in note for note in posterior.result.warnings)
 
 
