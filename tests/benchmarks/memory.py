@@ -39,6 +39,7 @@ def job(argument):
             model, train, seed=0, max_steps=options.max_steps, num_draws=options.num_draws, device="cpu"
         )
         seconds.append(time.perf_counter() - began)
+        print(f"{num_train:,} images in {seconds[0]:.0f} s: {posterior}\n", flush=True)
         posterior.predict(test.x, num_samples=2)
         seconds.append(time.perf_counter() - began - seconds[0])
     else:
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--evidence", default="auto")
     parser.add_argument("--fit", action="store_true", help="a whole fit in place of two evaluations")
     parser.add_argument("--max-steps", type=int, help="of the fit")
-    parser.add_argument("--num-draws", type=int, default=160, help="of the fit")
+    parser.add_argument("--num-draws", type=int, help="of the fit; as many as it takes if left out")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     print(provenance())
