@@ -279,7 +279,7 @@ def approximate(
         start = around_modes(bend, correlation, mass, laplace)
         light = is_light(target.model, target.data)
         least, fewest = (ENOUGH, FEWEST_ROUNDS) if light else (ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE)
-        enough = None if num_draws else functools.partial(_are_enough, least=least)
+        enough = None if num_draws else functools.partial(are_enough, least=least)
         found = adapt(start, log_density, num_draws or MOST_DRAWS, seed, diagonal, enough, fewest)
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
@@ -292,7 +292,7 @@ def approximate(
     return Approximation(target.extents(found.theta[:, :A]), found.log_weights, hyper, q, above)
 
 
-def _are_enough(log_weights: Float[Tensor, " J"], least: float) -> bool:
+def are_enough(log_weights: Float[Tensor, " J"], least: float) -> bool:
     """Whether draws are worth so many independent ones, and their weights have no tail that says otherwise."""
     effective = float((2.0 * log_weights.logsumexp(0) - (2.0 * log_weights).logsumexp(0)).exp())
     return effective >= least and weights_are_good(pareto_smooth(log_weights)[1], len(log_weights))

@@ -312,3 +312,21 @@ def test_labels_that_the_cavity_rules_out_are_matched_in_float64():
     torch.testing.assert_close(
         got[1], (alpha + nu * mean) / (1.0 - variance * nu).clamp_min(1e-3), rtol=1e-3, atol=1e-4
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("lost", "restarts"), [(bayesinv.evidence.softmax.LOST, 0), (0.0, 1)])
+def test_warm_sites_that_have_nearly_settled_go_on(lost, restarts, monkeypatch):
+    """After the steps of a warm run small ones are on their way; given up, all steps are taken anew."""
+    generator = torch.Generator().manual_seed(0)
+    data = Data(torch.zeros(60, 1), torch.randint(4, (60,), generator=generator), num_classes=4)
+    evidence, module = evidence_for(data), bayesinv.evidence.softmax
+    value = float(evidence.bound(white_of(kernel_matrix(60, 100.0)), data))
+    monkeypatch.setattr(module, "MAX_WARM_STEPS", 4)
+    monkeypatch.setattr(module, "LOST", lost)
+    monkeypatch.setattr(module, "VALUE_TOLERANCE", 1e-5)
+    runs, original = [], evidence._iterate
+    monkeypatch.setattr(evidence, "_iterate", lambda *a: runs.append(1) or original(*a))
+    again = float(evidence.bound(white_of(kernel_matrix(60, 100.0)), data))
+    assert len(runs) == 1 + restarts
+    assert again == pytest.approx(value, abs=0.03)

@@ -466,7 +466,7 @@ def test_small_fits_in_feature_space_are_weighed_by_the_exact_evidence(monkeypat
 @pytest.mark.parametrize(
     ("decrement", "above", "num_draws", "reached"),
     # The third: a kink, higher than all of many draws around it. The last has too few to say so.
-    [(0.0, 9.0, 20, True), (9.0, 9.0, 100, False), (9.0, -0.1, 100, True), (9.0, -0.1, 99, False)],
+    [(0.0, 9.0, 20, True), (9.0, 9.0, 200, False), (9.0, -0.1, 200, True), (9.0, -0.1, 20, False)],
 )
 def test_converged_is_said_of_the_modes_that_the_draws_lie_around(monkeypatch, decrement, above, num_draws, reached):
     module = sys.modules["bayesinv.inference.collapsed_fit"]
@@ -491,6 +491,49 @@ def test_arguments_that_do_not_exist_say_where_they_belong():
         bayesinv.fit(model, data, sead=3)
     with pytest.raises(TypeError, match=r"'zzz'; expected one of model, .*, callbacks$"):
         bayesinv.fit(model, data, zzz=3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # weights that are no good
+def test_draws_that_miss_the_posterior_do_not_tell_of_convergence(monkeypatch):
+    """All of them are lower than the mode, and say nothing of what lies around it."""
+    module = sys.modules["bayesinv.inference.collapsed_fit"]
+    real, approximate = module.on_exact, module.approximate
+
+    def missing(*args):
+        found = approximate(*args)
+        worthless = torch.cat([found.log_weights[:1], torch.full_like(found.log_weights[1:], -torch.inf)])
+        return replace(found, log_weights=worthless, above=-100.0)
+
+    monkeypatch.setattr(module, "approximate", missing)
+    monkeypatch.setattr(module, "on_exact", lambda *args: [replace(mode, decrement=9.0) for mode in real(*args)])
+    x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=32), "rotation", likelihood="gaussian", num_orbit_samples=4
+    )
+    with pytest.warns(bayesinv.errors.NotConvergedWarning):
+        result = bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, max_steps=20, num_draws=200).result
+    assert not result.converged
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # few draws
+def test_the_limit_of_a_climb_on_a_part_does_not_limit_that_on_all(monkeypatch):
+    module = sys.modules["bayesinv.inference.vi"]
+    limits, real = [], module.find_modes
+
+    def find_modes(target, max_evaluations, **kwargs):
+        limits.append((len(target.data), max_evaluations))
+        return [replace(mode, ended=len(target.data) < 16) for mode in real(target, max_evaluations, **kwargs)]
+
+    monkeypatch.setattr(module, "find_modes", find_modes)
+    monkeypatch.setattr(module, "LARGEST_EXPLORED", 8)
+    monkeypatch.setattr(module, "LARGEST_CLIMB", 12)
+    monkeypatch.setattr("bayesinv.model.exact_evidence.LARGEST_WEIGHED", 0)
+    x = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    model = bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_features=32), "rotation", likelihood="gaussian", num_orbit_samples=2
+    )
+    bayesinv.fit(model, (x, x.mean((1, 2, 3))), seed=0, max_steps=30, num_draws=20)
+    assert limits == [(8, 30), (12, 30), (16, 30)]
 
 
 def test_how_far_draws_lie_above_the_mode():
