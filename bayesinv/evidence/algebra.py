@@ -138,24 +138,21 @@ class DualFactor(Factor):
         eye = torch.eye(self.K.shape[-1], dtype=V.dtype, device=V.device)
         self._rootK = self.root[..., None] * self.K  # (G, n, n): Λ^½ K
         self.L = cholesky(eye + self._rootK * self.root[:, None], "I + Λ^½KΛ^½")
-        self._w: Tensor | None = None
+        self._covariance: Tensor | None = None
 
-    def _whitened(self) -> Float[Tensor, "G n n"]:
-        """L⁻¹ Λ^½ K."""
-        if self._w is None:
-            self._w = torch.linalg.solve_triangular(self.L, self._rootK, upper=False)
-        return self._w
+    def covariance(self) -> Float[Tensor, "G n n"]:
+        """K - K Λ^½ B⁻¹ Λ^½ K as one matrix: symmetric to the last digit, which products with its parts are not."""
+        if self._covariance is None:
+            w = torch.linalg.solve_triangular(self.L, self._rootK, upper=False)
+            self._covariance = self.K - w.mT @ w
+        return self._covariance
 
     def means(self, b: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        w = self._whitened()
-        if len(w) == 1:
-            return self.K.reshape(w.shape)[0] @ b - w[0].T @ (w[0] @ b)
-        each = _per_set(b, len(w))
-        return (self.K @ each - w.mT @ (w @ each)).movedim(0, -1).flatten(1)
+        S = self.covariance()
+        return (S @ _per_set(b, len(S))).movedim(0, -1).flatten(1) if len(S) > 1 else S[0] @ b
 
     def variances(self) -> Float[Tensor, "n G"]:
-        prior = self.K.diagonal(dim1=-2, dim2=-1).expand(len(self.L), -1)
-        return _columns((prior - self._whitened().square().sum(1)).clamp_min(0.0))
+        return _columns(self.covariance().diagonal(dim1=-2, dim2=-1).clamp_min(0.0))
 
     def posterior(self, b: Float[Tensor, "n C"]) -> Posterior:
         each = _per_set(b, len(self.L))  # (G, n, C/G)

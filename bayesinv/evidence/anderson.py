@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 MEMORY = 12  # earlier steps that are combined; 5 took a third more of them at 3,000 labels
 RIDGE = 1e-10  # of the least squares, relative to its largest entry
+PLAIN_STEPS = 3  # after one that ran off
 LONGEST = 1e3  # an accelerated step longer than this many plain ones is not taken
 
 
@@ -58,3 +61,36 @@ class Anderson:
         far = moved.norm(dim=1) > LONGEST * residual.norm(dim=1)
         plain = far | (failed != 0) | ~moved.isfinite().all(1)
         return torch.where(plain[:, None], image, image + moved)
+
+
+class CautiousAnderson:
+    """Accelerated steps of one problem near its fixed point; plain ones elsewhere, and after one that ran off.
+
+    Attributes:
+        accelerated: whether the last step was.
+    """
+
+    def __init__(self) -> None:
+        self.accelerated = False
+        self._steps: Anderson | None = None
+        self._smallest, self._plain = math.inf, 0
+
+    def next(self, u: Float[Tensor, "*shape"], image: Float[Tensor, "*shape"], near: bool) -> Float[Tensor, "*shape"]:
+        """The point after u.
+
+        Args:
+            u: any shape; what the last call returned, up to a correction.
+            image: g(u).
+            near: whether differences of steps say something about the fixed point here.
+        """
+        size = float((image - u).norm())
+        if size > 2.0 * self._smallest:
+            self._plain, self._smallest = PLAIN_STEPS, size
+        self._smallest = min(self._smallest, size)
+        self.accelerated = near and self._plain == 0
+        if not self.accelerated:
+            self._plain, self._steps = max(0, self._plain - 1), None
+            return image
+        if self._steps is None:
+            self._steps = Anderson(u.reshape(1, -1))
+        return self._steps.next(image.reshape(1, -1)).reshape(u.shape)
