@@ -1,8 +1,8 @@
 """Expectation propagation for softmax labels: cavities, and the sites at their fixed point.
 
 Given the precisions λ of the sites, and with them the variances s of the cavities, the means alone are a concave
-problem, K⁻¹μ = α(m) with μ = m + s α(m), and a step towards its solution needs no new factor: a tenth of the time of a
-step that moves λ. They are settled between any two of these. Both iterations are accelerated.
+problem, K⁻¹μ = α(m) with μ = m + s α(m), and Newton steps towards its solution need no new factor. They are settled
+between any two steps that move λ, which are accelerated.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def settled(
     rough, coarse = float(white.V.square().sum(-2).amax()) < LARGEST_ROUGH, white.single()
     for number in range(MAX_STEPS):
         cavities = Cavities(coarse if rough else white, precision, offset)
-        b, mean = _with_settled_means(cavities, white.residuals, y, b, tolerance)
-        new_precision, new_b = matched(mean, cavities.variance, white.residuals, y)
+        b, found = _with_settled_means(cavities, white.residuals, y, b, tolerance)
+        new_precision, new_b = matched(found.mean, cavities.variance, found.alpha, found.beta)
         before, moved = moved, _effect((new_precision - precision, new_b - b), precision, cavities.variance)
         if moved < smallest:
             best, smallest, since = (precision, b), moved, number
@@ -123,8 +123,8 @@ def settled(
 
 def _with_settled_means(
     cavities: Cavities, residuals: Tensor, y: Tensor, b: Tensor, tolerance: float
-) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n C"]]:
-    """b and the cavities' means where the means of cavities and tilted distributions nearly agree, λ as it is."""
+) -> tuple[Float[Tensor, "n C"], _Misfit]:
+    """b where the means of cavity times site and of the tilted distributions nearly agree, λ as it is."""
     s, lam = cavities.variance, cavities.precision
     growth = 1.0 + s * lam
     effect = s.sqrt() / growth  # of b on the mean, in standard deviations
@@ -145,7 +145,7 @@ def _with_settled_means(
         else:
             break
         b, found, size = b + step, following, new_size
-    return b, found.mean
+    return b, found
 
 
 class _Misfit:
@@ -153,7 +153,7 @@ class _Misfit:
 
     def __init__(self, cavities: Cavities, residuals: Tensor, y: Tensor, b: Tensor):
         self.mean = cavities.means(b)
-        _, self.alpha, self.beta = _expected(self.mean, cavities.variance + residuals, y)
+        self.alpha, self.beta = expected_slopes(self.mean, cavities.variance + residuals, y)
         s, lam = cavities.variance, cavities.precision
         self.value = self.alpha * (1.0 + s * lam) + lam * self.mean - b
 
@@ -211,29 +211,32 @@ def _newton_step(cavities: Cavities, curvature: _Curvature, g: Tensor) -> Float[
 def matched(
     mean: Float[Tensor, "n C"],
     variance: Float[Tensor, "n G"],
-    residual: Float[Tensor, "n G"],
-    y: Int[Tensor, " n"],
+    alpha: Float[Tensor, "n C"],
+    beta: Float[Tensor, "n G"],
 ) -> Pair:
-    """Sites whose product with the cavities has the moments of the tilted distributions, to four digits."""
-    C = mean.shape[1]
-    _, alpha, beta = _expected(mean, variance + residual, y)
+    """Sites whose product with the cavities has the moments of the tilted distributions.
+
+    Args:
+        mean: of the cavities.
+        variance: of the cavities, without what inducing values leave.
+        alpha: ∂ log Ẑ in the mean, and
+        beta: in the variance.
+    """
     if variance.shape[1] == 1:
-        nu = ((alpha.square().sum(-1, keepdim=True) - 2.0 * beta) / (C - 1)).clamp_min(0.0)
+        nu = ((alpha.square().sum(-1, keepdim=True) - 2.0 * beta) / (mean.shape[1] - 1)).clamp_min(0.0)
     else:
         nu = (alpha.square() - 2.0 * beta).clamp_min(0.0)
     left = (1.0 - variance * nu).clamp_min(1e-3)
     return (nu / left).clamp_min(SMALLEST_PRECISION), (alpha + nu * mean) / left
 
 
-def _expected(mean: Tensor, variance: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`expected_softmax` to four digits, its derivative in the means without what is common to the classes."""
+def expected_slopes(mean: Tensor, variance: Tensor, y: Tensor) -> tuple[Float[Tensor, "n C"], Float[Tensor, "n G"]]:
+    """∂ log E softmax_y in means and variances, to four digits; in the means less what all classes share."""
     log_Z, alpha, beta = (part.double() for part in expected_softmax(mean.float(), variance.float(), y))
     unlikely = ~(log_Z >= UNLIKELY)
     if bool(unlikely.any()):  # float32 cannot hold their parts
-        log_Z[unlikely], alpha[unlikely], beta[unlikely] = expected_softmax(
-            mean[unlikely], variance[unlikely], y[unlikely]
-        )
-    return log_Z, alpha - alpha.mean(-1, keepdim=True), beta
+        _, alpha[unlikely], beta[unlikely] = expected_softmax(mean[unlikely], variance[unlikely], y[unlikely])
+    return alpha - alpha.mean(-1, keepdim=True), beta
 
 
 def _effect(change: Pair, precision: Tensor, variance: Tensor) -> float:

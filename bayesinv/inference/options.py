@@ -34,7 +34,7 @@ class VI:
             :mod:`bayesinv.model.hyperparameters`), or "optimised", held at the best mode.
         learning_rate: of Adam, for the guides that it trains on a collapsed evidence.
         num_draws: posterior draws, at least 5. On a collapsed evidence None draws until the weighted draws are worth
-            100 independent ones, at most 480; elsewhere None stands for 160.
+            100 independent ones, at most 480 (on large data 50 and 200); elsewhere None stands for 160.
         checkpoint: of a collapsed evidence: a file that keeps every evaluation. The same fit, started again, reads them
             and goes on where it was interrupted; a finished one takes seconds. None keeps nothing. Minibatches have
             ``Training(checkpoint=...)``.

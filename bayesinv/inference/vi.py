@@ -46,8 +46,9 @@ MORE = 4  # times the examples of the last climb in the next one, as long as all
 LEFT_BEHIND = 2.0
 FEWEST_TO_EXPLORE = 20  # evaluations of a climb
 # Where the number of draws is left open: until they are worth so many independent ones; on large data, where each takes
-# seconds, half as many in fewer rounds.
-MOST_DRAWS, ENOUGH, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE = 480, 100.0, 50.0, 3
+# seconds, half as many in fewer rounds. Those that are worth less at the end say so by their k-hat.
+MOST_DRAWS, ENOUGH = 480, 100.0
+MOST_DRAWS_OF_LARGE, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE = 200, 50.0, 3
 APART_FROM_MODES = 1.0  # standard deviations of the mode, in some extent
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
@@ -249,7 +250,7 @@ def approximate(
     Args:
         target: the log density.
         modes: of it, that with the largest mass first.
-        num_draws: J; None for as many as it takes, at most `MOST_DRAWS`.
+        num_draws: J; None for as many as it takes, at most `MOST_DRAWS`, or `MOST_DRAWS_OF_LARGE`.
         latent: whether hyperparameters are drawn too, or held at the best mode.
         diagonal: whether covariances are left out.
         seed: of the draws.
@@ -277,10 +278,11 @@ def approximate(
         bend, correlation, mass = bend_at(best.theta[:d], best.precision[:d, :d], height, log_density, diagonal)
         laplace = [(m.theta[:d], m.precision[:d, :d], height - best.value + m.log_mass_of(d)) for m in others]
         start = around_modes(bend, correlation, mass, laplace)
-        light = is_light(target.model, target.data)
-        least, fewest = (ENOUGH, FEWEST_ROUNDS) if light else (ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE)
+        most, least, fewest = MOST_DRAWS, ENOUGH, FEWEST_ROUNDS
+        if not is_light(target.model, target.data):
+            most, least, fewest = MOST_DRAWS_OF_LARGE, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE
         enough = None if num_draws else functools.partial(are_enough, least=least)
-        found = adapt(start, log_density, num_draws or MOST_DRAWS, seed, diagonal, enough, fewest)
+        found = adapt(start, log_density, num_draws or most, seed, diagonal, enough, fewest)
     hyper = found.theta[:, A:] if latent and target.num_hyper else None
     if hyper is not None:
         w = (found.log_weights - found.log_weights.logsumexp(0)).exp()

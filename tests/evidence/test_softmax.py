@@ -306,8 +306,9 @@ def test_labels_that_the_cavity_rules_out_are_matched_in_float64():
     mean = torch.zeros(3, 4, dtype=torch.float64)
     mean[0, 0], mean[1, 1] = -60.0, -25.0
     y, variance = torch.tensor([0, 1, 2]), torch.full((3, 1), 4.0, dtype=torch.float64)
-    got = bayesinv.evidence.propagation.matched(mean, variance, torch.zeros_like(variance), y)
-    _, alpha, beta = bayesinv.evidence.propagation.expected_softmax(mean, variance, y)
+    module = bayesinv.evidence.propagation
+    got = module.matched(mean, variance, *module.expected_slopes(mean, variance, y))
+    _, alpha, beta = module.expected_softmax(mean, variance, y)
     alpha = alpha - alpha.mean(-1, keepdim=True)
     nu = ((alpha.square().sum(-1, keepdim=True) - 2.0 * beta) / 3).clamp_min(0.0)
     torch.testing.assert_close(
