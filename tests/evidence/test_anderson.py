@@ -2,7 +2,7 @@
 
 import torch
 
-from bayesinv.evidence.anderson import Anderson
+from bayesinv.evidence.anderson import Anderson, CautiousAnderson
 
 
 def _linear(rates):
@@ -53,3 +53,26 @@ def test_a_step_that_would_run_far_off_is_the_plain_one():
         assert u[0] == image[0]
         torch.testing.assert_close(u[1:], v)
     assert abs(float(u[1] - u[1].cos())) < 0.01  # the plain third step is at 0.20
+
+
+def test_cautious_steps_are_plain_far_away_and_after_one_that_ran_off():
+    u = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    steps = CautiousAnderson()
+    assert torch.equal(steps.next(u, 0.5 * u, near=False), 0.5 * u)
+    assert not steps.accelerated
+    steps.next(0.5 * u, 0.25 * u, near=True)
+    steps.next(0.25 * u, 0.125 * u, near=True)
+    assert steps.accelerated
+    for _ in range(3):  # a step four times as long as the shortest, and two more
+        assert torch.equal(steps.next(u, 0.5 * u, near=True), 0.5 * u)
+        assert not steps.accelerated
+    steps.next(u, 0.5 * u, near=True)
+    assert steps.accelerated
+
+
+def test_cautious_steps_keep_the_shape_and_find_the_fixed_point():
+    u = torch.zeros(2, 3, dtype=torch.float64)
+    steps = CautiousAnderson()
+    for _ in range(10):
+        u = steps.next(u, u.cos(), near=True)
+    torch.testing.assert_close(u, u.cos(), atol=1e-6, rtol=0)

@@ -536,6 +536,17 @@ def test_the_limit_of_a_climb_on_a_part_does_not_limit_that_on_all(monkeypatch):
     assert limits == [(8, 30), (12, 30), (16, 30)]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # few draws
+@pytest.mark.parametrize(("light", "number"), [(True, 130), (False, 80)])
+def test_large_data_get_fewer_draws(monkeypatch, train, light, number):
+    module = sys.modules["bayesinv.inference.vi"]
+    monkeypatch.setattr(module, "is_light", lambda *_: light)
+    monkeypatch.setattr(module, "are_enough", lambda *_, **__: False)
+    monkeypatch.setattr(module, "MOST_DRAWS", 130)
+    monkeypatch.setattr(module, "MOST_DRAWS_OF_LARGE", 80)
+    assert draws(bayesinv.fit(small_model(), train, seed=0, max_steps=30)).shape[1] == number
+
+
 def test_how_far_draws_lie_above_the_mode():
     """From a place down the slope of a normal density draws are higher, and from its top none is."""
     module = sys.modules["bayesinv.inference.vi"]
