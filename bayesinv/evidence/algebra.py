@@ -138,21 +138,26 @@ class DualFactor(Factor):
         eye = torch.eye(self.K.shape[-1], dtype=V.dtype, device=V.device)
         self._rootK = self.root[..., None] * self.K  # (G, n, n): Λ^½ K
         self.L = cholesky(eye + self._rootK * self.root[:, None], "I + Λ^½KΛ^½")
-        self._covariance: Tensor | None = None
+        self._w: Tensor | None = None
+        self._covariance: Tensor | None = None  # once the variances were asked for
 
-    def covariance(self) -> Float[Tensor, "G n n"]:
-        """K - K Λ^½ B⁻¹ Λ^½ K as one matrix: symmetric to the last digit, which products with its parts are not."""
-        if self._covariance is None:
-            w = torch.linalg.solve_triangular(self.L, self._rootK, upper=False)
-            self._covariance = self.K - w.mT @ w
-        return self._covariance
+    def _whitened(self) -> Float[Tensor, "G n n"]:
+        """L⁻¹ Λ^½ K."""
+        if self._w is None:
+            self._w = torch.linalg.solve_triangular(self.L, self._rootK, upper=False)
+        return self._w
 
     def means(self, b: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        S = self.covariance()
-        return (S @ _per_set(b, len(S))).movedim(0, -1).flatten(1) if len(S) > 1 else S[0] @ b
+        w, S, each = self._whitened(), self._covariance, _per_set(b, len(self.L))
+        found = self.K @ each - w.mT @ (w @ each) if S is None else S @ each
+        return found.movedim(0, -1).flatten(1) if len(w) > 1 else found[0]
 
     def variances(self) -> Float[Tensor, "n G"]:
-        return _columns(self.covariance().diagonal(dim1=-2, dim2=-1).clamp_min(0.0))
+        # As one matrix, which is symmetric up to its own rounding: with K b - wᵀ(w b), which cancels, conjugate
+        # gradients stall.
+        if self._covariance is None:
+            self._covariance = self.K - self._whitened().mT @ self._whitened()
+        return _columns(self._covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0.0))
 
     def posterior(self, b: Float[Tensor, "n C"]) -> Posterior:
         each = _per_set(b, len(self.L))  # (G, n, C/G)

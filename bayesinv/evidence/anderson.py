@@ -64,7 +64,7 @@ class Anderson:
 
 
 class CautiousAnderson:
-    """Accelerated steps of one problem near its fixed point; plain ones elsewhere, and after one that ran off.
+    """Accelerated steps of one problem near its fixed point; plain ones elsewhere, and after one that grew twice.
 
     Attributes:
         accelerated: whether the last step was.
@@ -79,7 +79,7 @@ class CautiousAnderson:
         """The point after u.
 
         Args:
-            u: any shape; what the last call returned, up to a correction.
+            u: any shape; what the last call returned. Corrections to it are not seen.
             image: g(u).
             near: whether differences of steps say something about the fixed point here.
         """

@@ -1,8 +1,8 @@
 """Expectation propagation for softmax labels: cavities, and the sites at their fixed point.
 
 Given the precisions λ of the sites, and with them the variances s of the cavities, the means alone are a concave
-problem, K⁻¹μ = α(m) with μ = m + s α(m), and Newton steps towards its solution need no new factor. They are settled
-between any two steps that move λ, which are accelerated.
+problem, K⁻¹(μ - offset) = α(m) with μ = m + s α(m), and Newton steps towards its solution need no new factor. They are
+settled between any two steps that move λ, which are accelerated.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from bayesinv.evidence.anderson import CautiousAnderson
 from bayesinv.evidence.collapsed import Whitened
 from bayesinv.evidence.expected_softmax import expected_softmax
 
-# Steps that move the precisions; the last so many of them without a smaller move are the end as well.
+# Steps that move the precisions; they end as well after so many without progress.
 MAX_STEPS, PATIENCE = 100, 20
-# Between two of them, Newton's steps of the means: until the next would be a share of the first, or of the tolerance.
-MAX_STEPS_OF_MEANS, SHARE, SHARE_OF_TOLERANCE, MAX_HALVINGS = 10, 0.1, 0.5, 5
-MAX_CONJUGATE, CONJUGATE_SHARE = 50, 0.1  # inner steps of one, and what they leave of the misfit
+# Between two of them, Newton steps of the means, until the misfit is this share of the first, or of the tolerance.
+MAX_NEWTON_STEPS, MISFIT_SHARE, MISFIT_SHARE_OF_TOLERANCE, MAX_HALVINGS = 10, 0.1, 0.5, 5
+MAX_CONJUGATE, CONJUGATE_SHARE = 50, 0.1  # conjugate gradients of one, and what they leave of the misfit
 LARGEST_SHRINKING = 0.95  # of a variance by its label
 # Moves above this many standard deviations are not accelerated: their differences say nothing about the fixed point.
 LARGEST_ACCELERATED = 1.0
-# The first steps are in float32, at half the time, as long as each is so much shorter than the last: large outputscales
-# leave noise in float32 below which they never come. And only above so many tolerances.
+# The first steps are in float32, at half the time, while each is at most this share of the last and this many times the
+# tolerance: at large outputscales the noise of float32 is larger than the tolerance.
 SHRINKING, ROUGH = 0.5, 3.0
 LARGEST_ROUGH = 1e5  # prior variance of f above which float32 cannot hold I + ΛK
 UNLIKELY = -15.0  # log probabilities below which a label is treated in float64
 SMALLEST_PRECISION, LARGEST_PRECISION = 1e-10, 1e6  # of a site
-LEAST_WEIGHT = 1e-3  # in the acceleration, of a precision that has no effect
+LEAST_WEIGHT = 1e-3  # in the acceleration, of a precision that has no effect at the first sites
 
-Pair = tuple[Float[Tensor, "n G"], Float[Tensor, "n C"]]
+SitePair = tuple[Float[Tensor, "n G"], Float[Tensor, "n C"]]
 
 
 class Cavities:
@@ -72,7 +72,7 @@ class Cavities:
     def log_site_averages(self, b: Float[Tensor, "n C"], means: Float[Tensor, "n C"]) -> Float[Tensor, " n"]:
         """log E site_i over the cavities, whose means at b are given."""
         s, lam, m = self.variance, self.precision, means
-        if self._contrasts > 1 or lam.shape[1] == 1:
+        if lam.shape[1] == 1:
             m = m - m.mean(-1, keepdim=True)  # P m
         den = 1.0 + s * lam
         quadratic = ((b * m - 0.5 * lam * m.square() + 0.5 * s * b.square()) / den).sum(-1)
@@ -81,8 +81,8 @@ class Cavities:
 
 @torch.no_grad()
 def settled(
-    white: Whitened, y: Int[Tensor, " n"], sites: Pair, offset: Float[Tensor, " C"], tolerance: float
-) -> tuple[Pair, float]:
+    white: Whitened, y: Int[Tensor, " n"], sites: SitePair, offset: Float[Tensor, " C"], tolerance: float
+) -> tuple[SitePair, float]:
     """Precisions (n, 1) or (n, C) and locations b (n, C) of the sites where one more step moves them little.
 
     Args:
@@ -90,10 +90,10 @@ def settled(
         y: labels.
         sites: to start from.
         offset: fixed part of the means, whose sum is zero.
-        tolerance: largest move of a marginal's mean, in its standard deviations, or of its variance, relative.
+        tolerance: largest move of a mean, in standard deviations of its cavity, or of a marginal's variance, relative.
 
     Returns:
-        The sites, and how far the next step would move them; those that would move least where they do not settle.
+        The sites, and how far the next step would move them. Where none come to rest, those with the smallest move.
     """
     precision, b = sites
     best, smallest, since, moved = sites, math.inf, 0, math.inf
@@ -109,15 +109,17 @@ def settled(
             best, smallest, since = (precision, b), moved, number
         if (moved < tolerance and not rough) or number - since >= PATIENCE:
             break
-        was_rough, rough = rough, rough and moved > ROUGH * tolerance and moved < SHRINKING * before
-        if was_rough and moved < tolerance:
-            smallest, since = math.inf, number
-            continue  # to see it in float64
+        if rough and not (moved > ROUGH * tolerance and moved < SHRINKING * before):
+            rough = False
+            best, smallest, since = (precision, b), math.inf, number  # what float32 found counts no more
+            if moved < tolerance:
+                continue  # to see it in float64
         if weight is None:
             weight = 1.0 - 1.0 / (1.0 + cavities.variance * precision) + LEAST_WEIGHT
         u, image = (weight * p.log() for p in (precision, new_precision))
         following = steps.next(u, image, near=moved < LARGEST_ACCELERATED) / weight
-        precision, b = following.exp().clamp(SMALLEST_PRECISION, LARGEST_PRECISION), new_b
+        precision = following.exp().clamp(SMALLEST_PRECISION, LARGEST_PRECISION)
+        b = found.alpha + precision * (found.mean + cavities.variance * found.alpha)  # keeps the means that are settled
     return best, smallest
 
 
@@ -127,11 +129,11 @@ def _with_settled_means(
     """b where the means of cavity times site and of the tilted distributions nearly agree, λ as it is."""
     s, lam = cavities.variance, cavities.precision
     growth = 1.0 + s * lam
-    effect = s.sqrt() / growth  # of b on the mean, in standard deviations
+    effect = s.sqrt() / growth  # of b on the mean, in standard deviations of the cavity
     found = _Misfit(cavities, residuals, y, b)
     size = float((found.value * effect).abs().amax())
-    enough = max(SHARE * size, SHARE_OF_TOLERANCE * tolerance)
-    for _ in range(MAX_STEPS_OF_MEANS):
+    enough = max(MISFIT_SHARE * size, MISFIT_SHARE_OF_TOLERANCE * tolerance)
+    for _ in range(MAX_NEWTON_STEPS):
         if size <= enough:
             break
         curvature = _Curvature(found, s, y)
@@ -159,7 +161,10 @@ class _Misfit:
 
 
 class _Curvature:
-    """-∂²log Ẑ/∂m² of every example as c (diag p - ppᵀ), with p = e_y - α and its trace; exact for two classes."""
+    """H = -∂²log Ẑ/∂m² of every example as c (diag p - ppᵀ), with p = e_y - α and its trace.
+
+    p are the probabilities that the tilted distribution expects. Exact for two classes, up to a cap on c.
+    """
 
     def __init__(self, at: _Misfit, s: Tensor, y: Tensor):
         trace = (at.alpha.square().sum(-1, keepdim=True) - 2.0 * at.beta.sum(-1, keepdim=True)).clamp_min(0.0)
@@ -204,7 +209,9 @@ def _newton_step(cavities: Cavities, curvature: _Curvature, g: Tensor) -> Float[
         z = cavities.spread(r)
         energy, before = float((r * z).sum()), energy
         p, of_p = z + energy / before * p, r + energy / before * of_p
-    step = step + r - lam * z  # K⁻¹(K⁻¹ + Λ)⁻¹ r: what is left where K sees little, and conjugate gradients with it
+    # K⁻¹(K⁻¹ + Λ)⁻¹ r: conjugate gradients do not see what is left where K is small. All of r would move the means.
+    step = step + r - lam * z
+    # With one precision the classes' common shift has no likelihood to hold it: rounding would add up there.
     return step - step.mean(-1, keepdim=True) if lam.shape[1] == 1 else step
 
 
@@ -213,7 +220,7 @@ def matched(
     variance: Float[Tensor, "n G"],
     alpha: Float[Tensor, "n C"],
     beta: Float[Tensor, "n G"],
-) -> Pair:
+) -> SitePair:
     """Sites whose product with the cavities has the moments of the tilted distributions.
 
     Args:
@@ -239,8 +246,8 @@ def expected_slopes(mean: Tensor, variance: Tensor, y: Tensor) -> tuple[Float[Te
     return alpha - alpha.mean(-1, keepdim=True), beta
 
 
-def _effect(change: Pair, precision: Tensor, variance: Tensor) -> float:
-    """The largest change of a marginal: of its mean in standard deviations, or of its variance, relative."""
+def _effect(change: SitePair, precision: Tensor, variance: Tensor) -> float:
+    """The largest change: of a mean, in standard deviations of its cavity, or of a variance, relative."""
     d_precision, d_b = change
     scale = 1.0 / (1.0 + variance * precision)
     of_variance = (d_precision.abs() * variance * scale).amax()

@@ -19,11 +19,11 @@ from bayesinv.evidence.expected_softmax import expected_softmax
 from bayesinv.evidence.kernel_logistic import Mode, logistic_mode
 from bayesinv.evidence.propagation import LARGEST_PRECISION, SMALLEST_PRECISION, Cavities, settled
 
-# Largest change of a marginal's mean, in its standard deviations, or of its variance, relative, by one more step. The
-# evidence is stationary in the sites, so that what is left costs it the order of the square.
+# Largest move by one more step: of a mean, in standard deviations of its cavity, or of a marginal's variance, relative.
+# Gradients are off by about as much, values by the order of the square, since the evidence is stationary in the sites.
 TOLERANCE = 1e-3
-# Without a gradient. Costs the evidence 0.001 nat at 3,000 digits, and up to 0.2 where hundreds of labels of 30 classes
-# hang together at an outputscale of 1,000 or more.
+# Without a gradient. Costs the evidence 0.001 nat at 3,000 digits. Where 200 labels of 30 classes in order share a long
+# lengthscale it costs 0.03 at an outputscale of 1,000, and 1.8 at 100,000.
 VALUE_TOLERANCE = 1e-2
 FAILURE = 3e-2
 START_VARIANCE = 10.0  # prior variance of f that a fit starts from: labels that are mostly, not always, certain
@@ -133,7 +133,7 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
             self.warm_start = None
             raise NotSettledError(
                 f"expectation propagation: the sites of {len(y)} labels still move by {moved:.2g} standard deviations "
-                f"(expected {TOLERANCE:g}); the prior may be far too wide (an outputscale of thousands): give the "
+                f"(expected at most {FAILURE:g}); the prior may be far too wide (an outputscale of 100,000): give the "
                 'kernel a prior on it, or use evidence="dirichlet"'
             )
         self.warm_start = torch.cat([sites[0].log(), sites[1]], 1)

@@ -46,7 +46,7 @@ MORE = 4  # times the examples of the last climb in the next one, as long as all
 LEFT_BEHIND = 2.0
 FEWEST_TO_EXPLORE = 20  # evaluations of a climb
 # Where the number of draws is left open: until they are worth so many independent ones; on large data, where each takes
-# seconds, half as many in fewer rounds. Those that are worth less at the end say so by their k-hat.
+# seconds, half as many in fewer rounds.
 MOST_DRAWS, ENOUGH = 480, 100.0
 MOST_DRAWS_OF_LARGE, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE = 200, 50.0, 3
 APART_FROM_MODES = 1.0  # standard deviations of the mode, in some extent

@@ -1,10 +1,10 @@
 """How near to its fixed point expectation propagation stops, and what that takes.
 
-    python tests/benchmarks/propagation.py                      # covariances of labels that hang together, or do not
+    python tests/benchmarks/propagation.py                      # labels in order, or at random
     BAYESINV_DATA=... python tests/benchmarks/propagation.py --digits 1500 3000
 
 Values at the tolerance of values against those at 1e-5. Rows: exp(-d²/2l²) on [0, 3] with the outputscale times it;
-labels in order of x ("clear") or by chance. Digits: MNIST at 28 x 28, 24 copies, outputscale 5,600.
+labels in the order of x, or at random. Digits: MNIST at 28 x 28, 24 copies, outputscale 5,600.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def measured(white, data):
 
 def row(case, white, data):
     steps, integrals, seconds, error = measured(white, data)
-    return [*case, steps, integrals, f"{1e3 * seconds:.0f}", f"{error:.4f}" if math.isfinite(error) else "no rest"]
+    return [*case, steps, integrals, f"{1e3 * seconds:.0f}", f"{error:.4f}" if math.isfinite(error) else "not settled"]
 
 
 def synthetic():
@@ -70,12 +70,12 @@ def synthetic():
     from bayesinv.data.container import Data
     from bayesinv.evidence.collapsed import Whitened
 
-    for n, C, scale, length, kind in itertools.product(SIZES, CLASSES, SCALES, LENGTHS, ("clear", "chance")):
+    for n, C, scale, length, kind in itertools.product(SIZES, CLASSES, SCALES, LENGTHS, ("in order", "random")):
         t = torch.linspace(0, 3, n, dtype=torch.float64)
         K = scale * (torch.exp(-0.5 * ((t[:, None] - t) / length).square()) + 1e-10 * torch.eye(n))
         white = Whitened(torch.linalg.cholesky(K).T.contiguous(), torch.zeros(n, dtype=torch.float64))
         generator = torch.Generator().manual_seed(0)
-        y = torch.arange(n) * C // n if kind == "clear" else torch.randint(C, (n,), generator=generator)
+        y = torch.arange(n) * C // n if kind == "in order" else torch.randint(C, (n,), generator=generator)
         yield row([n, C, f"{scale:g}", length, kind], white, Data(torch.zeros(n, 1), y, num_classes=C))
 
 

@@ -286,18 +286,21 @@ def test_first_steps_in_float32_change_neither_the_value_nor_the_number_of_steps
     generator = torch.Generator().manual_seed(0)
     data = Data(torch.zeros(60, 1), torch.randint(4, (60,), generator=generator), num_classes=4)
     white = white_of(kernel_matrix(60, variance))
-    steps = []
+    steps, dtypes = [], []
     module = bayesinv.evidence.propagation
-    original = module.matched
+    original, cavities = module.matched, module.Cavities
+    monkeypatch.setattr(module, "Cavities", lambda white, *a: dtypes.append(white.V.dtype) or cavities(white, *a))
     monkeypatch.setattr(module, "matched", lambda *a: steps.append(1) or original(*a))
     monkeypatch.setattr(bayesinv.evidence.softmax, "VALUE_TOLERANCE", 1e-3)
     found = []
     for largest in (0.0, module.LARGEST_ROUGH):
         monkeypatch.setattr(module, "LARGEST_ROUGH", largest)
         before = len(steps)
+        assert torch.float32 not in dtypes
         found.append((float(evidence_for(data).bound(white, data)), len(steps) - before))
     assert found[1][0] == pytest.approx(found[0][0], abs=0.02)
     assert found[1][1] <= found[0][1] + 4
+    assert torch.float32 in dtypes and dtypes[-1] == torch.float64
 
 
 @torch.no_grad()
@@ -345,13 +348,17 @@ def test_warm_sites_that_do_not_settle_are_begun_anew(moved, runs, monkeypatch):
     [(60, 2, 1e5, 0.1), (60, 4, 1e5, 1.0), (60, 10, 1e3, 0.3), (60, 30, 1e3, 1.0)],
 )
 def test_values_are_those_of_the_fixed_point(num_inputs, num_classes, variance, lengthscale, monkeypatch):
-    """Steps that have become small may lie far from it where labels hang together; 20 nats were lost so."""
+    """Small steps may lie far from it where labels share a long lengthscale: damped ones once lost 20 nats there."""
     y = torch.arange(num_inputs) * num_classes // num_inputs
     data = Data(torch.zeros(num_inputs, 1), y, num_classes=num_classes)
     white = white_of(kernel_matrix(num_inputs, variance, lengthscale))
     value = float(evidence_for(data).bound(white, data))
-    monkeypatch.setattr(bayesinv.evidence.softmax, "VALUE_TOLERANCE", 2e-5)
+    module = bayesinv.evidence.softmax
+    moves, original = [], module.settled
+    monkeypatch.setattr(module, "VALUE_TOLERANCE", 2e-5)
+    monkeypatch.setattr(module, "settled", lambda *a: moves.append(original(*a)) or moves[-1])
     assert value == pytest.approx(float(evidence_for(data).bound(white, data)), abs=0.05)
+    assert moves[-1][1] < 2e-5  # else the reference is none
 
 
 @torch.no_grad()
@@ -369,6 +376,10 @@ def test_sites_at_the_fixed_point_have_the_moments_of_the_tilted_distributions()
     f = m + s.sqrt() * draws
     w = f.log_softmax(-1)[:, torch.arange(8), data.y].softmax(0)
     mean = torch.einsum("jn,jnc->nc", w, f)
+    away = f - mean
+    away = away - away.mean(-1, keepdim=True)
+    variance = torch.einsum("jn,jnc->n", w, away.square()) / 2  # of two contrasts
+    torch.testing.assert_close(variance, (s / (1.0 + s * precision))[:, 0], atol=0, rtol=0.02)
     product = (m + s * b) / (1.0 + s * precision)  # of cavity and site, without what is common to the classes
     torch.testing.assert_close(
         mean - mean.mean(1, keepdim=True), product - product.mean(1, keepdim=True), atol=0.03, rtol=0
