@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MEMORY = 12  # earlier steps that are combined; 5 took a third more of them at 3,000 labels
+MEMORY = 12  # earlier steps that are combined
 RIDGE = 1e-10  # of the least squares, relative to its largest entry
 PLAIN_STEPS = 3  # after one that ran off
 LONGEST = 1e3  # an accelerated step longer than this many plain ones is not taken
