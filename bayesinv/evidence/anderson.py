@@ -15,21 +15,21 @@ LONGEST = 1e3  # an accelerated step longer than this many plain ones is not tak
 
 
 class Anderson:
-    """Next points of u = g(u) for B independent problems, from what the last steps did.
+    """Next points of u = g(u), from what the last steps did.
 
         u_next = g_k - Σ_j γ_j (g_{j+1} - g_j),    γ = argmin | r_k - Σ_j γ_j (r_{j+1} - r_j) |,    r = g - u,
 
-    over the last twelve steps. A problem whose step runs far off takes the plain one, u_next = g.
+    over the last twelve steps. A step that runs far off gives way to the plain one, u_next = g.
 
     Args:
-        start: u_0, (B, d): B problems of d unknowns each.
+        start: u_0, of any shape.
 
     Reference:
         D. G. Anderson (1965). Iterative procedures for nonlinear integral equations. Journal of the ACM 12.
         H. F. Walker, P. Ni (2011). Anderson acceleration for fixed-point iterations. SIAM J. Numer. Anal. 49.
 
     Example:
-        >>> u = torch.zeros(1, 1, dtype=torch.float64)
+        >>> u = torch.zeros(1, dtype=torch.float64)
         >>> steps = Anderson(u)
         >>> for _ in range(10):
         ...     u = steps.next(u.cos())
@@ -37,41 +37,35 @@ class Anderson:
         True
     """
 
-    def __init__(self, start: Float[Tensor, "B d"]):
+    def __init__(self, start: Float[Tensor, "*shape"]):
         self._u = start
-        self._images: list[Float[Tensor, "B d"]] = []
-        self._residuals: list[Float[Tensor, "B d"]] = []
+        self._images: list[Float[Tensor, " d"]] = []
+        self._residuals: list[Float[Tensor, " d"]] = []
 
-    def next(self, image: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
-        """The point after u, whose image g(u) is given; both (B, d)."""
-        residual = image - self._u
-        kept = 1 + min(MEMORY, image.shape[1])  # more differences than dimensions have no more to say
-        self._images = [*self._images, image][-kept:]
-        self._residuals = [*self._residuals, residual][-kept:]
-        self._u = image if len(self._images) < 2 else self._combined(image, residual)
+    def next(self, image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The point after u, whose image g(u) is given."""
+        kept = 1 + min(MEMORY, image.numel())  # more differences than dimensions have no more to say
+        self._images = [*self._images, image.flatten()][-kept:]
+        self._residuals = [*self._residuals, (image - self._u).flatten()][-kept:]
+        self._u = image if len(self._images) < 2 else self._combined().view_as(image)
         return self._u
 
-    def _combined(self, image: Float[Tensor, "B d"], residual: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
-        images, residuals = torch.stack(self._images, -1).diff(), torch.stack(self._residuals, -1).diff()  # (B, d, m)
+    def _combined(self) -> Float[Tensor, " d"]:
+        images, residuals = torch.stack(self._images, -1).diff(), torch.stack(self._residuals, -1).diff()  # (d, m)
+        image, residual = self._images[-1], self._residuals[-1]
         gram = residuals.mT @ residuals
-        ridge = (RIDGE * gram.diagonal(dim1=-2, dim2=-1).amax(-1)).clamp_min(torch.finfo(image.dtype).tiny)
-        eye = torch.eye(gram.shape[-1], dtype=image.dtype, device=image.device)
-        gamma, failed = torch.linalg.solve_ex(gram + ridge[:, None, None] * eye, residuals.mT @ residual[..., None])
-        moved = -(images @ gamma)[..., 0]
-        far = moved.norm(dim=1) > LONGEST * residual.norm(dim=1)
-        plain = far | (failed != 0) | ~moved.isfinite().all(1)
-        return torch.where(plain[:, None], image, image + moved)
+        ridge = (RIDGE * gram.diagonal().amax()).clamp_min(torch.finfo(image.dtype).tiny)
+        eye = torch.eye(len(gram), dtype=image.dtype, device=image.device)
+        gamma, failed = torch.linalg.solve_ex(gram + ridge * eye, residuals.mT @ residual)
+        moved = -(images @ gamma)
+        plain = bool(failed != 0) or not bool(moved.isfinite().all()) or moved.norm() > LONGEST * residual.norm()
+        return image if plain else image + moved
 
 
 class CautiousAnderson:
-    """Accelerated steps of one problem near its fixed point; plain ones elsewhere, and after one that grew twice.
-
-    Attributes:
-        accelerated: whether the last step was.
-    """
+    """Accelerated steps near the fixed point; plain ones elsewhere, and after one twice as long as the shortest."""
 
     def __init__(self) -> None:
-        self.accelerated = False
         self._steps: Anderson | None = None
         self._smallest, self._plain = math.inf, 0
 
@@ -87,10 +81,9 @@ class CautiousAnderson:
         if size > 2.0 * self._smallest:
             self._plain, self._smallest = PLAIN_STEPS, size
         self._smallest = min(self._smallest, size)
-        self.accelerated = near and self._plain == 0
-        if not self.accelerated:
+        if not near or self._plain > 0:
             self._plain, self._steps = max(0, self._plain - 1), None
             return image
         if self._steps is None:
-            self._steps = Anderson(u.reshape(1, -1))
-        return self._steps.next(image.reshape(1, -1)).reshape(u.shape)
+            self._steps = Anderson(u)
+        return self._steps.next(image)
