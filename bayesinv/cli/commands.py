@@ -23,6 +23,7 @@ from bayesinv.errors import DataError
 from bayesinv.evidence.prediction import Prediction
 from bayesinv.inference import Step
 from bayesinv.io.files import check_writable, write_atomically
+from bayesinv.numerics.threads import is_small
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Transform
 
@@ -299,7 +300,8 @@ def _write_figures(folder: Path, posterior: InvariancePosterior) -> None:
         largest = {c.name: c.largest for c in model.transform.coordinates}
         widest = max(model.active, key=lambda name: float(posterior[name].median()) / largest[name])
         drawn["extents"] = posterior.plot_extents()
-        drawn[f"evidence-{widest}"] = posterior.plot_evidence(widest)
+        num_points = 25 if is_small(x) else 12  # on large data each takes seconds
+        drawn[f"evidence-{widest}"] = posterior.plot_evidence(widest, num_points)
     if x.ndim == 4 and x.shape[1] in (1, 3):
         drawn["orbit"] = posterior.plot_orbit(x[0])
     if posterior.trace:

@@ -48,7 +48,7 @@ FEWEST_TO_EXPLORE = 20  # evaluations of a climb
 # Where the number of draws is left open: until they are worth so many independent ones; on large data, where each takes
 # seconds, half as many in fewer rounds.
 MOST_DRAWS, ENOUGH = 480, 100.0
-MOST_DRAWS_OF_LARGE, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE = 200, 50.0, 3
+MOST_DRAWS_OF_LARGE, ENOUGH_OF_LARGE, FEWEST_ROUNDS_OF_LARGE = 150, 50.0, 3
 APART_FROM_MODES = 1.0  # standard deviations of the mode, in some extent
 GUIDE_STEPS = 300  # of Adam, for a guide that is trained around a known mode
 FLOW_SHARE = 0.2  # of the learning rate, for the flow that refines a fitted normal
