@@ -42,7 +42,7 @@ from bayesinv.transforms import (
 )
 
 KINDS = ("images", "signals", "points", "tables")
-MOST_COLUMNS = 20  # of a table that are candidates: those that vary with the target come first
+MOST_COLUMNS = 20  # of a table that are candidates: the first in their order that vary at all
 NUM_COLOURS = 3
 IMAGE_NOISE = 0.3  # largest standard deviation, as a share of the range of the pixels
 

@@ -1,4 +1,4 @@
-"""What was learned, for other people's pipelines: torch and torchvision alone, no Pyro, GPyTorch or ArviZ.
+"""What was learned, for other people's pipelines, without Pyro, GPyTorch or ArviZ.
 
 aug = posterior.augmentation()  # draws extents from the posterior, then copies within them
 aug.save("aug.safetensors")  # and aug.json, the numbers in people's units
