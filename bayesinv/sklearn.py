@@ -84,7 +84,7 @@ class _InvarianceEstimator(BaseEstimator):
     def _fit(self, X: np.ndarray, y: Tensor, num_classes: int | None = None) -> None:
         """Standardise, build the model and fit it to validated arrays."""
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._moments = _moments(X) if self._is_table(X) and self.standardise else None
+        self.scales_ = _moments(X) if self._is_table(X) and self.standardise else None
         inputs = self._inputs(X)
         self.posterior_ = fit(
             self._model(inputs),
@@ -113,8 +113,8 @@ class _InvarianceEstimator(BaseEstimator):
             DataError: rows that do not hold so many pixels, or inputs that have a shape already.
         """
         if self.image_shape is None:
-            if self._is_table(X) and self._moments is not None:
-                X = (X - self._moments[0]) / self._moments[1]
+            if self._is_table(X) and self.scales_ is not None:
+                X = (X - self.scales_[0]) / self.scales_[1]
             return torch.as_tensor(X)
         shape = tuple(self.image_shape)
         if len(shape) not in (2, 3):
@@ -187,6 +187,8 @@ class InvarianceClassifier(ClassifierMixin, _InvarianceEstimator):
 
     Attributes:
         posterior_: the `bayesinv.InvariancePosterior`; ``summary()``, ``check()`` and ``plot_extents()`` start here.
+        scales_: means and standard deviations of a table's columns, or None; with them
+            ``posterior_.augmentation(scales=scales_)`` takes rows as they come.
         classes_: the labels, sorted, in the order of ``predict_proba``.
         n_features_in_, feature_names_in_: of X.
 
@@ -247,6 +249,7 @@ class InvarianceRegressor(RegressorMixin, _InvarianceEstimator):
 
     Attributes:
         posterior_: the `bayesinv.InvariancePosterior`.
+        scales_: as of `InvarianceClassifier`.
         n_features_in_, feature_names_in_: of X.
 
     Raises:

@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import get_worker_info
@@ -62,9 +63,13 @@ class Augmentation(v2.Transform):
         copies: how many; more than one give outputs a first axis of that length.
         draws: what the extents are, "posterior", "median" or "mean"; for people, the numbers are in ``extents``.
         seed: of a generator of its own, or None.
+        scales: of a table, means and standard deviations of the columns, (d,) each, where the extents were learned from
+            standardised rows; inputs are then rows as they come.
+        output_action: what the model's ``output_action`` was called, where its outputs move with the inputs.
 
     Raises:
-        ValueError: extents of another shape, negative or not finite, no copies, or an unknown symmetry.
+        ValueError: extents of another shape, negative or not finite, scales of another shape or not positive, no
+            copies, or an unknown symmetry.
 
     Example:
         >>> from bayesinv.transforms import Affine2d
@@ -74,6 +79,7 @@ class Augmentation(v2.Transform):
     """
 
     extents: Tensor
+    scales: Tensor | None  # means and standard deviations, (2, d)
 
     def __init__(
         self,
@@ -84,6 +90,8 @@ class Augmentation(v2.Transform):
         copies: int = 1,
         draws: str = "posterior",
         seed: int | None = None,
+        scales: tuple[ArrayLike, ArrayLike] | None = None,
+        output_action: str | None = None,
     ) -> None:
         super().__init__()
         extents = torch.as_tensor(extents, dtype=torch.float64).detach().cpu()
@@ -95,6 +103,8 @@ class Augmentation(v2.Transform):
         self.register_buffer("extents", extents)
         self.orbit = Orbit(transform, num_samples=1, augmentation=distributions)
         self.event_shape = tuple(int(size) for size in event_shape)
+        self.register_buffer("scales", None if scales is None else _as_scales(scales, self.event_shape))
+        self.output_action = output_action
         self.copies, self.draws = as_integer("copies", copies), draws
         self.seed = None if seed is None else as_integer("seed", seed, 0, 2**32 - 1)
         self._generator: torch.Generator | None = None
@@ -135,10 +145,13 @@ class Augmentation(v2.Transform):
         event = x.shape[x.ndim - len(self.event_shape) :]
         flat = x.reshape(-1, *event)
         flat = flat.float() if x.dtype in _LOW_PRECISION else flat
+        scales = None if self.scales is None else self.scales.to(flat)
+        flat = flat if scales is None else (flat - scales[0]) / scales[1]
         more = x.ndim - len(event) - (t.ndim - 1)
         each = t.reshape(*t.shape[:-1], *[1] * more, t.shape[-1]).expand(*x.shape[: -len(event)], t.shape[-1])
         for stage, part in self._acting(each.reshape(-1, t.shape[-1]).to(x.device)):
             flat = stage.transform(flat, part)
+        flat = flat if scales is None else scales[0] + scales[1] * flat
         return flat.reshape(x.shape).to(x.dtype)
 
     def forward(self, *inputs: Any) -> Any:
@@ -316,3 +329,16 @@ class Augmentation(v2.Transform):
             seed = self.seed if key is None else random.Random(f"{self.seed} {key}").getrandbits(63)
             self._generator, self._seeded_for = torch.Generator().manual_seed(int(seed or 0)), key
         return torch.rand(shape, dtype=torch.float64, generator=self._generator)
+
+
+def _as_scales(scales: tuple[ArrayLike, ArrayLike], event_shape: tuple[int, ...]) -> Float[Tensor, "2 d"]:
+    """Means and standard deviations of columns, checked."""
+    both = torch.stack([torch.as_tensor(np.asarray(part), dtype=torch.float64) for part in scales])
+    if len(event_shape) != 1 or both.shape != (2, *event_shape):
+        raise ValueError(
+            f"scales: expected means and standard deviations of the columns of a table, (d,) each, for inputs of shape "
+            f"{event_shape}, got {tuple(both.shape)}"
+        )
+    if not bool(both.isfinite().all() & (both[1] > 0).all()):
+        raise ValueError("scales: expected finite means and positive standard deviations; some are not")
+    return both

@@ -41,6 +41,7 @@ class Described(Protocol):
     extents: Tensor
     event_shape: tuple[int, ...]
     draws: str
+    scales: Tensor | None
 
     @property
     def transform_family(self) -> Transform: ...
@@ -54,8 +55,9 @@ def numbers(augmentation: Described) -> dict[str, Any]:
 
     Returns:
         "symmetries", one entry each: median and 90 % interval in people's units, in words, and the numbers that were
-        used. For images "torchvision" and "kornia": arguments, by class, that come closest at the medians;
-        "approximations", where these differ from what was learned; "without_counterpart", what they cannot say.
+        used. For tables with scales "means" and "standard_deviations" of the columns. For images "torchvision" and
+        "kornia": arguments, by class, that come closest at the medians; "approximations", where these differ from what
+        was learned; "without_counterpart", what they cannot say.
 
     Example:
         >>> from bayesinv.export import Augmentation
@@ -89,6 +91,8 @@ def numbers(augmentation: Described) -> dict[str, Any]:
         "event_shape": list(augmentation.event_shape),
         "symmetries": symmetries,
     }
+    if augmentation.scales is not None:  # one "sd" of a column is so many of its own units
+        found["means"], found["standard_deviations"] = augmentation.scales.tolist()
     if augmentation.moves_images:
         found |= _elsewhere(_ranges(coordinates, levels[1].tolist()), augmentation)
     return found

@@ -38,7 +38,8 @@ def load(path: str | os.PathLike[str]) -> Augmentation:
         # The length of the header, then the header: https://huggingface.co/docs/safetensors
         size = int.from_bytes(content[:8], "little")
         metadata: dict[str, Any] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-        extents = tensors.load(content).get("extents")
+        held = tensors.load(content)
+        extents, scales = held.get("extents"), held.get("scales")
     except Exception as error:
         hint = ""
         if path.suffix == ".json":
@@ -50,9 +51,10 @@ def load(path: str | os.PathLike[str]) -> Augmentation:
         ) from error
     if metadata.get("format") != FORMAT or extents is None:
         raise SavedFileError(f"{path} is not an augmentation saved by bayesinv; expected what augmentation.save wrote")
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in map(str, range(1, VERSION + 1)):
         raise SavedFileError(
-            f"{path} has version {metadata.get('version')} of the format, and this bayesinv reads {VERSION}; update it"
+            f"{path} has version {metadata.get('version')} of the format, and this bayesinv reads up to {VERSION}; "
+            "update it"
         )
     try:
         header = json.loads(metadata["header"])
@@ -64,6 +66,8 @@ def load(path: str | os.PathLike[str]) -> Augmentation:
             header["copies"],
             header["draws"],
             header["seed"],
+            None if scales is None else (scales[0], scales[1]),
+            header.get("output_action"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} cannot be rebuilt: {error}") from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bayesinv.export.augmentation import Augmentation
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["augmentation_of"]
 
 KINDS = ("posterior", "median", "mean")
+MOVED_ALONG = ("image", "volume")  # outputs that a call moves beside their input, as `tv_tensors.Mask`
 MOST_DRAWS = 1000  # a file of 50 kB for six extents
 
 
@@ -27,6 +30,7 @@ def augmentation_of(
     draws: str = "posterior",
     seed: int | None = None,
     of: str | None = None,
+    scales: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Augmentation:
     """What `InvariancePosterior.augmentation` returns.
 
@@ -37,9 +41,13 @@ def augmentation_of(
         seed: of a generator of its own; None for torch's global one.
         of: the output or the group whose extents to use. None: of groups the population's; of outputs, in each draw,
             the smallest of all outputs, which is safe for an input of any class.
+        scales: of a table, see `Augmentation`.
+
+    Warns:
+        UserWarning: the model's outputs move with its inputs, and no call of the augmentation moves such targets.
 
     Raises:
-        ValueError: unknown draws, or an unknown output or group.
+        ValueError: unknown draws, an unknown output or group, or scales that do not fit.
     """
     if draws not in KINDS:
         raise ValueError(f"draws: expected one of {', '.join(map(repr, KINDS))}, got {draws!r}")
@@ -52,7 +60,16 @@ def augmentation_of(
         extents = extents.mean(0, keepdim=True)
     orbit = posterior.model.orbit
     transform = copy.deepcopy(orbit.transform).cpu()  # that of the model may lie on another device
-    return Augmentation(transform, extents, posterior.data.event_shape, orbit.augmentation, copies, draws, seed)
+    action = None if posterior.model.output_action is None else posterior.model.output_action.name
+    if action not in (None, *MOVED_ALONG):
+        warnings.warn(
+            f"the outputs of this model move with its inputs (output_action={action!r}), and this augmentation moves "
+            "inputs alone: move the targets of each copy as well, by augmentation.draw and augmentation.move",
+            UserWarning,
+            stacklevel=3,
+        )
+    shape = posterior.data.event_shape
+    return Augmentation(transform, extents, shape, orbit.augmentation, copies, draws, seed, scales, action)
 
 
 def _of(transform: object, extents: Float[Tensor, "J all"], of: str | None) -> Float[Tensor, "J K"]:

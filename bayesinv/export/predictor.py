@@ -42,7 +42,8 @@ class InvariantPredictor(nn.Module):
         seed: of the copies.
 
     Raises:
-        ValueError: no copies, or an unknown average. TypeError: a net that is no module.
+        ValueError: no copies, an unknown average, or outputs that move with the inputs (``output_action``), whose
+            copies would have to be moved back first. TypeError: a net that is no module.
 
     Example:
         >>> from bayesinv.transforms import Affine2d
@@ -53,6 +54,7 @@ class InvariantPredictor(nn.Module):
     """
 
     weights: Tensor
+    scales: Tensor | None
 
     def __init__(
         self,
@@ -68,7 +70,15 @@ class InvariantPredictor(nn.Module):
         if average not in AVERAGES:
             raise ValueError(f"average: expected one of {', '.join(map(repr, AVERAGES))}, got {average!r}")
         num_copies = as_integer("num_copies", num_copies)
+        action = posterior.output_action if isinstance(posterior, Augmentation) else posterior.model.output_action
+        if action is not None:
+            raise ValueError(
+                f"the outputs of this model move with its inputs (output_action={getattr(action, 'name', action)!r}), "
+                "and an average of what a network returns does not take them back; use posterior.predict, or "
+                "bayesinv.train(net, data, posterior).predict"
+            )
         augmentations = _by_output(posterior)
+        self.register_buffer("scales", augmentations[0].scales)
         orbits = [_weighted_copies(augmentation, num_copies, seed) for augmentation in augmentations]
         self.net, self.average = net, average
         self.orbit = FixedOrbit(augmentations[0].transform_family, torch.cat([t for t, _ in orbits]))
@@ -85,7 +95,9 @@ class InvariantPredictor(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch outputs"]:
         """Averaged logits or probabilities, (n, outputs)."""
-        copies = self.orbit(x)  # (copies, n, *event)
+        scales = None if self.scales is None else self.scales.to(x)
+        copies = self.orbit(x if scales is None else (x - scales[0]) / scales[1])  # (copies, n, *event)
+        copies = copies if scales is None else scales[0] + scales[1] * copies
         outputs = self.net(copies.flatten(0, 1)).unflatten(0, (self.num_copies, -1))
         if self.average == "probabilities":
             outputs = outputs.softmax(2)

@@ -15,7 +15,7 @@ from bayesinv.transforms import from_config
 __all__ = ["save"]
 
 FORMAT = "bayesinv augmentation"
-VERSION = 1
+VERSION = 2  # of tables with scales, and of outputs that move; of all else 1
 
 
 @runtime_checkable
@@ -24,6 +24,7 @@ class Written(Described, Protocol):
 
     copies: int
     seed: int | None
+    output_action: str | None
 
     def numbers(self) -> dict[str, Any]: ...
 
@@ -57,10 +58,16 @@ def save(augmentation: Written, path: str | os.PathLike[str], overwrite: bool = 
         "draws": augmentation.draws,
         "seed": augmentation.seed,
     }
-    metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
+    held = {"extents": augmentation.extents.to("cpu", torch.float64).contiguous()}
+    version = 1
+    if augmentation.scales is not None:
+        held["scales"], version = augmentation.scales.to("cpu", torch.float64).contiguous(), VERSION
+    if augmentation.output_action is not None:
+        header["output_action"], version = augmentation.output_action, VERSION
+    metadata = {"format": FORMAT, "version": str(version), "header": json.dumps(header)}
     for file in (path, beside):
         check_writable(file, overwrite)
-    content = tensors.save({"extents": augmentation.extents.to("cpu", torch.float64).contiguous()}, metadata)
+    content = tensors.save(held, metadata)
     write_atomically(path, content, overwrite)
     words = json.dumps(augmentation.numbers(), indent=2, ensure_ascii=False) + "\n"
     write_atomically(beside, words.encode(), overwrite)

@@ -19,6 +19,7 @@ from bayesinv.posterior import summary as posterior_summary
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    from numpy.typing import ArrayLike
 
     from bayesinv.checks.verdicts import Verdicts
     from bayesinv.export import Augmentation
@@ -132,7 +133,12 @@ class InvariancePosterior(FittedModel):
         return arviz_export.to_arviz(self.to_datatree(num_draws, predictive, reweighted, seed, log_likelihood))
 
     def augmentation(
-        self, copies: int = 1, draws: str = "posterior", seed: int | None = None, of: str | None = None
+        self,
+        copies: int = 1,
+        draws: str = "posterior",
+        seed: int | None = None,
+        of: str | None = None,
+        scales: "tuple[ArrayLike, ArrayLike] | None" = None,
     ) -> "Augmentation":
         """The learned augmentation for other pipelines; see `export.Augmentation` for what it takes.
 
@@ -145,9 +151,11 @@ class InvariancePosterior(FittedModel):
             seed: of a generator of its own; None draws from torch's global one, as torchvision does.
             of: the output or the group whose extents to use; None for a group's population, and for the smallest of
                 all outputs.
+            scales: of a table that you standardised, means and standard deviations of its columns, (d,) each: the
+                augmentation then takes rows as they came. None: it takes inputs as the fit did.
 
         Raises:
-            ValueError: unknown draws, no copies, or an unknown output or group.
+            ValueError: unknown draws, no copies, an unknown output or group, or scales that do not fit.
 
         Example:
             >>> aug = posterior.augmentation()  # doctest: +SKIP
@@ -155,7 +163,7 @@ class InvariancePosterior(FittedModel):
         """
         from bayesinv.export.of_posterior import augmentation_of  # so that torchvision is imported when it is used
 
-        return augmentation_of(self, copies, draws, seed, of)
+        return augmentation_of(self, copies, draws, seed, of, scales)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write everything to one file; see `posterior.storage.save`."""

@@ -68,7 +68,7 @@ def rewritten(path, **changes):
         (lambda p: p.write_bytes(b""), "damaged"),
         (lambda p: p.write_bytes(safetensors.save({"weight": torch.zeros(2)})), "not an augmentation"),
         (lambda p: rewritten(p, format="another"), "not an augmentation"),
-        (lambda p: rewritten(p, version="2"), "version 2"),
+        (lambda p: rewritten(p, version="3"), "version 3"),
         (lambda p: rewritten(p, header="{}"), "cannot be rebuilt"),
         (lambda p: rewritten(p, header="["), "cannot be rebuilt"),
     ],

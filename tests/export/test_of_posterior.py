@@ -92,3 +92,34 @@ def test_fits_of_every_kind_can_be_taken_away(name, tmp_path):
         assert bool((aug.extents[:, 1] == 0).all()) and bool((aug.draw(20)[:, 1] == 0).all())
         predictor = bayesinv.InvariantPredictor(posterior.model.network.net, posterior, 4)
         assert predictor(x).shape == (16, 2)
+
+
+class Map(nn.Module):
+    """As many outputs as pixels."""
+
+    def forward(self, x):
+        return x
+
+
+def equivariant(transforms, backbone, action, x):
+    model = InvarianceModel(backbone, transforms, likelihood="gaussian", output_action=action)
+    y = x if action == "image" else x.mean(1)
+    extents = torch.full((1, 2, model.transform.num_coordinates), 0.3, dtype=torch.float64)
+    result = InferenceResult(inference="vi", guide=None, extents=extents, seed=0)
+    return InvariancePosterior(model, bayesinv.Data(x, y), result)
+
+
+def test_outputs_that_move_are_not_averaged_where_they_are(tmp_path):
+    posterior = equivariant(["rotation"], nn.Sequential(nn.Conv2d(1, 1, 1)), "image", torch.rand(4, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"output_action='image'.*posterior.predict"):
+        bayesinv.InvariantPredictor(Map(), posterior)
+    loaded = bayesinv.export.load(posterior.augmentation().save(tmp_path / "aug.safetensors"))
+    assert loaded.output_action == "image"
+    with pytest.raises(ValueError, match="output_action='image'"):
+        bayesinv.InvariantPredictor(Map(), loaded)
+
+
+def test_targets_that_no_call_moves_are_named():
+    posterior = equivariant(SO3(), nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), "vector", torch.rand(4, 4, 3))
+    with pytest.warns(UserWarning, match="output_action='vector'.*move the targets"):
+        posterior.augmentation()
