@@ -137,8 +137,31 @@ def converted(section: dict) -> dict:
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")  # kornia scripts functions at import
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("name", ENDS)
+def test_ranges_with_two_ends_reach_as_far_in_kornia(name, side):
+    augmentation = pytest.importorskip("kornia.augmentation")
+    names = ["scale_x", "scale_y"] if name == "scale" else [name]
+    transform = Affine2d(names)
+    found = Augmentation(Asymmetric(transform), torch.tensor([ENDS[name] * len(names)]), (1, HEIGHT, WIDTH)).numbers()
+    affine = found["kornia"]["RandomAffine"]
+    call = {"degrees": (0.0, 0.0), "p": affine["p"]}
+    if name == "rotation":
+        call["degrees"] = (affine["degrees"][1 - side],) * 2
+    elif name == "scale":
+        call["scale"] = (affine["scale"][side],) * 2 + (affine["scale"][2 + side],) * 2
+    else:
+        call["shear"] = (affine["shear"][side],) * 2
+    amount = -ENDS[name][0] if side == 0 else ENDS[name][1]
+    here = transform.transform(smooth(), torch.full((1, len(names)), amount, dtype=torch.float64))
+    assert (here - augmentation.RandomAffine(**call)(smooth())).abs().max() < 1e-5
+    assert (here - smooth()).abs().max() > 0.05
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
 def test_kornia_takes_the_arguments():
-    augmentation = pytest.importorskip("kornia.augmentation", reason="the extra for benchmarks is not installed")
+    augmentation = pytest.importorskip("kornia.augmentation")
     parts = [Affine2d(), Flip(), Colour(["contrast", "hue"]), GaussianBlur(), GaussianNoise()]
     aug = Augmentation(Compose(parts), torch.full((1, 11), 0.1), (3, HEIGHT, WIDTH))
     for name, arguments in aug.numbers()["kornia"].items():

@@ -102,6 +102,25 @@ def test_masks_are_read_where_the_image_is_read(name):
     assert (moved - mask)[inside].abs().max() < 1.5
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", CASES)
+def test_key_points_are_where_the_image_has_gone(name, seed):
+    """Images of their own coordinates, moved by the library: at a moved point they read where it came from."""
+    stages, parts, t = drawn(name, seed)
+    height, width = SIZE
+    down, across = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    moved = torch.stack([across, down])[None].double()
+    for stage, part in zip(stages, parts, strict=True):
+        moved = moved if isinstance(stage, Colour) else stage.transform(moved, part.double())
+    points = torch.tensor([[20.0, 15.0], [13.0, 18.0], [24.0, 9.0]], dtype=torch.float64)
+    there = Frame(stages, parts).points(points, SIZE)
+    seen_there = ((there > 2.0) & (there < torch.tensor([width - 2.0, height - 2.0]))).all(1)
+    place = 2.0 * there / torch.tensor([width, height]) - 1.0
+    read = torch.nn.functional.grid_sample(moved, place[None, None], align_corners=False)[0, :, 0].T
+    assert seen_there.any()
+    assert (read - points)[seen_there].abs().max() < 0.1
+
+
 def test_a_quarter_turn_in_pixels():
     """Counter-clockwise as seen, about (20, 15): 10 to the right becomes 10 up."""
     frame = Frame([Affine2d(["rotation"])], [torch.tensor([[torch.pi / 2]])])
