@@ -243,9 +243,8 @@ class InvarianceRegressor(RegressorMixin, _InvarianceEstimator):
         p(y* | x*, D) = E_{η | D} N(y* | m_η(x*), v_η(x*) + σ²)
 
     Args:
-        transforms, image_shape, backbone, num_features, evidence, priors, num_orbit_samples, inference, max_steps,
-        num_draws, training, num_samples, standardise, device, random_state: as of `InvarianceClassifier`. Targets are
-            used as they come; several outputs share the extents.
+        transforms: as all parameters those of `InvarianceClassifier`. Targets are used as they come; several outputs
+            share the extents.
 
     Attributes:
         posterior_: the `bayesinv.InvariancePosterior`.
