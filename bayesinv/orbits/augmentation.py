@@ -38,7 +38,7 @@ def draw(
 ) -> Float[Tensor, "*coordinates"]:
     """t = Q(ε; η), in the dtype of ``eta``; draws and extents broadcast.
 
-    Arguments:
+    Args:
         distribution: one of `DISTRIBUTIONS`.
         eps: base draws in [-1, 1].
         eta: extents, internal units.

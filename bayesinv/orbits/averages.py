@@ -44,7 +44,7 @@ def average_function(
 
     As a prior this is a prior over invariant functions: it asks how much invariance is *needed*.
 
-    Arguments:
+    Args:
         h: a function of a batch (n, *event) to (n, *out); called once, on all S·batch points.
         points: the orbit, (S, batch, *event).
         weights: of its points, `Orbit.weights`; equal if None.
@@ -73,7 +73,7 @@ def average_probabilities(
     As a prior this is a mixture over transformed inputs: an extent that carries single inputs
     across a class boundary is punished.
 
-    Arguments:
+    Args:
         h: a function of a batch (n, *event) to logits (n, classes); called once, on all S·batch
             points.
         points: the orbit, (S, batch, *event).

@@ -33,7 +33,7 @@ def base_draws(
 
         t_s = η · ε_s,    ε_s ~ U[−1, 1]^K,    s = 1 … S
 
-    Arguments:
+    Args:
         num_samples: S, the size of the sampled orbit.
         num_coordinates: K.
         kind: ``"sobol"`` for scrambled Sobol points, even over the cube, or ``"monte_carlo"`` for
@@ -83,7 +83,7 @@ class Orbit(torch.nn.Module):
     other coordinates meets every element g, with weight 1 - η for the identity and η / (G - 1) for
     each of the others.
 
-    Arguments:
+    Args:
         transform: T_t, with K coordinates.
         num_samples: S, draws of what is continuous. A finite S is a model of its own, not only an
             approximation.
@@ -172,7 +172,7 @@ class Orbit(torch.nn.Module):
     ) -> Float[Tensor, "copies columns"]:
         """t of every point, draws within elements of the finite groups.
 
-        Arguments:
+        Args:
             extents: η in internal units, (K,), or (S, K) with a row for each base draw.
             base: other base draws than the orbit's own, such as `fresh_base()`.
 
@@ -196,7 +196,7 @@ class Orbit(torch.nn.Module):
     def weights(self, extents: Float[Tensor, "*each K"]) -> Float[Tensor, " copies"] | None:
         """The weight of every point, summing to one and differentiable in the extents; None if equal.
 
-        Arguments:
+        Args:
             extents: as in `coordinates`.
 
         Raises:
@@ -218,7 +218,7 @@ class Orbit(torch.nn.Module):
 
         Elements of finite groups are drawn too, which leaves no gradient in their extents.
 
-        Arguments:
+        Args:
             extents: η in internal units, (K,).
             shape: leading dimensions.
         """
@@ -231,7 +231,7 @@ class Orbit(torch.nn.Module):
     ) -> Float[Tensor, "*draws columns"]:
         """t = Q(ε; η) of given numbers, elements of finite groups among them.
 
-        Arguments:
+        Args:
             eps: uniform on [−1, 1], (*draws, columns).
             extents: η in internal units, (K,) for all draws or (*draws, K), a row for each.
 
@@ -259,7 +259,7 @@ class Orbit(torch.nn.Module):
     ) -> Float[Tensor, "copies batch *event"]:
         """The points T_{t_s} x_i of one orbit shared by the batch.
 
-        Arguments:
+        Args:
             x: the examples, (batch, *event).
             extents: η in internal units, (K,).
             base: other base draws than the orbit's own, such as `fresh_base()`.

@@ -41,7 +41,7 @@ __all__ = ["CHECKS", "TransformCase", "TransformConformance", "check_transform",
 class TransformCase:
     """A transform and what it is tested on.
 
-    Arguments:
+    Args:
         transform: the transform under test.
         x: examples in float64, (batch, *event), at least two and not all equal. Where the transform
             interpolates they should be smooth (`smooth_images`): finite differences need it.

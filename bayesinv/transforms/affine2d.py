@@ -171,7 +171,7 @@ class Affine2d(MatrixWarp):
     order by the commutators of the generators, and in return −t is the inverse of t. The pixel grid
     is that of ``align_corners=False``.
 
-    Arguments:
+    Args:
         names: which coordinates, in which order; the default is all six.
         padding: what lies outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
         interpolation: ``"bilinear"`` or ``"bicubic"``.
@@ -233,7 +233,7 @@ class Affine2d(MatrixWarp):
     def matrix(self, t: Float[Tensor, "*orbit K"]) -> Float[Tensor, "*orbit 3 3"]:
         """A(t) = exp(Σ_k t_k G_k), acting on columns (x, y, 1) of isotropic coordinates.
 
-        Arguments:
+        Args:
             t: coordinates in internal units, (*orbit, K).
 
         Returns:

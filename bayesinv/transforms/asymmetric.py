@@ -35,7 +35,7 @@ class Asymmetric(Transform):
     isotropic one for rotations, or, with a lengthscale that is learned, for factors: there only down + up is learned,
     and the prior divides it (docs/transforms.md, "Ranges that are not centred").
 
-    Arguments:
+    Args:
         transform: one transform, or a name such as "scale_x"; of a list, wrap each member.
         names: which of its coordinates get two ends. The default is all that are drawn from U[-η, η]; amounts without a
             sign, finite groups and rotations in space have one end and stay as they are.

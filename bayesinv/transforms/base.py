@@ -65,7 +65,7 @@ class Transform(torch.nn.Module, ABC):
     def transform(self, x: Float[Tensor, "batch *event"], t: Float[Tensor, "batch K"]) -> Float[Tensor, "batch *event"]:
         """T_t x, one draw per example.
 
-        Arguments:
+        Args:
             x: the examples, (batch, *event).
             t: the coordinates in internal units, (batch, K).
 
@@ -106,7 +106,7 @@ class Transform(torch.nn.Module, ABC):
     ) -> Float[Tensor, "*orbit_batch_event"]:
         """One orbit shared by the batch: out[s, i] = T_{t_s} x_i.
 
-        Arguments:
+        Args:
             x: the examples, (batch, *event).
             t: the draws in internal units, (*orbit, K), or (*orbit, K + A) with A auxiliary columns.
 
@@ -124,7 +124,7 @@ class Transform(torch.nn.Module, ABC):
     ) -> Float[Tensor, "*orbit_batch_event"]:
         """Every example on draws of its own: out[s, i] = T_{t_si} x_i.
 
-        Arguments:
+        Args:
             x: the examples, (batch, *event).
             t: the draws in internal units, (*orbit, batch, K), or K + A columns.
 
@@ -221,7 +221,7 @@ _MADE_FOR = {
 def wrong_kind(transform: Transform, wanted: str, x: Tensor, cure: str = "") -> DataError:
     """The error for inputs that a transform is not made for: what it expects, what came, and what is made for these.
 
-    Arguments:
+    Args:
         transform: that cannot act on ``x``.
         wanted: the kind of inputs it acts on, and their axes.
         x: the inputs.

@@ -22,7 +22,7 @@ class GaussianBlur(Transform):
     image beyond the frame: what is bright stays bright, T_0 is the identity exactly, and small t have a gradient (a
     sampled kernel has none below half a pixel). −t is no inverse.
 
-    Arguments:
+    Args:
         largest: the largest sensible standard deviation, as a fraction of half the image's width; people read percent
             of the width.
 

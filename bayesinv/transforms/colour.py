@@ -41,7 +41,7 @@ class Colour(Transform):
     they may leave [0, 1]. With brightness and contrast alone any number of channels will do. Inverses exist, but not
     in these coordinates unless brightness or contrast is alone.
 
-    Arguments:
+    Args:
         names: which of the four; all by default.
         middle: m, middle grey of the data; 0.5 for images in [0, 1], 0 for standardised ones.
 

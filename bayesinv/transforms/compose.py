@@ -28,7 +28,7 @@ class Compose(Transform):
     multiplied and the images are sampled once, which blurs once and does not cut off what leaves
     the image in between.
 
-    Arguments:
+    Args:
         transforms: at least one transform; the names of their coordinates have to be distinct.
 
     Raises:
@@ -174,7 +174,7 @@ def _apply_to_copies(stages: Sequence[Transform], points: Tensor, parts: Sequenc
 def as_transform(transforms: Transform | str | Sequence[Transform | str]) -> Transform:
     """Turn what a user writes into one transform.
 
-    Arguments:
+    Args:
         transforms: a `Transform`; the name of an affine coordinate, such as ``"rotation"``;
             ``"affine2d"`` for all six; or a list of these, applied in order. Neighbouring names of
             affine coordinates become one `Affine2d`, with one exponential for all of them.

@@ -26,7 +26,7 @@ def _multiply(value: Any, factor: float) -> Any:
 class Coordinate:
     """One coordinate t_k of a transform: its name, its unit, and how people read it.
 
-    Arguments:
+    Args:
         name: the name of the symmetry, unique inside a model, such as ``"rotation"``.
         unit: what people read, such as ``"°"`` or ``"% of width"``.
         largest: the largest sensible extent, in internal units (rotation: π).

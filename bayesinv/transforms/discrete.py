@@ -88,7 +88,7 @@ class FiniteGroup(Transform):
 class Flip(FiniteGroup):
     """The reversal of one axis, a group of two: mirror images, or a signal backwards.
 
-    Arguments:
+    Args:
         dim: which axis of a batch, counted from the end: -1 for left and right of an image, or for time; -2 for up and
             down.
         name: of the symmetry; by default ``"flip_x"`` for -1, ``"flip_y"`` for -2.
@@ -168,7 +168,7 @@ class _PlaneGroup(FiniteGroup):
 class CyclicRotation(_PlaneGroup):
     """C_n: rotations of an image by multiples of 360°/n, exact for n = 2 and 4.
 
-    Arguments:
+    Args:
         n: rotations in a full turn.
         padding, interpolation: of other turns than quarters, as for `Affine2d`.
 
@@ -203,7 +203,7 @@ class Dihedral(_PlaneGroup):
     Element g < n is a rotation; g ≥ n reflects and then rotates by g - n. D_4 holds all symmetries of the square and is
     exact.
 
-    Arguments:
+    Args:
         n: rotations in a full turn.
         padding, interpolation: of other turns than quarters, as for `Affine2d`.
 
@@ -235,7 +235,7 @@ class Dihedral(_PlaneGroup):
 class Permutation(FiniteGroup):
     """A group of permutations of the entries along one axis: sensors, channels, columns of a table.
 
-    Arguments:
+    Args:
         permutations: the elements, each a list of source indices of the same length: entry i of the result is entry
             p[i] of the example. The identity comes first, and the set has to be closed under composition.
         dim: which axis of a batch, counted from the end.

@@ -27,7 +27,7 @@ class Elastic(Transform):
     that of the displacement, in units of half the width. Only |t| means something: −t is another draw of a. There is no
     inverse in these coordinates. With three waves, 1 % of the fields fold somewhere at t = 0.06 and 75 % at 0.106.
 
-    Arguments:
+    Args:
         frequencies: F; the higher, the finer the waves.
         padding: what lies outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
 
@@ -104,7 +104,7 @@ class Elastic(Transform):
     ) -> Float[Tensor, "draws points 2"]:
         """t u(p), in units of half the width.
 
-        Arguments:
+        Args:
             t: the coordinate and its auxiliaries, (draws, 1 + 2F²).
             points: p in units of half the width from the middle, (draws, points, 2), y down.
             ratio: height / width.

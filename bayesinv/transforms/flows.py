@@ -83,7 +83,7 @@ class LinearFlow(Transform):
     generator whose eigenvalues are imaginary turns: its extent is read in degrees of its fastest plane. The suggested
     ranges take columns of a standard deviation near one, with centres of turns within some 30 of the origin.
 
-    Arguments:
+    Args:
         generators: A, (K, d, d), or (A, b), (K, d, d + 1).
         names: of the coordinates, one name alone for one generator; "generator_1" and so on by default.
 
@@ -165,7 +165,7 @@ class LinearFlow(Transform):
 class ImageFlow(MatrixWarp):
     """Images warped by A(t) = exp(Σ_k t_k [A_k b_k; 0 0]), in the coordinates of `Affine2d`: half the width, y down.
 
-    Arguments:
+    Args:
         generators: (A, b), (K, 2, 3).
         names: of the coordinates, one name alone for one generator; "generator_1" and so on by default.
         padding, interpolation: as for `Affine2d`.

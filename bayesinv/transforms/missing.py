@@ -40,7 +40,7 @@ class CutOut(_Missing):
     t is drawn from [0, η], in units of half the width; two auxiliary columns say where the middle lies, anywhere in
     the image, so that a square may be cut off by the border.
 
-    Arguments:
+    Args:
         largest: the largest sensible side, in half widths; people read percent of the width.
         edge: the width of the edges, in half widths. Much less than a pixel leaves no gradient in the side.
 
@@ -100,7 +100,7 @@ class PatchDropout(_Missing):
     t is drawn from [0, η]. As in `ChannelDropout` the gate has a slope in t, so that η has a gradient. The patches lie
     on a grid from the upper left corner; those at the right and lower border may be smaller.
 
-    Arguments:
+    Args:
         patch: side of a patch, pixels; that of the tokens of the network.
 
     Raises:

@@ -19,7 +19,7 @@ class GaussianNoise(Transform):
 
     t is drawn from [0, η]. One draw puts the same field on every example of a shared orbit. There is no inverse.
 
-    Arguments:
+    Args:
         largest: the largest sensible standard deviation, in the units of the data.
         unit: its name.
         name: of the symmetry.

@@ -35,7 +35,7 @@ class PerInput(Transform):
 
     Made by `PerInput.near`; the arguments here are what it computes, and what files hold.
 
-    Arguments:
+    Args:
         transform: one transform whose coordinates are drawn from U[-η, η].
         mean: of the inputs, flattened, (P,).
         projection: onto the components, (D, P).
@@ -109,7 +109,7 @@ class PerInput(Transform):
     ) -> "PerInput":
         """With landmarks at the centres of k-means among the principal components of these inputs.
 
-        Arguments:
+        Args:
             transform: as for the class.
             x: training inputs, (n, *event), a tensor or an array of floating point; their labels are not needed.
             num_landmarks: M.
@@ -167,7 +167,7 @@ class PerInput(Transform):
     def responsibilities(self, x: Any) -> Float[Tensor, "n M"]:
         """r_m(x), which sum to one for each input.
 
-        Arguments:
+        Args:
             x: inputs as large as the training inputs, (n, *event), a tensor or an array of floating point.
 
         Raises:
@@ -182,7 +182,7 @@ class PerInput(Transform):
     def extents(self, x: Any, eta: Float[Tensor, "*draws K"]) -> Float[Tensor, "*draws n inner"]:
         """η(x) of each input.
 
-        Arguments:
+        Args:
             x: inputs, (n, *event), a tensor or an array.
             eta: η_0 and δ, internal units, such as draws of a posterior, (*draws, K).
 

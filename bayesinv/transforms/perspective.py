@@ -36,7 +36,7 @@ class Perspective(MatrixWarp):
     parameters of a plane homography; next to one in a `Compose`, both are sampled once. H(−t) H(t) = 1. What lies
     behind the viewer is outside the image.
 
-    Arguments:
+    Args:
         names: which coordinates, in which order; the default is both.
         padding: what lies outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
         interpolation: ``"bilinear"`` or ``"bicubic"``.

@@ -100,7 +100,7 @@ class ColumnTransform(Transform):
 class ColumnShift(ColumnTransform):
     """x_c ↦ x_c + t_c: what is added to a column, one extent a column. −t is the inverse of t.
 
-    Arguments:
+    Args:
         columns: names or indices.
         table: the names of all columns, in order; needed for names.
         largest: the largest sensible extent; 2 standard deviations.
@@ -151,7 +151,7 @@ class ColumnShift(ColumnTransform):
 class ColumnScale(ColumnTransform):
     """x_c ↦ exp(t_c) x_c: a factor for each column, about zero (the mean of a standardised one). −t is the inverse.
 
-    Arguments:
+    Args:
         columns: names or indices.
         table: the names of all columns, in order; needed for names.
         largest: the largest sensible log factor; log 3.
@@ -207,7 +207,7 @@ class ColumnNoise(ColumnTransform):
     z is a function of four auxiliary columns of t (`bayesinv.transforms.white_noise`), so a draw is shared by the rows
     of an orbit. Over a single column this is `ColumnShift` with bell-shaped draws.
 
-    Arguments:
+    Args:
         columns: names or indices.
         table: the names of all columns, in order; needed for names.
         largest: the largest sensible standard deviation, that of the column itself.
@@ -257,7 +257,7 @@ class ColumnPermutation(ColumnTransform, FiniteGroup):
     A finite group: its extent is the probability of any other order than the given one, and averages are exact.
     Replicated sensors, or the corners of a symmetric part, are columns that may be exchanged.
 
-    Arguments:
+    Args:
         columns: names or indices, at least two; exactly two to swap.
         table: the names of all columns, in order; needed for names.
         order: "cyclic", all shifts of the list of columns, or "swap".

@@ -46,7 +46,7 @@ class AffineVolume(Transform):
     The generators are those of `Affine3d`, and −t is the inverse of t. x to y is right to down in a slice, so that a
     positive ``rotation_z`` is clockwise as seen, other than in `Affine2d`. Values between voxels are trilinear.
 
-    Arguments:
+    Args:
         names: which coordinates, in which order; the default is the three translations, rotations and scales.
         spacing: (dz, dy, dx), the distance of neighbouring voxels along depth, height and width, in mm (or in any unit
             that the translations are to have): three numbers, an array or a tensor. SimpleITK and nibabel give
@@ -132,7 +132,7 @@ class AffineVolume(Transform):
     ) -> Shaped[Tensor, "draws many depth height width"]:
         """Labels of voxels, of any type, read at the nearest voxel; outside the volume as ``padding`` says.
 
-        Arguments:
+        Args:
             masks: (draws, many, depth, height, width).
             t: internal units, (draws, K).
         """
@@ -202,7 +202,7 @@ def warp_volumes(
 ) -> Float[Tensor, "draws channel depth height width"]:
     """Read volume i at M_i⁻¹ p.
 
-    Arguments:
+    Args:
         x: floating point.
         pullback: M⁻¹, acting on columns (x, y, z, 1) in mm.
         spacing: (dz, dy, dx).

@@ -20,7 +20,7 @@ def white_noise(auxiliaries: Float[Tensor, "*draws J"], num_elements: int) -> Fl
     whole frequencies are orthogonal. They are nearly normal, of kurtosis 3 − 3/(2J). Frequencies are multiples of g
     modulo a prime, which mixes their order; z is smooth in the auxiliaries and no generator is involved.
 
-    Arguments:
+    Args:
         auxiliaries: a in [−1, 1], J of them.
         num_elements: N.
 

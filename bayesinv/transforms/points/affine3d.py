@@ -31,7 +31,7 @@ class Affine3d(AffinePoints):
     the three rotations alone this is `Rotation3d`, with one of each it is no product in a fixed order: the generators
     do not commute.
 
-    Arguments:
+    Args:
         names: which coordinates, in which order; the default is all twelve.
         mask: the column that is zero in padded rows; see `bayesinv.transforms.points.base`. An example is
             (atoms, 3 + F): coordinates first, then columns that are carried along.

@@ -29,7 +29,7 @@ NUM_SPATIAL = 3  # coordinates come first
 class PointTransform(Transform):
     """A transform of examples (atoms, 3 + F).
 
-    Arguments:
+    Args:
         mask: the column that is zero in padded rows, 3 or more; None if there are none.
 
     Raises:

@@ -21,7 +21,7 @@ class Jitter3d(PointTransform):
     (`bayesinv.transforms.white_noise`): the same draw moves the same rows in the same way. t, drawn from [0, η], is the
     standard deviation of the displacement along each axis. There is no inverse.
 
-    Arguments:
+    Args:
         mask: the column that is zero in padded rows, which stay at the origin.
         largest: the largest sensible standard deviation, in the unit of the coordinates (ångström).
 

@@ -23,7 +23,7 @@ class Reflection3d(PointTransform, FiniteGroup):
     do not tell a molecule from its mirror image; which axis is mirrored makes no difference where rotations are full.
     A reflection is its own inverse.
 
-    Arguments:
+    Args:
         axis: whose sign changes: "x", "y" or "z".
         mask: the column that is zero in padded rows; reflections leave these at the origin anyway.
 

@@ -32,7 +32,7 @@ class Rotation3d(AffinePoints):
     and the uniform measure at π; ``Compose`` of three `Rotation3d`, one an axis, is a product R_z R_y R_x with
     E[R] = 0 at π.
 
-    Arguments:
+    Args:
         names: which of rotation_x, rotation_y, rotation_z; the default is all three.
         mask: the column that is zero in padded rows; rotations leave these at the origin anyway.
 

@@ -21,7 +21,7 @@ class Scale3d(AffinePoints):
     Molecules have a scale of their own, the length of their bonds: its extent should go to zero. `Affine3d` has one
     factor an axis. −t is the inverse of t.
 
-    Arguments:
+    Args:
         mask: the column that is zero in padded rows; scaling leaves these at the origin anyway.
 
     Raises:

@@ -48,7 +48,7 @@ class SO3(AffinePoints):
 
     One extent cannot tell the axes apart; `Rotation3d` has three.
 
-    Arguments:
+    Args:
         mask: the column that is zero in padded rows; rotations leave these at the origin anyway.
 
     Raises:

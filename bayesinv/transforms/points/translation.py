@@ -23,7 +23,7 @@ class Translation3d(AffinePoints):
 
     Translations add up, so −t is the inverse of t.
 
-    Arguments:
+    Args:
         names: which of translate_x, translate_y, translate_z; the default is all three.
         mask: the column that is zero in padded rows, for examples (atoms, 3 + F) of different sizes.
         largest: the largest sensible extent, in the unit of the coordinates (ångström).

@@ -20,7 +20,7 @@ __all__ = ["AmplitudeScale", "SignFlip"]
 class AmplitudeScale(SignalTransform):
     """x ↦ exp(t) x. −t is the inverse of t.
 
-    Arguments:
+    Args:
         largest: the largest sensible |t|; log 4 is four times as loud.
 
     Raises:

@@ -19,7 +19,7 @@ class TimeMask(SignalTransform):
 
     t is drawn from [0, η]; one auxiliary column says where the middle lies.
 
-    Arguments:
+    Args:
         sampling_rate: samples a second; at 1, the default, times are counted in samples.
         largest: the longest sensible stretch, seconds.
         edge: of the mask, seconds; a twentieth of ``largest`` if None.
@@ -67,7 +67,7 @@ class BandStop(SignalTransform):
 
     t is drawn from [0, η]; one auxiliary column says where the middle lies.
 
-    Arguments:
+    Args:
         sampling_rate: samples a second, Hz.
         largest: the widest sensible band, Hz.
         edge: of the filter, Hz; a twentieth of ``largest`` if None.

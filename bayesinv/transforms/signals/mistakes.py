@@ -18,7 +18,7 @@ def signal_mistakes(
 ) -> list[str]:
     """What to warn of before a fit, each with what to do; empty where no stage is a transform of signals.
 
-    Arguments:
+    Args:
         stages: what is applied in order.
         event_shape: of one example, (channels, time).
         reach: by symmetry, the largest extent that its prior allows, internal units; those left out reach as far as

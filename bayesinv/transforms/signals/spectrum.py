@@ -23,7 +23,7 @@ class FrequencyShift(SignalTransform):
     What passes 0 or half the sampling rate comes back from there. The transform has no exact inverse: −t undoes it but
     for what has passed.
 
-    Arguments:
+    Args:
         sampling_rate: samples a second, Hz.
         largest: the largest sensible shift, Hz; None is 2 % of the sampling rate.
 
@@ -78,7 +78,7 @@ class FourierSurrogate(SignalTransform):
 
     At t = π phases are uniform on the circle. Mean and highest frequency keep theirs.
 
-    Arguments:
+    Args:
         shared: whether channels share φ, which keeps their phase differences.
 
     Raises:

@@ -25,7 +25,7 @@ class TimeShift(SignalTransform):
     −t is the inverse of t: exact for circular signals of odd length, but for the highest frequency of an even one. With
     zeros what has left the signal does not come back.
 
-    Arguments:
+    Args:
         sampling_rate: samples a second; at 1, the default, times are counted in samples.
         largest: the largest sensible shift, seconds; within half of a circular recording.
         padding: ``"circular"``, or ``"zeros"`` for silence before and after.
@@ -93,7 +93,7 @@ class TimeWarp(SignalTransform):
 
     t bounds the relative change of speed: at 0.5 parts are up to half as fast again. Linear interpolation.
 
-    Arguments:
+    Args:
         largest: the largest sensible t, below 1, where time would stand still.
 
     Raises:
