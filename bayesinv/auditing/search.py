@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +17,7 @@ from bayesinv.auditing.operations import Operation, transform_of
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
+from bayesinv.inference.evaluation_record import EvaluationRecord
 from bayesinv.inference.modes import Mode, find_modes
 from bayesinv.inference.target import Target
 from bayesinv.inference.vi import approximate
@@ -67,13 +69,22 @@ class Search:
         prior: of each operation.
         seed: of features and draws.
         bar: what is told of the progress.
+        record: of what an earlier run has computed, and for what this one does; None for no record.
     """
 
     def __init__(
-        self, train: Data, tried: tuple[Operation, ...], settings: Mapping[str, int], prior: float, seed: int, bar: Any
+        self,
+        train: Data,
+        tried: tuple[Operation, ...],
+        settings: Mapping[str, int],
+        prior: float,
+        seed: int,
+        bar: Any,
+        record: EvaluationRecord | None = None,
     ):
         self.train, self.tried = train, tried
         self.settings, self.prior, self.seed, self.bar = settings, prior, seed, bar
+        self.record = record
         self.threads = 1
         self.hyper: Tensor | None = None  # latent coordinates of kernel and noise, where they were fitted last
 
@@ -152,17 +163,29 @@ class Search:
     def without(self, eta: Mapping[str, float], steps: int) -> float:
         """log p(D | η) with kernel and noise fitted at η, from which following models start."""
         model, extents = self.model(list(eta), eta)
-        model = refitted_model(model, self.train, extents, steps, polish=False) or model
-        self.hyper = vector(model.hyperparameters).detach().clone()
-        with torch.no_grad():
-            return float(model.log_evidence(extents, self.train))
+
+        def compute() -> Tensor:
+            fitted = refitted_model(model, self.train, extents, steps, polish=False) or model
+            with torch.no_grad():
+                value = fitted.log_evidence(extents, self.train)
+            return torch.cat([value.reshape(1), vector(fitted.hyperparameters).detach()])
+
+        value, self.hyper = _value_and_rest(self.kept(f"without, {steps} steps", model, extents, compute))
+        return value
 
     def tried_on(self, eta: Mapping[str, float], names: Sequence[str], without: float, what: str) -> dict[str, OneMore]:
         """What each of `names` is worth on top of the operations in `eta`, whose log evidence is `without`."""
 
         def compute(case: tuple[str, InvarianceModel, Tensor]) -> OneMore:
             name, model, extents = case
-            return one_more(model, self.train, extents, model.symmetries.index(name), without, MORE_STEPS)
+
+            def result() -> Tensor:
+                found = one_more(model, self.train, extents, model.symmetries.index(name), without, MORE_STEPS)
+                numbers = [np.array([found.log_bf]), found.extents, found.log_evidence]
+                return torch.from_numpy(np.concatenate(numbers))
+
+            log_bf, grid = _value_and_rest(self.kept(f"{name} on top of {without!r}", model, extents, result))
+            return OneMore(log_bf, *np.split(grid.numpy(), 2))
 
         cases = [(name, *self.model([*eta, name], eta)) for name in names]
         found = {}
@@ -182,43 +205,79 @@ class Search:
         if not eta:
             return {}, self.without({}, MORE_STEPS)
         self.bar.set_description(f"{', '.join(eta)} together")
-        model, target, mode = self._mode(eta, MORE_STEPS, curvature=False)
-        if mode is None:
-            return eta, self.without(eta, MORE_STEPS)
-        target.move(mode.theta)
-        self.hyper = vector(model.hyperparameters).detach().clone()
-        extents = target.extents(mode.theta[: target.num_extents])
-        with torch.no_grad():
-            value = float(model.log_evidence(extents, self.train))
-        return dict(zip(model.symmetries, extents.tolist(), strict=True)), value
-
-    def _mode(
-        self, eta: Mapping[str, float], steps: int, curvature: bool
-    ) -> tuple[InvarianceModel, Target, Mode | None]:
         model, extents = self.model(list(eta), eta)
+
+        def compute() -> Tensor:
+            target, mode = self._mode(model, extents, MORE_STEPS, curvature=False)
+            if mode is None:
+                return torch.zeros(0, dtype=torch.float64)
+            target.move(mode.theta)
+            there = target.extents(mode.theta[: target.num_extents])
+            with torch.no_grad():
+                value = model.log_evidence(there, self.train)
+            return torch.cat([value.reshape(1), there, vector(model.hyperparameters).detach()])
+
+        found = self.kept("together", model, extents, compute)
+        if not len(found):
+            return eta, self.without(eta, MORE_STEPS)
+        value, rest = _value_and_rest(found)
+        self.hyper = rest[len(extents) :]
+        return dict(zip(model.symmetries, rest[: len(extents)].tolist(), strict=True)), value
+
+    def kept(self, what: str, model: InvarianceModel, extents: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """A vector that a model gives at some extents, computed unless the record has it.
+
+        Args:
+            what: its name, with every number that it depends on beside the model and the extents.
+            model: whose operations and hyperparameters it depends on.
+            extents: (K,), internal units.
+            compute: gives the vector, in float64.
+        """
+        if self.record is None:
+            return compute()
+        at = torch.cat([extents, vector(model.hyperparameters).detach()])
+        name = EvaluationRecord.name(f"{what}: {', '.join(model.symmetries)}", at)
+        known = self.record.get(name)
+        if known is None:
+            known = (0.0, compute())
+            self.record.add(name, known)
+        return torch.zeros(0, dtype=torch.float64) if known[1] is None else known[1]
+
+    def _mode(self, model: InvarianceModel, extents: Tensor, steps: int, curvature: bool) -> tuple[Target, Mode | None]:
         target = Target(model, self.train)
         theta = torch.cat([target.to_z(extents), vector(model.hyperparameters).detach()])
         start = Mode(theta, 0.0, torch.eye(len(theta), dtype=torch.float64), 0.0, 0, (), None)
         try:
             (mode,) = find_modes(target, steps, found=[start], curvature=curvature)
         except NumericalError:
-            return model, target, None
-        return model, target, mode
+            return target, None
+        return target, mode
 
     def _draws(self, base: dict[str, float], probability: Mapping[str, float]) -> Float[Tensor, "J inside"]:
         """As a fit draws them: around the mode, and taken in proportion to weights by the evidence."""
         if not base:
             return torch.zeros(1, 0, dtype=torch.float64)
-        model, target, mode = self._mode(base, FIRST_STEPS, curvature=True)
-        A = target.num_extents
-        generator = torch.Generator().manual_seed(self.seed)
-        eta = torch.tensor([base[name] for name in model.symmetries], dtype=torch.float64).expand(NUM_DRAWS, A)
-        if mode is not None:
+        model, extents = self.model(list(base), base)
+        A = len(extents)
+
+        def compute() -> Tensor:
+            target, mode = self._mode(model, extents, FIRST_STEPS, curvature=True)
+            if mode is None:
+                return extents
             self.bar.set_description(f"{', '.join(base)}, draws")
             with contextlib.suppress(NumericalError):  # no evidence anywhere around the mode, which then stands alone
                 found = approximate(target, [mode], NUM_WEIGHED, True, False, self.seed, num_threads=self.threads)
                 weights = found.log_weights.numpy()
-                eta = found.extents[systematic_resample(NUM_DRAWS, len(weights), weights, self.seed)]
+                rows = systematic_resample(NUM_DRAWS, len(weights), weights, self.seed)
+                return found.extents[rows].flatten()
+            return extents
+
+        generator = torch.Generator().manual_seed(self.seed)
+        eta = self.kept("draws", model, extents, compute).reshape(-1, A).expand(NUM_DRAWS, A)
         share = torch.tensor([probability[name] for name in model.symmetries], dtype=torch.float64)
         inside = torch.rand(NUM_DRAWS, A, dtype=torch.float64, generator=generator) < share
         return torch.where(inside, eta, 0.0)
+
+
+def _value_and_rest(kept: Float[Tensor, " size"]) -> tuple[float, Tensor]:
+    return float(kept[0]), kept[1:]
