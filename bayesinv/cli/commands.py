@@ -33,7 +33,8 @@ OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 
 def fit(options: argparse.Namespace) -> None:
     """`bayesinv fit`: read, fit, write a folder, print the table."""
-    with output_folder(options.out, options.overwrite) as folder:
+    # The checkpoint outside: it goes once the folder has its name, so that no fit is lost in between.
+    with goes_on_from(options) as checkpoint, output_folder(options.out, options.overwrite) as folder:
         reading = Reading(labels=options.likelihood != "gaussian").updated(
             {key: getattr(options, key) for key in READING_OPTIONS}
         )
@@ -65,20 +66,19 @@ def fit(options: argparse.Namespace) -> None:
             num_classes=len(examples.classes) or None,
             classes=examples.classes or None,
         )
-        with goes_on_from(options) as checkpoint:
-            posterior = bayesinv.fit(
-                model,
-                data,
-                options.inference,
-                seed=options.seed,
-                device=options.device,
-                guide=options.guide,
-                max_steps=options.max_steps if options.network is None else None,
-                checkpoint=checkpoint if options.network is None else None,
-                training=training_for(options, checkpoint),
-                num_draws=options.num_draws,
-                progress=not options.quiet,
-            )
+        posterior = bayesinv.fit(
+            model,
+            data,
+            options.inference,
+            seed=options.seed,
+            device=options.device,
+            guide=options.guide,
+            max_steps=options.max_steps if options.network is None else None,
+            checkpoint=checkpoint if options.network is None else None,
+            training=training_for(options, checkpoint),
+            num_draws=options.num_draws,
+            progress=not options.quiet,
+        )
         facts = {
             "reading": {**reading.to_json(), "dtype": examples.dtype},
             "classes": list(examples.classes),
@@ -87,8 +87,15 @@ def fit(options: argparse.Namespace) -> None:
         }
         _write(folder, posterior, "fit", facts, figures=not options.no_figures)
         text = f"{summary_text(posterior.summary())}\n\n{facts_text(posterior)}"
+    try:
+        _print_fit(text, options.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the fit is in {options.out}") from None
+
+
+def _print_fit(text: str, out: Path) -> None:
     print(text)
-    print(f"\nwritten to {options.out}")
+    print(f"\nwritten to {out}")
 
 
 def _fixed(settings: list[str], transform: Transform) -> dict[str, float]:
