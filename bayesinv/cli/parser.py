@@ -144,8 +144,9 @@ examples are practical. Columns of tables are standardised.
     )
     model.add_argument(
         "--likelihood",
-        default="categorical",
-        help="categorical: y are labels 0..C-1 (default); gaussian: y are real numbers",
+        default="auto",
+        help="categorical: targets are classes; gaussian: real numbers; auto (default): classes where they are names, "
+        "or whole numbers of at most 20 values; the output says which",
     )
     model.add_argument(
         "--evidence",

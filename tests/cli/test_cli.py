@@ -279,7 +279,8 @@ def bad_data(tmp_path, kind):
     ],
 )
 def test_bad_data_leave_nothing_behind(tmp_path, capsys, kind, messages):
-    refused(capsys, ["fit", bad_data(tmp_path, kind), "--out", tmp_path / "run"], *messages)
+    given = ["--likelihood", "categorical"] if kind == "fractions" else []
+    refused(capsys, ["fit", bad_data(tmp_path, kind), "--out", tmp_path / "run", *given], *messages)
     assert {path.name for path in tmp_path.iterdir()} <= {"data.npz"}
 
 
