@@ -20,6 +20,7 @@ from bayesinv.cli.kinds import scales_of, transform_for
 from bayesinv.cli.networks import goes_on_from, network_facts, network_for, training_for
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
 from bayesinv.cli.targets import likelihood_line, likelihood_of, with_whole_labels
+from bayesinv.cli.unused import refuse_unused
 from bayesinv.data.container import as_data
 from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
@@ -41,6 +42,7 @@ def fit(options: argparse.Namespace) -> None:
         labels = None if options.likelihood == "auto" else options.likelihood != "gaussian"
         reading = Reading(labels=labels).updated({key: getattr(options, key) for key in READING_OPTIONS})
         kind = kind_in(options.data, reading)
+        refuse_unused(options, kind)
         found = transform_for(options, kind)
         if found is not None and options.network is None:
             # Refuses before images are read, which may take minutes; any likelihood that goes with the evidence.
@@ -71,7 +73,7 @@ def fit(options: argparse.Namespace) -> None:
             seed=options.seed,
             device=options.device,
             guide=options.guide,
-            max_steps=options.max_steps if options.network is None else None,
+            max_steps=options.max_steps,
             checkpoint=checkpoint if options.network is None else None,
             training=training_for(options, checkpoint),
             num_draws=options.num_draws,
@@ -96,8 +98,9 @@ def _model(
     options: argparse.Namespace, transform: Transform, likelihood: str, examples: Examples | None = None
 ) -> bayesinv.InvarianceModel:
     """The model that the options describe; a network, which takes its shape from examples, or a Gaussian process."""
+    inducing = {None: "auto", "none": None}.get(options.num_inducing, options.num_inducing)
     return bayesinv.InvarianceModel(
-        bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features)
+        bayesinv.GaussianProcess(num_inducing=inducing, num_features=options.num_features)
         if options.network is None or examples is None
         else network_for(options, examples),
         transform,

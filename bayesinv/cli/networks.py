@@ -26,6 +26,7 @@ __all__ = ["goes_on_from", "load_network", "make_network", "network_facts", "net
 
 CHECKPOINT_EVERY = 10  # steps: what an interruption can cost
 GROUPS = 8  # of GroupNorm
+EPOCHS, BATCH_SIZE = 60.0, 100  # of a training
 
 
 def make_network(name: str, event_shape: Sequence[int], num_outputs: int, seed: int = 0) -> nn.Module:
@@ -155,8 +156,8 @@ def training_for(options: argparse.Namespace, checkpoint: Path) -> Training | No
     if options.network is None:
         return None
     return Training(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
+        epochs=EPOCHS if options.epochs is None else options.epochs,
+        batch_size=BATCH_SIZE if options.batch_size is None else options.batch_size,
         checkpoint=checkpoint,
         checkpoint_every=CHECKPOINT_EVERY,
     )

@@ -101,6 +101,7 @@ moves of ±10 % of the width, scalings of ±10 %, no shear; the same for all thr
         "bayesinv demo --out demo-results",
     )
     _output(parser, default=Path("demo-results"))
+    parser.set_defaults(max_steps=200)
     parser.add_argument("--num-train", type=int, default=300, help="training images a set (300)")
     parser.add_argument("--num-test", type=int, help="test images a set (all left of 1,797)")
     _sizes(parser)
@@ -155,13 +156,11 @@ examples are practical. Columns of tables are standardised.
     )
     model.add_argument(
         "--padding",
-        default="zeros",
         help="what lies outside an image: zeros (default), border or reflection",
     )
     _sizes(parser)
     parser.add_argument(
         "--num-inducing",
-        default="auto",
         type=_inducing,
         help="auto: random features, exact and fast (default); none: the exact covariance, for a few hundred images; "
         "a number: so many inducing points",
@@ -173,10 +172,10 @@ examples are practical. Columns of tables are standardised.
         help="in place of the Gaussian process: lenet, resnet8, or module:attr, a network or a function that makes "
         "one, from your own Python; an interrupted training goes on when the command is repeated",
     )
-    network.add_argument("--epochs", type=float, default=60.0, help="passes over the data (60)")
-    network.add_argument("--batch-size", type=int, default=100, help="examples in a step (100)")
+    network.add_argument("--epochs", type=float, help="passes over the data (60)")
+    network.add_argument("--batch-size", type=int, help="examples in a step (100)")
     inference = parser.add_argument_group("inference")
-    inference.add_argument("--sampling-rate", type=float, default=1.0, help="of signals, samples a second (1)")
+    inference.add_argument("--sampling-rate", type=float, help="of signals, samples a second (1)")
     inference.add_argument(
         "--inference",
         default="vi",
@@ -291,10 +290,10 @@ def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _inducing(text: str) -> int | str | None:
-    """ "auto", None for "none", or a number."""
+def _inducing(text: str) -> int | str:
+    """ "auto", "none", or a number."""
     if text in ("auto", "none"):
-        return None if text == "none" else text
+        return text
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected auto, none or a whole number, got {text!r}")
     return int(text)
@@ -304,9 +303,7 @@ def _sizes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("size of the computation")
     group.add_argument("--num-features", type=int, help="random features of the Gaussian process (1024)")
     group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
-    group.add_argument(
-        "--max-steps", type=int, default=200, help="most evaluations of the evidence from each start (200)"
-    )
+    group.add_argument("--max-steps", type=int, help="most evaluations of the evidence from each start (200)")
     group.add_argument("--num-draws", type=int, help="posterior draws (as many as are worth 100 independent ones)")
 
 
