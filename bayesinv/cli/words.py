@@ -33,7 +33,11 @@ _RULES = (
     (rf"\b({_ONE_OF})=[\"']([\w-]+)[\"']", r"--\1 \2"),
     (r"\bdivide_by=([\d.e+]+)", r"--divide-by \1"),
     (r"\bdivide_by\b", "--divide-by"),
-    (r"\bnum_inducing=None", "--num_inducing exact"),
+    (r"\bnum_inducing=None", "--num_inducing none"),
+    (r"(?<![\w-])size=(\d+)", r"--size \1"),
+    (r", or max_steps where it is given", ""),  # of trainings, whose length --epochs sets
+    (r"\braise epochs or batch_size", "raise --epochs or --batch-size"),
+    (r"\braise epochs", "raise --epochs"),
     (rf"^({_ONE_OF}):", r"--\1:"),
     (r"(?<![\w-])(max_steps|num_draws|num_features|num_inducing|num_orbit_samples|num_samples)\b", r"--\1"),
 )

@@ -1,11 +1,16 @@
 """Options of `bayesinv fit` reach the fit, or are refused with what to leave out; advised ones parse."""
 
+import argparse
+import re
+import shlex
 
 import numpy as np
 import pytest
 
 import bayesinv
 from bayesinv.cli import main
+from bayesinv.cli.parser import make_parser
+from bayesinv.cli.words import _OPTIONS, in_shell_words
 
 QUICK = ["--max-steps", "4", "--num-features", "32", "--num-orbit-samples", "4", "--num-draws", "25", "--quiet"]
 
@@ -113,3 +118,52 @@ def test_epochs_and_batches_reach_the_training(images, tmp_path, monkeypatch):
     fit = ["fit", str(images), "--out", str(tmp_path / "run"), "--network", "lenet"]
     assert main(fit) == main([*fit, "--epochs", "2.5", "--batch-size", "7"]) == 2
     assert seen == [(60.0, 100), (2.5, 7)]
+
+
+def advised(text):
+    """The options that a message of the library advises on the command line, each with its value."""
+    return [shlex.split(found) for found in re.findall(r"--[a-z-]+(?:[ =][\w.-]+)?", in_shell_words(text))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("use num_inducing=None for some hundred examples", ["--num-inducing", "none"]),
+        ("give a number of inducing values, such as num_inducing=150", ["--num-inducing=150"]),
+        ('random features (num_inducing="auto")', ["--num-inducing", "auto"]),
+        ("y is real: likelihood='gaussian' if they are real targets", ["--likelihood", "gaussian"]),
+        ("as classes; pass labels=False if they are real targets", ["--likelihood", "gaussian"]),
+        ('sample with inference="nuts"', ["--inference", "nuts"]),
+        ('try guide="flow"', ["--guide", "flow"]),
+        ("where white is less, say so: divide_by=4095", ["--divide-by", "4095"]),
+        ("expected pictures of one size, such as size=32", ["--size", "32"]),
+        ("pass overwrite=True", ["--overwrite"]),
+    ],
+)
+def test_options_that_are_advised_parse(text, expected):
+    assert advised(text) == [expected]
+    make_parser().parse_args(["fit", "x.npz", "--out", "run", *expected])
+
+
+def test_every_name_in_shell_words_is_an_option():
+    (commands,) = [a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    known = {option for each in commands.choices.values() for option in each._option_string_actions}
+    assert {f"--{name.replace('_', '-')}" for name in _OPTIONS} <= known
+
+
+def test_a_short_training_is_told_to_raise_an_option_that_networks_take():
+    text = "need at least 30 to cross their range: raise epochs 30-fold, or max_steps where it is given"
+    assert in_shell_words(text) == "need at least 30 to cross their range: raise --epochs 30-fold"
+    assert (
+        in_shell_words("raise epochs or batch_size, or give it up") == "raise --epochs or --batch-size, or give it up"
+    )
+
+
+def test_a_fit_that_ended_early_is_told_to_raise_an_option_of_its_own(images, tmp_path, capsys):
+    fit = ["fit", str(images), "--out", str(tmp_path / "run"), "--symmetries", "rotation", "--quiet", "--no-figures"]
+    sizes = ["--num-orbit-samples", "2", "--num-draws", "10"]
+    assert main([*fit, *sizes, "--network", "lenet", "--epochs", "1"]) == 0
+    output = capsys.readouterr().out
+    assert "raise --epochs" in output and "max-steps" not in output
+    assert main([*fit, *sizes, "--overwrite", "--num-features", "16", "--max-steps", "1"]) == 0
+    assert "raise --max-steps" in capsys.readouterr().out
