@@ -19,12 +19,15 @@ turns between -45° and 45°. `fit` finds a posterior distribution over how far 
 reach, for all symmetries at once and from the training data alone; predictions are averaged over it.
 """
 
+DATA = "folder of pictures, .npz file, .csv or .parquet table"
+
 EXAMPLES = """\
 examples:
   bayesinv demo                                 two minutes, no data needed
   bayesinv fit photos/ --out run --size 32      photos/cat/1.png, photos/dog/1.png, ...
   bayesinv fit train.npz --out run              arrays x (n, channels, height, width) and y (n,)
-  bayesinv audit photos/ --out audit            which operations to use, and how far
+  bayesinv fit rows.csv --out run --target y    a table; y is a column
+  bayesinv audit photos/ --out audit --size 32  which operations to use, and how far
   bayesinv show run                             the table again
   bayesinv predict run new.npz --out new.csv    class probabilities for new images
   bayesinv report run                           run/report.html, all about the fit on one page
@@ -124,7 +127,7 @@ examples are practical. Columns of tables are standardised.
 """,
         "bayesinv fit photos/ --out run --size 32 --fix shear=0 --fix scale_x=10",
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA)
     _output(parser)
     _reading(parser)
     model = parser.add_argument_group("model")
@@ -218,7 +221,7 @@ the accuracy is printed too.
         "bayesinv predict run new.npz --out new.csv",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` wrote")
-    parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all predictions as CSV")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--num-samples", type=int, default=32, help="posterior draws to average over (32)")
@@ -247,7 +250,7 @@ fixed, and no invariance.
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (DIR/report.html)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
-    parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
+    parser.add_argument("--test", type=Path, metavar="DATA", help=f"{DATA} to score on")
     parser.add_argument("--no-baselines", action="store_true", help="refit no point estimates for the scores")
     parser.add_argument("--selection", type=Path, metavar="FILE", help="a saved selection of symmetries to show")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals (0.9)")
@@ -270,7 +273,7 @@ differences. The terminal gets the table, --report FILE a self-contained HTML pa
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders or files of saved fits")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
-    parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
+    parser.add_argument("--test", type=Path, metavar="DATA", help=f"{DATA} to score on")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals on the page (0.9)")
     _reading(parser)
 
@@ -321,7 +324,9 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="the grey level that becomes 1: 255 for arrays of bytes; for pictures the largest of 8 or 16 bits",
     )
-    group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
+    group.add_argument(
+        "--size", type=int, help="side in pixels that pictures are brought to, where they have several sizes: 32, say"
+    )
     group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
     group.add_argument(
         "--skip-broken", action="store_true", default=None, help="leave out broken pictures, and list them"
