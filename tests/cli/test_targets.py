@@ -98,10 +98,10 @@ def test_labels_stored_as_floating_point(tmp_path, capsys):
 
 
 def test_a_network_has_as_many_outputs_as_the_targets_say(houses, tmp_path, monkeypatch, capsys):
-    (tmp_path / "mynets.py").write_text("from torch import nn\ndef net(outputs): return nn.Linear(2, outputs)\n")
+    (tmp_path / "pricenets.py").write_text("from torch import nn\ndef net(outputs): return nn.Linear(2, outputs)\n")
     monkeypatch.chdir(tmp_path)
     options = ["--target", "price", "--columns", "size", "age", "--symmetries", "shift_age", "--quiet"]
-    network = ["--network", "mynets:net", "--epochs", "1", "--num-orbit-samples", "2", "--num-draws", "10"]
+    network = ["--network", "pricenets:net", "--epochs", "1", "--num-orbit-samples", "2", "--num-draws", "10"]
     assert main(command("fit", houses, "--out", tmp_path / "run", *options, *network, "--no-figures")) == 0
     facts = json.loads((tmp_path / "run" / "run.json").read_text())["network"]
     assert (facts["num_outputs"], facts["likelihood"]) == (1, "gaussian")
