@@ -15,7 +15,8 @@ def likelihood_of(examples: Examples, asked: str) -> str:
     """The likelihood that `--likelihood` asks for; "auto" goes by the targets, as `bayesinv.audit` does.
 
     Raises:
-        DataError: classes were asked for, and the targets are numbers that are not whole.
+        DataError: classes were asked for, and the targets are numbers that are not whole; or whole numbers in several
+            columns, which may be either.
 
     Example:
         >>> likelihood_of(Examples(np.zeros((2, 1)), np.array([0.5, 1.5]), ()), "auto")
@@ -23,6 +24,11 @@ def likelihood_of(examples: Examples, asked: str) -> str:
     """
     y = np.asarray(examples.y)
     if asked == "auto":
+        if y.ndim > 1 and y.dtype.kind in "iu":
+            raise DataError(
+                f"y has shape {y.shape} and holds whole numbers; expected one target for each input, or say what they "
+                "are: --likelihood categorical for labels, --likelihood gaussian for real targets"
+            )
         return "categorical" if examples.classes or are_labels(y) else "gaussian"
     if asked != "gaussian" and y.dtype.kind == "f" and not _is_whole(y):
         odd = y[~np.isfinite(y) | (y != np.round(y))]

@@ -122,3 +122,16 @@ def test_names_are_classes_however_many():
 def test_typos_are_found_before_the_targets_are_read(tmp_path, capsys, option):
     assert main(command("fit", tmp_path / "missing.npz", "--out", tmp_path / "run", *option)) == 2
     assert option[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "y", [np.arange(12)[:, None] % 3, np.eye(3, dtype=int)[np.arange(12) % 3]], ids=["(n,1)", "one-hot"]
+)
+def test_whole_numbers_in_several_columns_are_not_guessed(tmp_path, capsys, y):
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((12, 1, 8, 8)), y=y)
+    fit = command("fit", tmp_path / "x.npz", "--out", tmp_path / "run", *QUICK, "--symmetries", "rotation")
+    assert main(fit) == 2
+    said = capsys.readouterr().err
+    assert str(y.shape) in said and "--likelihood categorical" in said and "--likelihood gaussian" in said
+    assert main([*fit, "--likelihood", "categorical"]) == 2
+    assert "expected labels of shape (n,)" in capsys.readouterr().err
