@@ -70,6 +70,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             if options.traceback:
                 raise
             print(f"bayesinv: error: {_one_line(error)}", file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                print(f"bayesinv: note: {note}", file=sys.stderr)
             return 2
         finally:
             if previous is not None:

@@ -1,6 +1,7 @@
 """What each command does. Nothing is written before everything has been computed."""
 
 import argparse
+import dataclasses
 import re
 import shlex
 import sys
@@ -18,7 +19,10 @@ from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, labels_in, re
 from bayesinv.cli.kinds import scales_of, transform_for
 from bayesinv.cli.networks import goes_on_from, network_facts, network_for, training_for
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
+from bayesinv.cli.targets import likelihood_line, likelihood_of, with_whole_labels
+from bayesinv.cli.unused import refuse_unused
 from bayesinv.data.container import as_data
+from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
 from bayesinv.evidence.prediction import Prediction
 from bayesinv.inference import Step
@@ -33,52 +37,49 @@ OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 
 def fit(options: argparse.Namespace) -> None:
     """`bayesinv fit`: read, fit, write a folder, print the table."""
-    with output_folder(options.out, options.overwrite) as folder:
-        reading = Reading(labels=options.likelihood != "gaussian").updated(
-            {key: getattr(options, key) for key in READING_OPTIONS}
-        )
-        examples, kind = None, kind_in(options.data, reading)
+    # The checkpoint outside: it goes once the folder has its name, so that no fit is lost in between.
+    with goes_on_from(options) as checkpoint, output_folder(options.out, options.overwrite) as folder:
+        labels = None if options.likelihood == "auto" else options.likelihood != "gaussian"
+        reading = Reading(labels=labels).updated({key: getattr(options, key) for key in READING_OPTIONS})
+        kind = kind_in(options.data, reading)
+        refuse_unused(options, kind)
         found = transform_for(options, kind)
-        if found is None or options.network is not None:  # these depend on the data
-            examples = read_training(options.data, reading)
-            reading = scales_of(examples, reading, kind)
-            examples = read_examples(options.data, reading) if reading.scales is not None else examples
-            found = found or transform_for(options, kind, examples)
-        transform = cast(Transform, found)
-        fixed = _fixed(options.fix, transform)
-        # before images, which may take minutes to read
-        model = bayesinv.InvarianceModel(
-            bayesinv.GaussianProcess(num_inducing=options.num_inducing, num_features=options.num_features)
-            if options.network is None or examples is None
-            else network_for(options, examples),
-            transform,
-            likelihood=options.likelihood,
-            evidence=options.evidence,
-            priors=fixed,
-            num_orbit_samples=options.num_orbit_samples,
-        )
-        examples = read_training(options.data, reading) if examples is None else examples
+        if found is not None and options.network is None:
+            # Refuses before images are read, which may take minutes; any likelihood that goes with the evidence.
+            first = "gaussian" if options.evidence == "gaussian" else "categorical"
+            _model(options, found, first if options.likelihood == "auto" else options.likelihood)
+        examples = read_training(options.data, reading)
+        likelihood = likelihood_of(examples, options.likelihood)
+        line = likelihood_line(examples, likelihood, options.likelihood)
+        if options.likelihood == "auto" and not options.quiet:
+            print(f"bayesinv: {line}", file=sys.stderr)  # at once: the fit may take hours
+        options = argparse.Namespace(**{**vars(options), "likelihood": likelihood})
+        reading = dataclasses.replace(scales_of(examples, reading, kind), labels=likelihood != "gaussian")
+        examples = read_examples(options.data, reading) if reading.scales is not None else examples
+        examples = with_whole_labels(examples, likelihood)
+        transform = cast(Transform, found or transform_for(options, kind, examples))
+        model = _model(options, transform, likelihood, examples)
         data = as_data(
             (examples.x, examples.y),
-            options.likelihood,
+            likelihood,
             transform,
             num_classes=len(examples.classes) or None,
             classes=examples.classes or None,
         )
-        with goes_on_from(options) as checkpoint:
-            posterior = bayesinv.fit(
-                model,
-                data,
-                options.inference,
-                seed=options.seed,
-                device=options.device,
-                guide=options.guide,
-                max_steps=options.max_steps if options.network is None else None,
-                checkpoint=checkpoint if options.network is None else None,
-                training=training_for(options, checkpoint),
-                num_draws=options.num_draws,
-                progress=not options.quiet,
-            )
+        posterior = bayesinv.fit(
+            model,
+            data,
+            options.inference,
+            seed=options.seed,
+            device=options.device,
+            guide=options.guide,
+            max_steps=options.max_steps,
+            checkpoint=checkpoint if options.network is None else None,
+            training=training_for(options, checkpoint),
+            num_draws=options.num_draws,
+            progress=not options.quiet,
+        )
+        fixed = _fixed(options.fix, transform)
         facts = {
             "reading": {**reading.to_json(), "dtype": examples.dtype},
             "classes": list(examples.classes),
@@ -86,9 +87,33 @@ def fit(options: argparse.Namespace) -> None:
             **({} if options.network is None else {"network": network_facts(options, examples, transform, fixed)}),
         }
         _write(folder, posterior, "fit", facts, figures=not options.no_figures)
-        text = f"{summary_text(posterior.summary())}\n\n{facts_text(posterior)}"
+        text = f"{summary_text(posterior.summary())}\n\n{line}\n{facts_text(posterior)}"
+    try:
+        _print_fit(text, options.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the fit is in {options.out}") from None
+
+
+def _model(
+    options: argparse.Namespace, transform: Transform, likelihood: str, examples: Examples | None = None
+) -> bayesinv.InvarianceModel:
+    """The model that the options describe; a network, which takes its shape from examples, or a Gaussian process."""
+    inducing = {None: "auto", "none": None}.get(options.num_inducing, options.num_inducing)
+    return bayesinv.InvarianceModel(
+        bayesinv.GaussianProcess(num_inducing=inducing, num_features=options.num_features)
+        if options.network is None or examples is None
+        else network_for(options, examples),
+        transform,
+        likelihood=likelihood,
+        evidence=options.evidence,
+        priors=_fixed(options.fix, transform),
+        num_orbit_samples=options.num_orbit_samples,
+    )
+
+
+def _print_fit(text: str, out: Path) -> None:
     print(text)
-    print(f"\nwritten to {options.out}")
+    print(f"\nwritten to {out}")
 
 
 def _fixed(settings: list[str], transform: Transform) -> dict[str, float]:
@@ -135,7 +160,7 @@ def predict(options: argparse.Namespace) -> None:
         check_writable(options.out, options.overwrite, OUR_TABLE)
     posterior = load_posterior(options.folder / POSTERIOR_FILE)
     reading = Reading(**run["reading"]).updated({key: getattr(options, key) for key in READING_OPTIONS})
-    examples = read_examples(options.data, reading)
+    examples = with_whole_labels(read_examples(options.data, reading), posterior.model.likelihood)
     classes = tuple(run["classes"])
     targets = labels_in(examples, classes)
     prediction = posterior.predict(

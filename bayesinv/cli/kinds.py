@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,9 @@ from bayesinv.auditing.operations import NUM_COLOURS, candidates, transform_of
 from bayesinv.cli.inputs import Reading
 from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
-from bayesinv.transforms import Affine2d, Transform
+from bayesinv.transforms import Affine2d, Transform, from_config
 from bayesinv.transforms.affine2d import AFFINE_COORDINATES
+from bayesinv.transforms.warp import PADDINGS
 
 __all__ = ["scales_of", "transform_for"]
 
@@ -22,21 +25,47 @@ def transform_for(options: argparse.Namespace, kind: str, examples: Examples | N
     """The symmetries to learn: of images `Affine2d`, or any that `bayesinv.audit` tries; None where data are needed.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name or padding, or a padding that none of the symmetries knows.
     """
     names = options.symmetries
+    if options.padding not in (None, *PADDINGS):
+        raise ValueError(f"--padding: expected one of {', '.join(PADDINGS)}, got {options.padding}")
     every = {o.name for o in candidates("images", torch.zeros(1, NUM_COLOURS, 4, 4))}
     if kind == "images" and (set(names or ()) <= set(AFFINE_COORDINATES) or not set(names) <= every):
-        return Affine2d(names, padding=options.padding)  # which refuses unknown names before data are read
+        return Affine2d(
+            names, padding=options.padding or PADDINGS[0]
+        )  # which refuses unknown names before data are read
     if examples is None:
         return None
     x = torch.as_tensor(np.asarray(examples.x))
-    tried = candidates(kind, x, options.sampling_rate, examples.columns or None)
+    tried = candidates(
+        kind, x, 1.0 if options.sampling_rate is None else options.sampling_rate, examples.columns or None
+    )
     unknown = sorted(set(names or ()) - {o.name for o in tried})
     if unknown:
         known = ", ".join(o.name for o in tried)
         raise ValueError(f"--symmetries: expected some of {known}, got {', '.join(unknown)}")
-    return transform_of([o for o in tried if names is None or o.name in names])
+    transform = transform_of([o for o in tried if names is None or o.name in names])
+    return transform if options.padding is None else _padded(transform, options.padding)
+
+
+def _padded(transform: Transform, padding: str) -> Transform:
+    """The same with this padding in every part that has one."""
+    config = transform.config()
+    padded = _with_padding(config, padding)
+    if padded == _with_padding(config, ""):  # no part took it
+        raise ValueError(
+            f"--padding {padding}: expected nothing, since {', '.join(transform.names)} read nothing outside an image; "
+            "leave out --padding"
+        )
+    return from_config(padded)
+
+
+def _with_padding(config: Mapping[str, Any], padding: str) -> dict[str, Any]:
+    changed = {**config, **({"padding": padding} if "padding" in config else {})}
+    if "transforms" in config:
+        changed["transforms"] = [_with_padding(part, padding) for part in config["transforms"]]
+    return changed
 
 
 def scales_of(examples: Examples, reading: Reading, kind: str) -> Reading:

@@ -26,6 +26,7 @@ __all__ = ["goes_on_from", "load_network", "make_network", "network_facts", "net
 
 CHECKPOINT_EVERY = 10  # steps: what an interruption can cost
 GROUPS = 8  # of GroupNorm
+EPOCHS, BATCH_SIZE = 60.0, 100  # of a training
 
 
 def make_network(name: str, event_shape: Sequence[int], num_outputs: int, seed: int = 0) -> nn.Module:
@@ -155,8 +156,8 @@ def training_for(options: argparse.Namespace, checkpoint: Path) -> Training | No
     if options.network is None:
         return None
     return Training(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
+        epochs=EPOCHS if options.epochs is None else options.epochs,
+        batch_size=BATCH_SIZE if options.batch_size is None else options.batch_size,
         checkpoint=checkpoint,
         checkpoint_every=CHECKPOINT_EVERY,
     )
@@ -164,13 +165,20 @@ def training_for(options: argparse.Namespace, checkpoint: Path) -> Training | No
 
 @contextmanager
 def goes_on_from(options: argparse.Namespace) -> Iterator[Path]:
-    """The checkpoint beside the output folder of a fit: it is kept where the fit is interrupted, and said so.
+    """The checkpoint beside the output folder of a fit: deleted at the end of the block, kept and named if that fails.
+
+    The output folder takes its name within the block, so that the fit is always in one of the two.
 
     Yields:
-        The file, which the end of the fit removes.
+        The file.
+
+    Raises:
+        KeyboardInterrupt: says where the fit is. Exception: has a note that says so, if the checkpoint is newer than
+            the block.
     """
     out = options.out.resolve()
-    file = out.with_name(f"{out.name}.checkpoint")
+    file = out.parent / f"{out.name}.checkpoint"
+    before = _when(file)
     try:
         yield file
     except KeyboardInterrupt:
@@ -179,4 +187,13 @@ def goes_on_from(options: argparse.Namespace) -> Iterator[Path]:
         raise KeyboardInterrupt(
             f"the fit so far is in {file}, and the same command goes on from there; delete the file to start anew"
         ) from None
+    except Exception as error:
+        if _when(file) != before:
+            error.add_note(f"the fit so far is in {file}, and the same command goes on from there")
+        raise
     file.unlink(missing_ok=True)
+
+
+def _when(file: Path) -> int | None:
+    """When a file was written; None where there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None

@@ -19,12 +19,15 @@ turns between -45° and 45°. `fit` finds a posterior distribution over how far 
 reach, for all symmetries at once and from the training data alone; predictions are averaged over it.
 """
 
+DATA = "folder of pictures, .npz file, .csv or .parquet table"
+
 EXAMPLES = """\
 examples:
   bayesinv demo                                 two minutes, no data needed
   bayesinv fit photos/ --out run --size 32      photos/cat/1.png, photos/dog/1.png, ...
   bayesinv fit train.npz --out run              arrays x (n, channels, height, width) and y (n,)
-  bayesinv audit photos/ --out audit            which operations to use, and how far
+  bayesinv fit rows.csv --out run --target y    a table; y is a column
+  bayesinv audit photos/ --out audit --size 32  which operations to use, and how far
   bayesinv show run                             the table again
   bayesinv predict run new.npz --out new.csv    class probabilities for new images
   bayesinv report run                           run/report.html, all about the fit on one page
@@ -101,6 +104,7 @@ moves of ±10 % of the width, scalings of ±10 %, no shear; the same for all thr
         "bayesinv demo --out demo-results",
     )
     _output(parser, default=Path("demo-results"))
+    parser.set_defaults(max_steps=200)
     parser.add_argument("--num-train", type=int, default=300, help="training images a set (300)")
     parser.add_argument("--num-test", type=int, help="test images a set (all left of 1,797)")
     _sizes(parser)
@@ -123,7 +127,7 @@ examples are practical. Columns of tables are standardised.
 """,
         "bayesinv fit photos/ --out run --size 32 --fix shear=0 --fix scale_x=10",
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA)
     _output(parser)
     _reading(parser)
     model = parser.add_argument_group("model")
@@ -144,8 +148,9 @@ examples are practical. Columns of tables are standardised.
     )
     model.add_argument(
         "--likelihood",
-        default="categorical",
-        help="categorical: y are labels 0..C-1 (default); gaussian: y are real numbers",
+        default="auto",
+        help="categorical: targets are classes; gaussian: real numbers; auto (default): classes where they are names, "
+        "or whole numbers of at most 20 values; the output says which",
     )
     model.add_argument(
         "--evidence",
@@ -154,13 +159,11 @@ examples are practical. Columns of tables are standardised.
     )
     model.add_argument(
         "--padding",
-        default="zeros",
         help="what lies outside an image: zeros (default), border or reflection",
     )
     _sizes(parser)
     parser.add_argument(
         "--num-inducing",
-        default="auto",
         type=_inducing,
         help="auto: random features, exact and fast (default); none: the exact covariance, for a few hundred images; "
         "a number: so many inducing points",
@@ -172,10 +175,10 @@ examples are practical. Columns of tables are standardised.
         help="in place of the Gaussian process: lenet, resnet8, or module:attr, a network or a function that makes "
         "one, from your own Python; an interrupted training goes on when the command is repeated",
     )
-    network.add_argument("--epochs", type=float, default=60.0, help="passes over the data (60)")
-    network.add_argument("--batch-size", type=int, default=100, help="examples in a step (100)")
+    network.add_argument("--epochs", type=float, help="passes over the data (60)")
+    network.add_argument("--batch-size", type=int, help="examples in a step (100)")
     inference = parser.add_argument_group("inference")
-    inference.add_argument("--sampling-rate", type=float, default=1.0, help="of signals, samples a second (1)")
+    inference.add_argument("--sampling-rate", type=float, help="of signals, samples a second (1)")
     inference.add_argument(
         "--inference",
         default="vi",
@@ -218,7 +221,7 @@ the accuracy is printed too.
         "bayesinv predict run new.npz --out new.csv",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder that `bayesinv fit` wrote")
-    parser.add_argument("data", type=Path, metavar="DATA", help=".npz file or folder of pictures")
+    parser.add_argument("data", type=Path, metavar="DATA", help=DATA)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all predictions as CSV")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
     parser.add_argument("--num-samples", type=int, default=32, help="posterior draws to average over (32)")
@@ -247,7 +250,7 @@ fixed, and no invariance.
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (DIR/report.html)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
-    parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
+    parser.add_argument("--test", type=Path, metavar="DATA", help=f"{DATA} to score on")
     parser.add_argument("--no-baselines", action="store_true", help="refit no point estimates for the scores")
     parser.add_argument("--selection", type=Path, metavar="FILE", help="a saved selection of symmetries to show")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals (0.9)")
@@ -270,7 +273,7 @@ differences. The terminal gets the table, --report FILE a self-contained HTML pa
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders or files of saved fits")
     parser.add_argument("--report", type=Path, metavar="FILE", help="HTML file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if bayesinv wrote it before")
-    parser.add_argument("--test", type=Path, metavar="DATA", help=".npz file or folder of pictures to score on")
+    parser.add_argument("--test", type=Path, metavar="DATA", help=f"{DATA} to score on")
     parser.add_argument("--level", type=float, default=0.9, help="mass of the intervals on the page (0.9)")
     _reading(parser)
 
@@ -290,10 +293,10 @@ def _output(parser: argparse.ArgumentParser, default: Path | None = None) -> Non
     group.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def _inducing(text: str) -> int | str | None:
-    """ "auto", None for "none", or a number."""
+def _inducing(text: str) -> int | str:
+    """ "auto", "none", or a number."""
     if text in ("auto", "none"):
-        return None if text == "none" else text
+        return text
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected auto, none or a whole number, got {text!r}")
     return int(text)
@@ -303,9 +306,7 @@ def _sizes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("size of the computation")
     group.add_argument("--num-features", type=int, help="random features of the Gaussian process (1024)")
     group.add_argument("--num-orbit-samples", type=int, default=24, help="copies of each image in its orbit (24)")
-    group.add_argument(
-        "--max-steps", type=int, default=200, help="most evaluations of the evidence from each start (200)"
-    )
+    group.add_argument("--max-steps", type=int, help="most evaluations of the evidence from each start (200)")
     group.add_argument("--num-draws", type=int, help="posterior draws (as many as are worth 100 independent ones)")
 
 
@@ -323,7 +324,9 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="the grey level that becomes 1: 255 for arrays of bytes; for pictures the largest of 8 or 16 bits",
     )
-    group.add_argument("--size", type=int, help="side in pixels that pictures are brought to")
+    group.add_argument(
+        "--size", type=int, help="side in pixels that pictures are brought to, where they have several sizes: 32, say"
+    )
     group.add_argument("--channels", type=int, choices=(1, 3), help="1 (grey) or 3 (RGB) for pictures")
     group.add_argument(
         "--skip-broken", action="store_true", default=None, help="leave out broken pictures, and list them"

@@ -8,6 +8,7 @@ from typing import Any
 import bayesinv
 from bayesinv.cli.folder import RUN_FILE, load_posterior, posterior_files, read_run
 from bayesinv.cli.inputs import READING_OPTIONS, Reading, labels_in, read_examples
+from bayesinv.cli.targets import with_whole_labels
 from bayesinv.comparison.comparison import Comparison
 from bayesinv.data.container import Data, as_data
 from bayesinv.errors import DataError
@@ -96,7 +97,7 @@ def _test_data(path: Path, posterior: InvariancePosterior, run: dict[str, Any], 
     """Test data, read as the training data were."""
     changes = {key: getattr(options, key) for key in READING_OPTIONS}
     reading = Reading(**json.loads(json.dumps(run.get("reading", {})))).updated(changes)
-    examples = read_examples(path, reading)
+    examples = with_whole_labels(read_examples(path, reading), posterior.model.likelihood)
     targets = labels_in(examples, tuple(run.get("classes", ())))
     if targets is None:
         raise DataError(f"{path} has no targets; expected test data with an array {reading.y_key!r} to score against")

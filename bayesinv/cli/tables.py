@@ -64,7 +64,8 @@ def facts_text(posterior: InvariancePosterior) -> str:
         lines.append(f"log evidence  {result.log_evidence:.1f}{error} nats{reason}")
     stopped = ""
     if not result.converged:
-        stopped = "; the chains disagree" if result.rhat else "; ended before the optimum: raise --max-steps"
+        longer = "--epochs" if posterior.model.is_network else "--max-steps"
+        stopped = "; the chains disagree" if result.rhat else f"; ended before the optimum: raise {longer}"
     lines.append(f"inference     {result.inference}, {result.num_steps} steps{stopped}")
     return "\n".join([*lines, *(f"warning: {in_shell_words(warning)}" for warning in result.warnings)])
 

@@ -27,12 +27,17 @@ _ONE_OF = "|".join(_OPTIONS)
 # The first that fits wins; a call in Python is replaced before the arguments inside it.
 _RULES = (
     (r"pass overwrite=True", "add --overwrite"),
+    (r"pass labels=False", "say --likelihood gaussian"),
     (r"\bpass reweighted=False|call with reweighted=False", "leave out --reweighted"),
     (r"bayesinv\.Data\(x, y, num_classes=\.\.\.\)", "that takes Python"),
     (rf"\b({_ONE_OF})=[\"']([\w-]+)[\"']", r"--\1 \2"),
     (r"\bdivide_by=([\d.e+]+)", r"--divide-by \1"),
     (r"\bdivide_by\b", "--divide-by"),
-    (r"\bnum_inducing=None", "--num_inducing exact"),
+    (r"\bnum_inducing=None", "--num_inducing none"),
+    (r"(?<![\w-])size=(\d+)", r"--size \1"),
+    (r", or max_steps where it is given", ""),  # of trainings, whose length --epochs sets
+    (r"\braise epochs or batch_size", "raise --epochs or --batch-size"),
+    (r"\braise epochs", "raise --epochs"),
     (rf"^({_ONE_OF}):", r"--\1:"),
     (r"(?<![\w-])(max_steps|num_draws|num_features|num_inducing|num_orbit_samples|num_samples)\b", r"--\1"),
 )

@@ -46,7 +46,8 @@ def load_table(
         class names; and ``columns``, the names of the inputs.
 
     Raises:
-        DataError: no such file or column, text among the inputs, missing values, or nothing in it.
+        DataError: no such file or column, text among the inputs, missing values, nothing in it, or ``labels=True``
+            and a target that is not whole.
         ImportError: parquet without pyarrow.
 
     Example:
@@ -76,7 +77,7 @@ def load_table(
             f"{path} has {len(table)} rows and {len(names)} columns of inputs; expected at least one of each"
         )
     x = table[names].to_numpy(dtype=np.float64)
-    y, classes = (None, ()) if target is None else _targets(table[target].to_numpy(), labels)
+    y, classes = (None, ()) if target is None else _targets(table[target].to_numpy(), target, labels)
     return Examples(x, y, classes, columns=tuple(names))
 
 
@@ -108,11 +109,17 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
-def _targets(y: np.ndarray, labels: bool | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def _targets(y: np.ndarray, target: str, labels: bool | None) -> tuple[np.ndarray, tuple[str, ...]]:
     if not (are_labels(y) if labels is None else labels):
         if y.dtype.kind not in "iuf":
             raise DataError("the target column holds text; expected numbers for a regression, or classes")
         return y.astype(np.float64), ()
+    odd = y[y != np.round(y)] if y.dtype.kind == "f" else y[:0]
+    if len(odd):
+        raise DataError(
+            f"column {target!r} holds numbers that are not whole, such as {odd[0]:g}; expected classes, by name or by "
+            "number; pass labels=False if they are real targets"
+        )
     values, places = np.unique(y, return_inverse=True)
     return places.astype(np.int64), tuple(f"{v:g}" if y.dtype.kind == "f" else str(v) for v in values)
 

@@ -189,7 +189,7 @@ def load_image_folder(
         if array.shape[:2] != first:
             raise DataError(
                 f"{file} is {array.shape[1]}×{array.shape[0]} pixels and {files[0]} "
-                f"{first[1]}×{first[0]}; expected one size. Give a size to resize to."
+                f"{first[1]}×{first[0]}; expected pictures of one size; bring them to one side, such as size=32"
             )
     x = np.stack([_with_channels(array, channels) for array in arrays])
     names = tuple(file.relative_to(folder).as_posix() for file in files)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -279,7 +280,8 @@ def bad_data(tmp_path, kind):
     ],
 )
 def test_bad_data_leave_nothing_behind(tmp_path, capsys, kind, messages):
-    refused(capsys, ["fit", bad_data(tmp_path, kind), "--out", tmp_path / "run"], *messages)
+    given = ["--likelihood", "categorical"] if kind == "fractions" else []
+    refused(capsys, ["fit", bad_data(tmp_path, kind), "--out", tmp_path / "run", *given], *messages)
     assert {path.name for path in tmp_path.iterdir()} <= {"data.npz"}
 
 
@@ -523,6 +525,30 @@ def test_a_huge_picture_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.new("L", (30, 30)).save(tmp_path / "a" / "1.png")
     refused(capsys, ["fit", tmp_path, "--out", tmp_path / "run"], "1.png is too large")
+
+
+def test_pictures_of_two_sizes_name_the_option(tmp_path, capsys):
+    for name, sides in (("cat", (8, 8)), ("dog", (12, 9))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("L", sides).save(tmp_path / "photos" / name / "1.png")
+    for command in ("fit", "audit"):
+        arguments = [command, tmp_path / "photos", "--out", tmp_path / "run"]
+        line = refused(capsys, arguments, "dog/1.png is 12×9 pixels", "8×8", "--size 32")
+        assert "size=" not in line
+
+
+def test_help_names_the_size_and_all_kinds_of_data(capsys):
+    """Each command that takes DATA, or --test DATA, says that it may be a table."""
+    for arguments in (["fit"], ["predict"], ["report"], ["compare"], ["audit"]):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert re.search(r"(DATA|--test DATA) [^-]*(folder of pictures|\.npz file)[^-]*\.csv or \.parquet table", text)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    examples = [line for line in text.splitlines() if "photos/ --out" in line]
+    assert len(examples) == 2 and all("--size 32" in line for line in examples)
 
 
 def test_what_a_library_below_raises_is_one_line(run, capsys, monkeypatch):

@@ -143,6 +143,56 @@ def test_an_interrupted_process_is_kept_and_goes_on(tmp_path, capsys, monkeypatc
     assert not (tmp_path / "run.checkpoint").exists()
 
 
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def full(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+NETWORK = ["--network", "lenet", "--epochs", "1", "--batch-size", "20"]
+
+
+@pytest.mark.filterwarnings("ignore:.*finished:UserWarning")
+@pytest.mark.parametrize("model", [["--num-features", "16"], NETWORK], ids=["gp", "network"])
+@pytest.mark.parametrize(("stop", "code"), [(interrupt, 130), (full, 2)], ids=["interrupted", "failed"])
+def test_what_stops_after_the_fit_loses_nothing(tmp_path, capsys, monkeypatch, model, stop, code):
+    """The checkpoint goes once the folder has its name: figures may be stopped, or the disk be full."""
+    data = bayesinv.datasets.digits(num_train=40, size=8, seed=0).train
+    path, run = tmp_path / "x.npz", tmp_path / "run"
+    np.savez(path, x=data.x.numpy(), y=data.y.numpy())
+    sizes = ["--num-orbit-samples", "2", "--num-draws", "10", "--symmetries", "rotation", "--quiet"]
+    command = words("fit", path, "--out", run, *sizes, *model)
+    with monkeypatch.context() as patched:
+        patched.setattr("bayesinv.cli.commands._write_figures", stop)
+        assert main(command) == code
+    said = capsys.readouterr().err
+    assert "nothing was written" not in said
+    assert f"the fit so far is in {tmp_path / 'run.checkpoint'}, and the same command goes on from there" in said
+    assert {each.name for each in tmp_path.iterdir()} == {"x.npz", "run.checkpoint"}
+    assert main([*command, "--no-figures"]) == 0
+    assert {each.name for each in tmp_path.iterdir()} == {"x.npz", "run"}
+    assert (run / "posterior.npz").is_file()
+
+
+def test_an_error_before_the_fit_names_no_checkpoint(tmp_path, capsys):
+    (tmp_path / "run.checkpoint").write_bytes(b"of an earlier fit")
+    assert main(words("fit", tmp_path / "missing.npz", "--out", tmp_path / "run")) == 2
+    assert "checkpoint" not in capsys.readouterr().err
+
+
+def test_an_interruption_after_the_folder_is_written_says_so(tmp_path, capsys, monkeypatch):
+    data = bayesinv.datasets.digits(num_train=40, size=8, seed=0).train
+    path, run = tmp_path / "x.npz", tmp_path / "run"
+    np.savez(path, x=data.x.numpy(), y=data.y.numpy())
+    monkeypatch.setattr("bayesinv.cli.commands._print_fit", interrupt)
+    assert main(words("fit", path, "--out", run, *QUICK, "--symmetries", "rotation")) == 130
+    said = capsys.readouterr().err
+    assert "nothing was written" not in said and f"the fit is in {run}" in said
+    assert {each.name for each in tmp_path.iterdir()} == {"x.npz", "run"}
+
+
 @pytest.mark.filterwarnings("always::bayesinv.errors.DataWarning")
 def test_broken_pictures_are_refused_or_skipped_with_a_list(tmp_path, capsys):
     rng = np.random.default_rng(0)
