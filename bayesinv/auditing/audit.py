@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bayesinv.auditing.operations import KINDS, Operation, candidates, kind_of, standardised
+from bayesinv.auditing.operations import KINDS, Operation, candidates, columns_tried, kind_of, standardised
 from bayesinv.auditing.permitted import losses, permitted
 from bayesinv.auditing.result import Audit, Finding
 from bayesinv.auditing.search import MOST_THREADS, Found, Search
@@ -27,6 +27,7 @@ from bayesinv.numerics.threads import one_thread, side_by_side
 
 LEVELS = (0.05, 0.5, 0.95)
 FEWEST = 20  # examples
+MOST_NAMED = 10  # columns of a table that a note names
 HELD_OUT = 0.3  # share of the examples that is left out, where there are not plenty
 
 
@@ -97,7 +98,12 @@ def audit(
     whole, classes, columns = _read(data, likelihood, classes, columns)
     kind = kind_of(whole.x) if kind == "auto" else kind
     train, held_out, notes, scales = _prepared(whole, kind, num_examples, size, seed)
-    tried = candidates(kind, train.x, sampling_rate, columns)
+    chosen = None
+    if kind == "tables":
+        chosen = columns_tried(train.x, train.y, train.num_classes, columns, operations or ())
+        if operations is None or "column_order" in operations:
+            notes += _left_out(train, chosen, columns)
+    tried = candidates(kind, train.x, sampling_rate, columns, chosen)
     if operations is not None:
         unknown = sorted(set(operations) - {o.name for o in tried})
         if unknown or not operations:
@@ -172,6 +178,21 @@ def _findings(search: Search, found: Found, held_out: Data, seed: int) -> list[F
             )
             findings.append(finding)
     return findings
+
+
+def _left_out(train: Data, chosen: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """A note of the columns of a wide table that are not tried; none where all are."""
+    names = [str(c) for c in (range(train.x.shape[1]) if columns is None else columns)]
+    left_out = [n for n, sd in zip(names, train.x.std(0).tolist(), strict=True) if sd > 0 and n not in set(chosen)]
+    if not left_out:
+        return []
+    more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+    how = "absolute rank correlation" if train.num_classes is None else "variance between classes over the total"
+    return [
+        f"{len(left_out)} of {len(names)} columns are left out, as each column takes time: the {len(chosen)} that say "
+        f"most about the targets on their own ({how}) are tried. Left out: {', '.join(left_out[:MOST_NAMED])}{more}. "
+        "Name shift_COLUMN among the operations to try one"
+    ]
 
 
 def _read(
