@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bayesinv.auditing.baseline import Baseline, against_constant
 from bayesinv.auditing.operations import KINDS, Operation, candidates, columns_tried, kind_of, standardised
 from bayesinv.auditing.permitted import losses, permitted
 from bayesinv.auditing.result import Audit, Finding
@@ -56,6 +57,8 @@ def audit(
     2. The best is taken in, and the others are tried on top of it, until none has P(in) > 0.5, or six are in.
     3. Each of those that are in is tried on top of the others, and dropped where it has P(in) <= 0.5 there.
     4. Permitted: the extent up to which left-out examples are predicted as well (to 0.01 nat) as at the best extent.
+    5. The evidence and the predictions are compared with those of a constant. Where they are no better, `.notes` and
+       `.recommendations` begin with a serious note, and nothing is called harmless, or recommended without evidence.
 
     Args:
         data: ``(x, y)`` of tensors, arrays or a DataFrame, a `Data`, a `Dataset` or a `DataLoader`. x: images (n,
@@ -119,7 +122,10 @@ def audit(
         warnings.simplefilter("always")
         search = Search(train, tried, settings, prior_inclusion, seed, bar)
         found = search.run()
-        findings = _findings(search, found, held_out, seed)
+        model, extents = search.model(list(found.base), found.base)
+        baseline = against_constant(model, train, held_out, extents)
+        findings = _findings(search, found, held_out, baseline, seed)
+    notes = [*([baseline.note] if baseline.note else []), *notes]
     notes += [f"{each.category.__name__}: {each.message}" for each in caught if issubclass(each.category, UserWarning)]
     return Audit(
         kind=kind,
@@ -141,11 +147,12 @@ def audit(
             "input": "×".join(map(str, train.event_shape)),
         },
         seconds=time.perf_counter() - began,
+        baseline=baseline,
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _findings(search: Search, found: Found, held_out: Data, seed: int) -> list[Finding]:
+def _findings(search: Search, found: Found, held_out: Data, baseline: Baseline, seed: int) -> list[Finding]:
     """What the search found of each operation, and how far predictions permit it on top of those that are in."""
 
     def compute(case: tuple[Operation, InvarianceModel, Tensor]) -> np.ndarray:
@@ -175,6 +182,8 @@ def _findings(search: Search, found: Found, held_out: Data, seed: int) -> list[F
                 log_bf_given=found.given[name].log_bf,
                 needed=tuple(needed.tolist()),
                 permitted=tuple(permitted(table, coordinate.largest, seed).tolist()),
+                explained=baseline.explained,
+                predicted=baseline.predicted,
             )
             findings.append(finding)
     return findings

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import warnings
 
 import bayesinv
 from bayesinv.auditing.page import HEAD, table_rows
@@ -36,12 +37,18 @@ def audit(options: argparse.Namespace) -> None:
         found.report(folder / "report.html", title=title, command=command)
         found.table.to_csv(folder / "table.csv")
         (folder / "recommendations.txt").write_text("\n".join(found.recommendations) + "\n", encoding="utf-8")
-        found.augmentation().save(folder / "augmentation.safetensors")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what the augmentation leaves out: the note below says why
+            augmentation = found.augmentation()
+        augmentation.save(folder / "augmentation.safetensors")
         write_run(folder, "audit", {"classes": list(examples.classes), "shell": command})
         text = columns([HEAD, *table_rows(found)])
+    if found.serious:
+        print(f"{found.serious}\n")
     print(text)
     print()
-    for line in [*found.recommendations, *(f"note: {note}" for note in found.notes)]:
+    notes = [note for note in found.notes if note != found.serious]
+    for line in [*found.sentences.values(), *(f"note: {note}" for note in notes)]:
         print(line)
     print(f"\n{found.num_total} examples, {found.seconds:.0f} s; written to {options.out}")
 
