@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bayesinv.auditing.operations import KINDS, Operation, candidates, kind_of, standardised
+from bayesinv.auditing.baseline import Baseline, against_constant
+from bayesinv.auditing.operations import KINDS, Operation, candidates, columns_tried, kind_of, standardised
 from bayesinv.auditing.permitted import losses, permitted
 from bayesinv.auditing.result import Audit, Finding
 from bayesinv.auditing.search import MOST_THREADS, Found, Search
 from bayesinv.data.container import Data, as_data
 from bayesinv.datasets.columns import are_labels
 from bayesinv.errors import DataError
+from bayesinv.inference.evaluation_record import EvaluationRecord, fingerprint
 from bayesinv.io.progress import progress_bar
 from bayesinv.model.invariance_model import InvarianceModel
 from bayesinv.numerics.arguments import as_integer, as_number, as_probability
@@ -27,6 +32,7 @@ from bayesinv.numerics.threads import one_thread, side_by_side
 
 LEVELS = (0.05, 0.5, 0.95)
 FEWEST = 20  # examples
+MOST_NAMED = 10  # columns of a table that a note names
 HELD_OUT = 0.3  # share of the examples that is left out, where there are not plenty
 
 
@@ -46,6 +52,7 @@ def audit(
     prior_inclusion: float = 0.5,
     seed: int = 0,
     progress: bool = False,
+    checkpoint: str | Path | None = None,
 ) -> Audit:
     """Ask of every operation that fits this kind of data whether it helps, how far it is needed, and how far permitted.
 
@@ -55,12 +62,15 @@ def audit(
     2. The best is taken in, and the others are tried on top of it, until none has P(in) > 0.5, or six are in.
     3. Each of those that are in is tried on top of the others, and dropped where it has P(in) <= 0.5 there.
     4. Permitted: the extent up to which left-out examples are predicted as well (to 0.01 nat) as at the best extent.
+    5. The evidence and the predictions are compared with those of a constant. Where they are no better, `.notes` and
+       `.recommendations` begin with a serious note, and nothing is called harmless, or recommended without evidence.
 
     Args:
         data: ``(x, y)`` of tensors, arrays or a DataFrame, a `Data`, a `Dataset` or a `DataLoader`. x: images (n,
             channels, height, width), signals (n, channels, time), points (n, atoms, 3 + features) or rows (n, columns),
             which are standardised. y: labels of any type, or real numbers.
-        likelihood: "categorical", "gaussian" or "auto": text and whole numbers of at most 20 values are labels.
+        likelihood: "categorical", "gaussian" or "auto": text and whole numbers of few values are labels, see
+            `datasets.columns.are_labels`.
         kind: "images", "signals", "points", "tables", or "auto", by the shape.
         operations: names of those to try; None tries all.
         classes: names of the labels 0, 1, ...
@@ -72,12 +82,14 @@ def audit(
         prior_inclusion: π of every operation.
         seed: of everything random.
         progress: show a bar with the remaining time.
+        checkpoint: file that keeps what was computed, so that the same call goes on where an interrupted one was.
 
     Returns:
         An :class:`Audit`: `.table`, `.recommendations`, `.augmentation()`, `.report(path)`.
 
     Raises:
         DataError: fewer than 20 examples, or data that do not fit. ValueError: an unknown operation or kind.
+        CheckpointError: a checkpoint of something else, or a damaged one.
 
     Example:
         >>> from bayesinv.datasets import digits
@@ -97,7 +109,12 @@ def audit(
     whole, classes, columns = _read(data, likelihood, classes, columns)
     kind = kind_of(whole.x) if kind == "auto" else kind
     train, held_out, notes, scales = _prepared(whole, kind, num_examples, size, seed)
-    tried = candidates(kind, train.x, sampling_rate, columns)
+    chosen = None
+    if kind == "tables":
+        chosen = columns_tried(train.x, train.y, train.num_classes, columns, operations or ())
+        if operations is None or "column_order" in operations:
+            notes += _left_out(train, chosen, columns)
+    tried = candidates(kind, train.x, sampling_rate, columns, chosen)
     if operations is not None:
         unknown = sorted(set(operations) - {o.name for o in tried})
         if unknown or not operations:
@@ -109,11 +126,18 @@ def audit(
     with (
         warnings.catch_warnings(record=True) as caught,
         progress_bar(progress, "part", 2 * len(tried)) as bar,
+        contextlib.ExitStack() as finish,
     ):
         warnings.simplefilter("always")
         search = Search(train, tried, settings, prior_inclusion, seed, bar)
+        if checkpoint is not None:
+            search.record = EvaluationRecord(checkpoint, _fingerprint(search, held_out))
+            finish.enter_context(search.record.kept())
         found = search.run()
-        findings = _findings(search, found, held_out, seed)
+        model, extents = search.model(list(found.base), found.base)
+        baseline = against_constant(model, train, held_out, extents)
+        findings = _findings(search, found, held_out, baseline, seed)
+    notes = [*([baseline.note] if baseline.note else []), *notes]
     notes += [f"{each.category.__name__}: {each.message}" for each in caught if issubclass(each.category, UserWarning)]
     return Audit(
         kind=kind,
@@ -135,16 +159,22 @@ def audit(
             "input": "×".join(map(str, train.event_shape)),
         },
         seconds=time.perf_counter() - began,
+        baseline=baseline,
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _findings(search: Search, found: Found, held_out: Data, seed: int) -> list[Finding]:
+def _findings(search: Search, found: Found, held_out: Data, baseline: Baseline, seed: int) -> list[Finding]:
     """What the search found of each operation, and how far predictions permit it on top of those that are in."""
 
     def compute(case: tuple[Operation, InvarianceModel, Tensor]) -> np.ndarray:
         operation, model, extents = case
-        return losses(model, search.train, held_out, extents, model.symmetries.index(operation.name))
+        place = model.symmetries.index(operation.name)
+
+        def table() -> Tensor:
+            return torch.from_numpy(losses(model, search.train, held_out, extents, place)).double().flatten()
+
+        return search.kept(f"{operation.name} permitted", model, extents, table).reshape(-1, len(held_out)).numpy()
 
     inside = [o.name for o in search.tried if o.name in found.base]
     cases = [(o, *search.model([*found.base, o.name], found.base)) for o in search.tried]
@@ -169,9 +199,35 @@ def _findings(search: Search, found: Found, held_out: Data, seed: int) -> list[F
                 log_bf_given=found.given[name].log_bf,
                 needed=tuple(needed.tolist()),
                 permitted=tuple(permitted(table, coordinate.largest, seed).tolist()),
+                explained=baseline.explained,
+                predicted=baseline.predicted,
             )
             findings.append(finding)
     return findings
+
+
+def _fingerprint(search: Search, held_out: Data) -> dict[str, Any]:
+    """What has to be the same for the parts of an audit to be those of this one."""
+    model, _ = search.model([], {})
+    of_held_out = fingerprint(model, held_out, search.seed)["data and start"]
+    operations = {o.name: o.family([o.name]).config() for o in search.tried}
+    made = {"operations": operations, "prior_inclusion": search.prior, "left-out data": of_held_out}
+    return fingerprint(model, search.train, search.seed) | json.loads(json.dumps(made, default=repr))
+
+
+def _left_out(train: Data, chosen: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """A note of the columns of a wide table that are not tried; none where all are."""
+    names = [str(c) for c in (range(train.x.shape[1]) if columns is None else columns)]
+    left_out = [n for n, sd in zip(names, train.x.std(0).tolist(), strict=True) if sd > 0 and n not in set(chosen)]
+    if not left_out:
+        return []
+    more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+    how = "absolute rank correlation" if train.num_classes is None else "variance between classes over the total"
+    return [
+        f"{len(left_out)} of {len(names)} columns are left out, as each column takes time: the {len(chosen)} that say "
+        f"most about the targets on their own ({how}) are tried. Left out: {', '.join(left_out[:MOST_NAMED])}{more}. "
+        "Name shift_COLUMN among the operations to try one"
+    ]
 
 
 def _read(
@@ -187,7 +243,7 @@ def _read(
         columns = [str(c) for c in x.columns] if columns is None and hasattr(x, "columns") else columns
         targets = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         if likelihood == "auto":
-            likelihood = "categorical" if are_labels(targets) else "gaussian"
+            likelihood = "categorical" if classes or are_labels(targets) else "gaussian"
         if likelihood == "categorical" and (targets.dtype.kind not in "iu" or not classes):
             values, targets = np.unique(targets, return_inverse=True)
             classes = classes or [str(value) for value in values]

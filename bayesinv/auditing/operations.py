@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
 from torch import Tensor
 
 from bayesinv.errors import DataError
@@ -42,7 +44,7 @@ from bayesinv.transforms import (
 )
 
 KINDS = ("images", "signals", "points", "tables")
-MOST_COLUMNS = 20  # of a table that are candidates: the first in their order that vary at all
+MOST_COLUMNS = 20  # of a table that are candidates: those that say most about y, or the first that vary at all
 NUM_COLOURS = 3
 IMAGE_NOISE = 0.3  # largest standard deviation, as a share of the range of the pixels
 
@@ -97,7 +99,11 @@ def kind_of(x: Tensor) -> str:
 
 
 def candidates(
-    kind: str, x: Tensor, sampling_rate: float = 1.0, columns: Sequence[str] | None = None
+    kind: str,
+    x: Tensor,
+    sampling_rate: float = 1.0,
+    columns: Sequence[str] | None = None,
+    chosen: Sequence[str] | None = None,
 ) -> tuple[Operation, ...]:
     """What is tried on data of this kind.
 
@@ -106,11 +112,12 @@ def candidates(
         x: inputs, whose range and shape say how large the largest extents are and what makes sense.
         sampling_rate: of signals, samples a second.
         columns: names of the columns of a table.
+        chosen: names of those that are moved, such as those of `columns_tried`; None for the first 20 that vary.
     """
     makers = {"images": _images, "points": _points}
     if kind in makers:
         return makers[kind](x)
-    return _signals(x, sampling_rate) if kind == "signals" else _tables(x, columns)
+    return _signals(x, sampling_rate) if kind == "signals" else _tables(x, columns, chosen)
 
 
 def _images(x: Tensor) -> tuple[Operation, ...]:
@@ -172,10 +179,10 @@ def _points(x: Tensor) -> tuple[Operation, ...]:
     )
 
 
-def _tables(x: Tensor, columns: Sequence[str] | None) -> tuple[Operation, ...]:
+def _tables(x: Tensor, columns: Sequence[str] | None, chosen: Sequence[str] | None) -> tuple[Operation, ...]:
     names = [str(c) for c in (range(x.shape[1]) if columns is None else columns)]
-    spread = x.std(0)
-    chosen = [name for name, sd in zip(names, spread.tolist(), strict=True) if sd > 0][:MOST_COLUMNS]
+    if chosen is None:
+        chosen = [name for name, sd in zip(names, x.std(0).tolist(), strict=True) if sd > 0][:MOST_COLUMNS]
 
     def shift(given: Sequence[str]) -> Transform:
         return ColumnShift([name.removeprefix("shift_") for name in given], table=names)
@@ -187,6 +194,52 @@ def _tables(x: Tensor, columns: Sequence[str] | None) -> tuple[Operation, ...]:
         _single(SignFlip()),
         _single(GaussianNoise(1.0, "sd")),
     )
+
+
+def columns_tried(
+    x: Float[Tensor, "n columns"],
+    y: Tensor,
+    num_classes: int | None,
+    columns: Sequence[str] | None = None,
+    asked: Sequence[str] = (),
+) -> list[str]:
+    """Names of the 20 columns that say most about y, each on its own, and of those asked for; in the table's order.
+
+    Classes: the variance between them over the total. Real targets: the absolute rank correlation, the largest of all
+    outputs. Columns that do not vary are left out; of equal ones the first is taken.
+
+    Args:
+        x: rows.
+        y: labels (n,), or real targets (n, outputs).
+        num_classes: how many; None for real targets.
+        columns: names; numbers by default.
+        asked: names of operations; the column of each `shift_COLUMN` is taken.
+
+    Example:
+        >>> columns_tried(torch.eye(3), torch.tensor([0, 1, 1]), 2, ["a", "b", "c"])
+        ['a', 'b', 'c']
+    """
+    names = [str(c) for c in (range(x.shape[1]) if columns is None else columns)]
+    varying = torch.nonzero(x.std(0) > 0)[:, 0].tolist()
+    values = x[:, varying].double().numpy()
+    if num_classes is None:
+        ranks, targets = _ranks(values), _ranks(y.double().numpy())
+        strength = np.abs(ranks.T @ targets / len(ranks)).max(1)
+    else:
+        values = values - values.mean(0)
+        members = np.eye(num_classes)[y.numpy()]  # (n, classes)
+        strength = ((members.T @ values) ** 2 / np.maximum(members.sum(0), 1.0)[:, None]).sum(0) / (values**2).sum(0)
+    first = np.argsort(-strength, kind="stable")[:MOST_COLUMNS]
+    chosen = {names[varying[i]] for i in first}
+    return [names[i] for i in varying if names[i] in chosen or f"shift_{names[i]}" in set(asked)]
+
+
+def _ranks(values: Float[np.ndarray, "n columns"]) -> Float[np.ndarray, "n columns"]:
+    """Ranks with mean 0 and variance 1, equal ones averaged; zeros where nothing varies."""
+    ranks = rankdata(values, axis=0)
+    ranks = ranks - ranks.mean(0)
+    spread = ranks.std(0)
+    return ranks / np.where(spread > 0, spread, 1.0)
 
 
 def _single(transform: Transform) -> Operation:

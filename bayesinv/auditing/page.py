@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -52,6 +53,12 @@ class Reported(Protocol):
     def table(self) -> pd.DataFrame: ...
 
     @property
+    def serious(self) -> str: ...
+
+    @property
+    def sentences(self) -> Mapping[str, str]: ...
+
+    @property
     def recommendations(self) -> tuple[str, ...]: ...
 
     def plot_orbit(self, name: str) -> matplotlib.figure.Figure: ...
@@ -64,7 +71,7 @@ def write_audit(
     command: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write recommendations, the table, a picture of every operation, and how it was done.
+    """Write the serious note, if any, recommendations, the table, a picture of every operation, how it was done.
 
     Args:
         audit: what ``bayesinv.audit`` returned.
@@ -81,7 +88,8 @@ def write_audit(
     """
     check_writable(path, overwrite)
     sections = [
-        html.Section("recommendations", "Recommendations", _list(audit.recommendations)),
+        *([html.Section("serious", "Read this first", _serious(audit))] if audit.serious else []),
+        html.Section("recommendations", "Recommendations", _list(tuple(audit.sentences.values()))),
         html.Section("table", "Needed and permitted", _table(audit)),
         *([] if audit.kind == "tables" else [html.Section("pictures", "What it looks like", _pictures(audit))]),
         html.Section("how", "How this was found", _how(audit, command)),
@@ -96,9 +104,16 @@ def table_rows(audit: Reported) -> list[list[str]]:
     for name, row in audit.table.iterrows():
         cells = [str(name), row["answer"], f"{row['inclusion']:.2f}", f"{row['log_bf']:+.1f}"]
         for what in ("needed", "permitted"):
+            if math.isnan(row[what]):  # permitted, where nothing is predicted
+                cells += ["–", "–"]
+                continue
             cells += [f"{row[what]:.3g}", f"{row[f'{what}_lower']:.3g} to {row[f'{what}_upper']:.3g}"]
         rows.append([*cells, row["unit"]])
     return rows
+
+
+def _serious(audit: Reported) -> str:
+    return f'<ul class="verdicts"><li class="serious">{html.paragraph(audit.serious)}</li></ul>'
 
 
 def _list(lines: tuple[str, ...]) -> str:
@@ -117,9 +132,9 @@ def _table(audit: Reported) -> str:
 
 def _pictures(audit: Reported) -> str:
     parts = []
-    for name, sentence in zip(audit.table.index, audit.recommendations, strict=True):
+    for name, sentence in audit.sentences.items():
         alternative = f"copies of one example under {name} at the 5, 50 and 95 % quantiles of the needed extent"
-        parts.append(html.figure(audit.plot_orbit(str(name)), alternative, sentence))
+        parts.append(html.figure(audit.plot_orbit(name), alternative, sentence))
     return "".join(parts)
 
 
@@ -132,6 +147,6 @@ def _how(audit: Reported, command: str | None) -> str:
     if audit.classes:
         values["classes"] = ", ".join(audit.classes)
     text = html.facts("What was done", {name.replace("_", " "): value for name, value in values.items()})
-    if audit.notes:
-        text += _list(audit.notes)
+    if notes := tuple(note for note in audit.notes if note != audit.serious):
+        text += _list(notes)
     return text + (html.code(command) if command else "")

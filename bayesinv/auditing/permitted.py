@@ -11,7 +11,7 @@ from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
 from bayesinv.model.invariance_model import InvarianceModel
 
-__all__ = ["losses", "permitted"]
+__all__ = ["log_loss", "losses", "permitted"]
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the largest extent
 TOLERANCE = 0.01  # nats an example: unseen targets on average 1 % less likely
@@ -29,13 +29,14 @@ def losses(
         eta[place] = share * largest
         try:
             with torch.no_grad():
-                rows.append(_loss(model, data, held_out, eta))
+                rows.append(log_loss(model, data, held_out, eta))
         except NumericalError:  # no predictions there: not permitted
             rows.append(np.full(len(held_out), np.inf))
     return np.stack(rows)
 
 
-def _loss(model: InvarianceModel, data: Data, held_out: Data, eta: Tensor) -> np.ndarray:
+def log_loss(model: InvarianceModel, data: Data, held_out: Data, eta: Tensor) -> Float[np.ndarray, " m"]:
+    """Log loss of each left-out example at these extents, nats."""
     y = None if held_out.num_classes is not None else held_out.y
     prediction = model.predict(held_out.x, data, eta[None], y=y)
     if prediction.probs is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.auditing.baseline import Baseline
 from bayesinv.auditing.operations import Operation, transform_of
 from bayesinv.auditing.page import write_audit
 from bayesinv.auditing.pictures import plot_orbit
@@ -42,6 +44,8 @@ class Finding:
         log_bf_given: the same on top of the others that are in, nats.
         needed: quantiles of the posterior of the extent, given that the operation is in.
         permitted: up to where left-out examples are predicted as well; over resampled examples.
+        explained: whether the fit explains the targets better than a constant; if not, nothing is recommended.
+        predicted: whether it also predicts left-out examples better; if not, nothing is called harmless.
     """
 
     operation: Operation
@@ -51,6 +55,8 @@ class Finding:
     log_bf_given: float
     needed: tuple[float, float, float]
     permitted: tuple[float, float, float]
+    explained: bool = True
+    predicted: bool = True
 
     @property
     def answer(self) -> str:
@@ -61,12 +67,19 @@ class Finding:
     def sentence(self) -> str:
         """The recommendation."""
         name, c, share = self.coordinate.name, self.coordinate, self.permitted[1] / self.coordinate.largest
+        if not self.predicted and self.answer == "no":
+            why = "not needed" if self.explained else "no evidence for it"
+            return f"{name}: {why}; whether it harms cannot be said"
+        if not self.explained:
+            sure = f"P(in) = {self.probability:.2f}"
+            return f"{name}: no recommendation; {sure}, but the fit explains no more than a constant"
         if self.answer != "no":
             low, high = (float(c.to_people(v)) for v in (self.needed[0], self.needed[2]))
             within = c.words(self.needed[1]).removeprefix("up to ")
             how = f"in {within}" if c.is_discrete else f"within {within}"
             sure = "" if self.answer == "yes" else f" (P = {self.probability:.2f})"
-            tail = "" if share >= WHOLE or self.permitted[1] <= self.needed[1] else f"; harmless up to {self._far()}"
+            beyond = self.predicted and share < WHOLE and self.permitted[1] > self.needed[1]
+            tail = f"; harmless up to {self._far()}" if beyond else ""
             return f"{name}: {self.answer}{sure}, {how} (90 % interval {low:.1f} to {high:.1f}){tail}"
         if c.is_discrete:
             if share >= WHOLE:
@@ -99,6 +112,7 @@ class Audit:
         scales: means and standard deviations of a table's columns.
         settings: what it was done with.
         seconds: wall-clock time.
+        baseline: the model against a constant; None where that was not asked.
         notes: what was done to the data, and what degrades the result.
     """
 
@@ -115,6 +129,7 @@ class Audit:
     scales: tuple[np.ndarray, np.ndarray] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    baseline: Baseline | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -123,7 +138,8 @@ class Audit:
 
         Index `operation`; columns `inclusion` (P(in)), `log_bf` (on top of the others that are in) and
         `log_bf_alone`, nats, `needed`, `needed_lower`, `needed_upper` (median and 90 % interval), `permitted`,
-        `permitted_lower`, `permitted_upper`, `unit` and `answer`. Extents in people's units.
+        `permitted_lower`, `permitted_upper`, `unit` and `answer`. Extents in people's units. `permitted` is NaN where
+        left-out examples are predicted no better than by a constant.
         """
         rows = {}
         for f in self.findings:
@@ -131,31 +147,49 @@ class Audit:
             row: dict[str, Any] = {"inclusion": f.probability, "log_bf": f.log_bf_given, "log_bf_alone": f.log_bf_alone}
             for what, (low, middle, high) in (("needed", f.needed), ("permitted", f.permitted)):
                 row |= {what: to_people(middle), f"{what}_lower": to_people(low), f"{what}_upper": to_people(high)}
+            if not f.predicted:
+                row |= dict.fromkeys(("permitted", "permitted_lower", "permitted_upper"), np.nan)
             rows[f.coordinate.name] = {**row, "unit": f.coordinate.unit, "answer": f.answer}
         table = ConsoleTable.from_dict(rows, orient="index").rename_axis("operation")
         return table.sort_values(["inclusion", "log_bf"], ascending=False, kind="stable")
 
     @property
-    def recommendations(self) -> tuple[str, ...]:
-        """One sentence for each operation, in the order of the table."""
+    def serious(self) -> str:
+        """The note of a fit that knows no more than a constant; empty otherwise."""
+        return "" if self.baseline is None else self.baseline.note
+
+    @property
+    def sentences(self) -> dict[str, str]:
+        """One sentence for each operation, by its name, in the order of the table."""
         sentences = {f.coordinate.name: f.sentence for f in self.findings}
-        return tuple(sentences[name] for name in self.table.index)
+        return {name: sentences[name] for name in self.table.index}
+
+    @property
+    def recommendations(self) -> tuple[str, ...]:
+        """The serious note, if there is one, and a sentence for each operation."""
+        return (*([self.serious] if self.serious else []), *self.sentences.values())
 
     def augmentation(self, copies: int = 1, seed: int | None = None) -> Augmentation:
         """What is in, as an augmentation for any pipeline: see `bayesinv.export.Augmentation`.
 
         Each copy draws extents from their posterior, and an operation with P(in) = 0.97 is out in 3 % of the draws.
-        Where nothing is in, inputs stay as they are.
+        Where nothing is in, or the fit explains the targets no better than a constant, inputs stay as they are; in the
+        second case with a warning of what is left out. Rows of a table are taken as they came.
 
         Args:
             copies: how many copies of an input.
             seed: of a generator of its own; None for torch's global one.
         """
-        if not self.inside:  # the identity
+        explained = self.baseline is None or self.baseline.explained
+        if self.inside and not explained:
+            names = ", ".join(o.name for o in self.inside)
+            warnings.warn(f"The augmentation leaves out {names}. {self.serious}", stacklevel=2)
+        if not self.inside or not explained:  # the identity
             transform = transform_of([self.findings[0].operation])
-            return Augmentation(transform, torch.zeros(1, 1), self.event_shape, None, copies, "posterior", seed)
-        rows = self.draws[:: max(1, len(self.draws) // 1000)]
-        return Augmentation(transform_of(self.inside), rows, self.event_shape, None, copies, "posterior", seed)
+            rows = torch.zeros(1, 1)
+            return Augmentation(transform, rows, self.event_shape, None, copies, "posterior", seed, self.scales)
+        rows, transform = self.draws[:: max(1, len(self.draws) // 1000)], transform_of(self.inside)
+        return Augmentation(transform, rows, self.event_shape, None, copies, "posterior", seed, self.scales)
 
     def plot_orbit(self, name: str) -> matplotlib.figure.Figure:
         """Copies of one input at the 5, 50 and 95 % quantiles of an operation's needed extent, a row each.

@@ -205,24 +205,15 @@ class Search:
         if not eta:
             return {}, self.without({}, MORE_STEPS)
         self.bar.set_description(f"{', '.join(eta)} together")
-        model, extents = self.model(list(eta), eta)
-
-        def compute() -> Tensor:
-            target, mode = self._mode(model, extents, MORE_STEPS, curvature=False)
-            if mode is None:
-                return torch.zeros(0, dtype=torch.float64)
-            target.move(mode.theta)
-            there = target.extents(mode.theta[: target.num_extents])
-            with torch.no_grad():
-                value = model.log_evidence(there, self.train)
-            return torch.cat([value.reshape(1), there, vector(model.hyperparameters).detach()])
-
-        found = self.kept("together", model, extents, compute)
-        if not len(found):
+        model, target, mode = self._mode(eta, MORE_STEPS, curvature=False)
+        if mode is None:
             return eta, self.without(eta, MORE_STEPS)
-        value, rest = _value_and_rest(found)
-        self.hyper = rest[len(extents) :]
-        return dict(zip(model.symmetries, rest[: len(extents)].tolist(), strict=True)), value
+        target.move(mode.theta)
+        self.hyper = vector(model.hyperparameters).detach().clone()
+        extents = target.extents(mode.theta[: target.num_extents])
+        with torch.no_grad():
+            value = float(model.log_evidence(extents, self.train))
+        return dict(zip(model.symmetries, extents.tolist(), strict=True)), value
 
     def kept(self, what: str, model: InvarianceModel, extents: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """A vector that a model gives at some extents, computed unless the record has it.
@@ -238,42 +229,39 @@ class Search:
         at = torch.cat([extents, vector(model.hyperparameters).detach()])
         name = EvaluationRecord.name(f"{what}: {', '.join(model.symmetries)}", at)
         known = self.record.get(name)
-        if known is None:
-            known = (0.0, compute())
-            self.record.add(name, known)
-        return torch.zeros(0, dtype=torch.float64) if known[1] is None else known[1]
+        if known is not None and known[1] is not None:
+            return known[1]
+        found = compute()
+        self.record.add(name, (0.0, found))
+        return found
 
-    def _mode(self, model: InvarianceModel, extents: Tensor, steps: int, curvature: bool) -> tuple[Target, Mode | None]:
-        target = Target(model, self.train)
+    def _mode(
+        self, eta: Mapping[str, float], steps: int, curvature: bool
+    ) -> tuple[InvarianceModel, Target, Mode | None]:
+        model, extents = self.model(list(eta), eta)
+        target = Target(model, self.train, record=self.record)
         theta = torch.cat([target.to_z(extents), vector(model.hyperparameters).detach()])
         start = Mode(theta, 0.0, torch.eye(len(theta), dtype=torch.float64), 0.0, 0, (), None)
         try:
             (mode,) = find_modes(target, steps, found=[start], curvature=curvature)
         except NumericalError:
-            return target, None
-        return target, mode
+            return model, target, None
+        return model, target, mode
 
     def _draws(self, base: dict[str, float], probability: Mapping[str, float]) -> Float[Tensor, "J inside"]:
         """As a fit draws them: around the mode, and taken in proportion to weights by the evidence."""
         if not base:
             return torch.zeros(1, 0, dtype=torch.float64)
-        model, extents = self.model(list(base), base)
-        A = len(extents)
-
-        def compute() -> Tensor:
-            target, mode = self._mode(model, extents, FIRST_STEPS, curvature=True)
-            if mode is None:
-                return extents
+        model, target, mode = self._mode(base, FIRST_STEPS, curvature=True)
+        A = target.num_extents
+        generator = torch.Generator().manual_seed(self.seed)
+        eta = torch.tensor([base[name] for name in model.symmetries], dtype=torch.float64).expand(NUM_DRAWS, A)
+        if mode is not None:
             self.bar.set_description(f"{', '.join(base)}, draws")
             with contextlib.suppress(NumericalError):  # no evidence anywhere around the mode, which then stands alone
                 found = approximate(target, [mode], NUM_WEIGHED, True, False, self.seed, num_threads=self.threads)
                 weights = found.log_weights.numpy()
-                rows = systematic_resample(NUM_DRAWS, len(weights), weights, self.seed)
-                return found.extents[rows].flatten()
-            return extents
-
-        generator = torch.Generator().manual_seed(self.seed)
-        eta = self.kept("draws", model, extents, compute).reshape(-1, A).expand(NUM_DRAWS, A)
+                eta = found.extents[systematic_resample(NUM_DRAWS, len(weights), weights, self.seed)]
         share = torch.tensor([probability[name] for name in model.symmetries], dtype=torch.float64)
         inside = torch.rand(NUM_DRAWS, A, dtype=torch.float64, generator=generator) < share
         return torch.where(inside, eta, 0.0)

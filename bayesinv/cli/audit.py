@@ -2,11 +2,13 @@
 
 import argparse
 import shlex
+import warnings
 
 import bayesinv
 from bayesinv.auditing.page import HEAD, table_rows
 from bayesinv.cli.folder import output_folder, write_run
 from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, read_training
+from bayesinv.cli.networks import goes_on_from
 from bayesinv.cli.tables import columns
 from bayesinv.datasets import Examples
 
@@ -14,7 +16,7 @@ from bayesinv.datasets import Examples
 def audit(options: argparse.Namespace) -> None:
     """`bayesinv audit`."""
     command = shlex.join(["bayesinv", *options.arguments])
-    with output_folder(options.out, options.overwrite) as folder:
+    with goes_on_from(options) as checkpoint, output_folder(options.out, options.overwrite) as folder:
         examples, kind = _read(options)
         found = bayesinv.audit(
             (examples.x, examples.y),
@@ -31,17 +33,24 @@ def audit(options: argparse.Namespace) -> None:
             prior_inclusion=options.prior_inclusion,
             seed=options.seed,
             progress=not options.quiet,
+            checkpoint=checkpoint,
         )
         title = f"Audit of {options.data.resolve().name}"
         found.report(folder / "report.html", title=title, command=command)
         found.table.to_csv(folder / "table.csv")
         (folder / "recommendations.txt").write_text("\n".join(found.recommendations) + "\n", encoding="utf-8")
-        found.augmentation().save(folder / "augmentation.safetensors")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what the augmentation leaves out: the note below says why
+            augmentation = found.augmentation()
+        augmentation.save(folder / "augmentation.safetensors")
         write_run(folder, "audit", {"classes": list(examples.classes), "shell": command})
         text = columns([HEAD, *table_rows(found)])
+    if found.serious:
+        print(f"{found.serious}\n")
     print(text)
     print()
-    for line in [*found.recommendations, *(f"note: {note}" for note in found.notes)]:
+    notes = [note for note in found.notes if note != found.serious]
+    for line in [*found.sentences.values(), *(f"note: {note}" for note in notes)]:
         print(line)
     print(f"\n{found.num_total} examples, {found.seconds:.0f} s; written to {options.out}")
 

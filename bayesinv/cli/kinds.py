@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bayesinv.auditing.operations import NUM_COLOURS, candidates, transform_of
+from bayesinv.auditing.operations import NUM_COLOURS, candidates, columns_tried, transform_of
 from bayesinv.cli.inputs import Reading
 from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
@@ -38,9 +38,15 @@ def transform_for(options: argparse.Namespace, kind: str, examples: Examples | N
     if examples is None:
         return None
     x = torch.as_tensor(np.asarray(examples.x))
-    tried = candidates(
-        kind, x, 1.0 if options.sampling_rate is None else options.sampling_rate, examples.columns or None
-    )
+    rate, columns = 1.0 if options.sampling_rate is None else options.sampling_rate, examples.columns or None
+    chosen = None
+    if kind == "tables":
+        y, num_classes = np.asarray(examples.y).reshape(len(x), -1), None
+        if options.likelihood != "gaussian":
+            values, y = np.unique(y, return_inverse=True)
+            y, num_classes = y.reshape(-1), len(values)
+        chosen = columns_tried(x, torch.as_tensor(y), num_classes, columns, names or ())
+    tried = candidates(kind, x, rate, columns, chosen)
     unknown = sorted(set(names or ()) - {o.name for o in tried})
     if unknown:
         known = ", ".join(o.name for o in tried)

@@ -150,7 +150,7 @@ examples are practical. Columns of tables are standardised.
         "--likelihood",
         default="auto",
         help="categorical: targets are classes; gaussian: real numbers; auto (default): classes where they are names, "
-        "or whole numbers of at most 20 values; the output says which",
+        "or whole numbers of at most 20 values, or 0 ... C-1; the output says which",
     )
     model.add_argument(
         "--evidence",

@@ -19,15 +19,22 @@ SHOWN = 8  # names in a message
 
 
 def are_labels(y: np.ndarray) -> bool:
-    """Whether targets look like classes: text, truth values, or whole numbers of at most 20 values.
+    """Whether targets look like classes.
+
+    Text and truth values do, whole numbers of at most 20 values, and more where each of 0 … C - 1 comes twice and more.
 
     Example:
         >>> are_labels(np.array(["cat", "dog"])), are_labels(np.array([1, 2, 1])), are_labels(np.array([0.5, 1.0]))
         (True, True, False)
+        >>> are_labels(np.arange(100) // 2), are_labels(18 + np.arange(100) // 2)
+        (True, False)
     """
     if y.dtype.kind not in "iuf":
         return True
-    return y.ndim == 1 and bool((y == np.round(y)).all()) and len(np.unique(y)) <= MOST_LABELS
+    if y.ndim != 1 or not bool((y == np.round(y)).all()):
+        return False
+    values, counts = np.unique(y, return_counts=True)
+    return len(values) <= MOST_LABELS or (values[0] == 0 and values[-1] == len(values) - 1 and counts.min() > 1)
 
 
 def load_table(

@@ -8,11 +8,8 @@ import pytest
 import torch
 
 import bayesinv
-from bayesinv.auditing.operations import candidates
-from bayesinv.auditing.result import Finding
 from bayesinv.errors import DataError
-
-SMALL = {"num_orbit_samples": 6, "num_features": 64}
+from tests.auditing.findings import SMALL, finding
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +74,18 @@ def test_without_anything_in_inputs_stay():
         found.plot_orbit("shift_a")
 
 
+def test_a_note_names_the_columns_of_a_wide_table_that_are_left_out():
+    rng = np.random.default_rng(3)
+    x = pd.DataFrame(rng.normal(size=(60, 22)), columns=[f"c{i}" for i in range(22)])
+    y = x["c21"].to_numpy() + 0.1 * rng.normal(size=60)
+    found = bayesinv.audit((x, y), operations=["shift_c21", "column_order"], **SMALL)
+    (note,) = (note for note in found.notes if "columns" in note and "left out" in note)
+    assert note.startswith("2 of 22 columns are left out")
+    assert "c21" not in note
+    found = bayesinv.audit((x, y), operations=["shift_c21"], **SMALL)  # asked for by name: none is missed
+    assert not any("left out" in note for note in found.notes)
+
+
 def test_the_page_has_a_picture_of_every_operation(waves, tmp_path):
     path = waves.report(tmp_path / "a.html", command="bayesinv audit x")
     text = path.read_text(encoding="utf-8")
@@ -95,14 +104,6 @@ def test_bad_arguments_are_refused():
         bayesinv.audit((x, y), kind="pictures")
     with pytest.raises(DataError, match="expected at least 20"):
         bayesinv.audit((x[:10], y[:10]))
-
-
-def finding(probability, permitted, name="rotation", furthest=1.0):
-    operation = next(o for o in candidates("images", torch.rand(2, 3, 8, 8)) if o.name == name)
-    (coordinate,) = operation.family([name]).coordinates
-    needed = tuple(share * coordinate.largest for share in (0.1, 0.2, 0.3))
-    permitted = (0.0, permitted * coordinate.largest, furthest * coordinate.largest)
-    return Finding(operation, coordinate, probability, 0.0, 0.0, needed, permitted)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bayesinv.auditing.operations import candidates, kind_of, transform_of
+from bayesinv.auditing.operations import MOST_COLUMNS, candidates, columns_tried, kind_of, transform_of
 from bayesinv.errors import DataError
 from bayesinv.orbits.orbit import Orbit
 
@@ -52,3 +52,30 @@ def test_columns_of_a_table_have_their_names_and_constant_ones_are_left_out():
 def test_other_shapes_are_refused():
     with pytest.raises(DataError, match="expected images"):
         kind_of(torch.zeros(3))
+
+
+def test_of_a_wide_table_the_columns_that_say_most_about_the_targets_are_tried():
+    """The last two of 30: one for labels, one whose rank follows a real target."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 30, generator=generator)
+    y = (x[:, 29] > 0).long()
+    target = -(x[:, 28:29] ** 3)
+    assert "29" in columns_tried(x, y, 2) and len(columns_tried(x, y, 2)) == MOST_COLUMNS
+    assert "28" in columns_tried(x, target, None)
+    chosen = columns_tried(x, y, 2)
+    assert chosen == sorted(chosen, key=int)  # in the order of the table
+    names = [f"c{i}" for i in range(30)]
+    assert "c29" in columns_tried(x, y, 2, names)
+    assert [o.name for o in candidates("tables", x, chosen=chosen)][:20] == [f"shift_{name}" for name in chosen]
+
+
+def test_columns_that_were_asked_for_are_tried_too():
+    x, y = torch.randn(50, 30, generator=torch.Generator().manual_seed(1)), torch.arange(50) % 2
+    (left_out, *_) = sorted(set(map(str, range(30))) - set(columns_tried(x, y, 2)))
+    assert left_out in columns_tried(x, y, 2, asked=[f"shift_{left_out}", "noise"])
+
+
+def test_constant_columns_take_no_place():
+    x, y = torch.randn(50, 22, generator=torch.Generator().manual_seed(1)), torch.arange(50) % 2
+    x[:, :2] = 1.0
+    assert columns_tried(x, y, 2) == list(map(str, range(2, 22)))

@@ -9,7 +9,7 @@ import torch
 from scipy.special import gammaln
 
 import bayesinv
-from bayesinv.checks.baseline import constant_log_evidence
+from bayesinv.checks.baseline import best_constant, constant_log_evidence
 from bayesinv.errors import DataWarning
 from bayesinv.transforms import ColumnShift
 
@@ -42,7 +42,9 @@ INFORMED = {
 }
 
 
-@pytest.mark.parametrize(("likelihood", "y"), [("categorical", coins()), ("gaussian", noise())])
+@pytest.mark.parametrize(
+    ("likelihood", "y"), [("categorical", coins()), ("categorical", coins(10)), ("gaussian", noise())]
+)
 def test_targets_that_inputs_do_not_tell_are_serious(likelihood, y):
     posterior, test, seen = fitted(y, likelihood)
     (verdict,) = posterior.check().named("baseline")
@@ -69,6 +71,12 @@ def test_an_evidence_of_other_numbers_is_left_to_test_data():
     assert posterior.check().named("baseline") == []
     assert DataWarning not in seen
     assert [v.level for v in posterior.check(test=test).named("baseline")] == ["serious"]
+
+
+def test_equal_classes_are_a_constant_without_free_numbers():
+    balanced, rare = torch.arange(10).repeat(20), torch.tensor([0] * 90 + [1] * 10)
+    assert best_constant(balanced, 10) == pytest.approx(-200 * math.log(10))
+    assert best_constant(rare, 2) == pytest.approx(float(constant_log_evidence(rare, 2)))
 
 
 def test_a_constant_of_classes_is_close_to_its_marginal_likelihood():

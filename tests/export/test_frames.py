@@ -106,7 +106,7 @@ def test_masks_are_read_where_the_image_is_read(name):
 @pytest.mark.parametrize("name", CASES)
 def test_key_points_are_where_the_image_has_gone(name, seed):
     """Images of their own coordinates, moved by the library: at a moved point they read where it came from."""
-    stages, parts, t = drawn(name, seed)
+    stages, parts = drawn(name, seed)[:2]
     height, width = SIZE
     down, across = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     moved = torch.stack([across, down])[None].double()
