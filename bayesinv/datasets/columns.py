@@ -34,7 +34,8 @@ def are_labels(y: np.ndarray) -> bool:
     if y.ndim != 1 or not bool((y == np.round(y)).all()):
         return False
     values, counts = np.unique(y, return_counts=True)
-    return len(values) <= MOST_LABELS or (values[0] == 0 and values[-1] == len(values) - 1 and counts.min() > 1)
+    every = values[0] == 0 and values[-1] == len(values) - 1 and counts.min() > 1
+    return len(values) <= MOST_LABELS or bool(every)
 
 
 def load_table(

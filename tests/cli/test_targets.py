@@ -115,7 +115,8 @@ def test_names_are_classes_however_many():
 
     y = np.arange(42) % 21
     assert likelihood_of(Examples(np.zeros((42, 1)), y, tuple(map(str, range(21)))), "auto") == "categorical"
-    assert likelihood_of(Examples(np.zeros((42, 1)), y, ()), "auto") == "gaussian"  # of more than 20 values: measured
+    assert likelihood_of(Examples(np.zeros((42, 1)), y, ()), "auto") == "categorical"  # each of 0 ... 20 twice
+    assert likelihood_of(Examples(np.zeros((42, 1)), y + 18, ()), "auto") == "gaussian"  # ages, say
 
 
 @pytest.mark.parametrize("option", [["--evidence", "laplace"], ["--evidence", "gaussain"], ["--likelihood", "gauss"]])
