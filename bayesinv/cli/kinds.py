@@ -41,11 +41,11 @@ def transform_for(options: argparse.Namespace, kind: str, examples: Examples | N
     rate, columns = 1.0 if options.sampling_rate is None else options.sampling_rate, examples.columns or None
     chosen = None
     if kind == "tables":
-        y, num_classes = np.asarray(examples.y).reshape(len(x), -1), None
+        y, num_classes = torch.as_tensor(np.asarray(examples.y)).reshape(len(x), -1), None
         if options.likelihood != "gaussian":
-            values, y = np.unique(y, return_inverse=True)
-            y, num_classes = y.reshape(-1), len(values)
-        chosen = columns_tried(x, torch.as_tensor(y), num_classes, columns, names or ())
+            values, y = y[:, 0].unique(return_inverse=True)
+            num_classes = len(values)
+        chosen = columns_tried(x, y, num_classes, columns, names or ())
     tried = candidates(kind, x, rate, columns, chosen)
     unknown = sorted(set(names or ()) - {o.name for o in tried})
     if unknown:

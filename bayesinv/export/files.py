@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> Augmentation:
         ) from error
     if metadata.get("format") != FORMAT or extents is None:
         raise SavedFileError(f"{path} is not an augmentation saved by bayesinv; expected what augmentation.save wrote")
-    if metadata.get("version") not in map(str, range(1, VERSION + 1)):
+    if metadata.get("version") not in [str(version) for version in range(1, VERSION + 1)]:
         raise SavedFileError(
             f"{path} has version {metadata.get('version')} of the format, and this bayesinv reads up to {VERSION}; "
             "update it"
