@@ -32,6 +32,7 @@ from bayesinv.posterior.invariance_posterior import InvariancePosterior
 from bayesinv.transforms import Transform
 
 SHOWN_PREDICTIONS = 10
+AUGMENTATION_FILE = "augmentation.safetensors"  # and .json beside it
 OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 
 
@@ -86,7 +87,7 @@ def fit(options: argparse.Namespace) -> None:
             "shell": shlex.join(["bayesinv", *options.arguments]),
             **({} if options.network is None else {"network": network_facts(options, examples, transform, fixed)}),
         }
-        _write(folder, posterior, "fit", facts, figures=not options.no_figures)
+        _write(folder, posterior, "fit", facts, figures=not options.no_figures, scales=reading.scales)
         text = f"{summary_text(posterior.summary())}\n\n{line}\n{facts_text(posterior)}"
     try:
         _print_fit(text, options.out)
@@ -307,10 +308,13 @@ def _write(
     command: str,
     facts: dict[str, Any],
     figures: bool,
+    scales: list[list[float]] | None = None,
 ) -> None:
-    """Write posterior, table and figures."""
+    """Write posterior, table, augmentation and figures; `scales` are those of a table's columns."""
     posterior.save(folder / POSTERIOR_FILE)
     posterior.summary().to_csv(folder / "summary.csv")
+    augmentation = posterior.augmentation(scales=None if scales is None else (scales[0], scales[1]))
+    augmentation.save(folder / AUGMENTATION_FILE)
     if figures:
         _write_figures(folder / "figures", posterior)
     write_run(folder, command, {**facts, "seed": posterior.result.seed})

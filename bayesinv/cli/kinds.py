@@ -51,6 +51,8 @@ def transform_for(options: argparse.Namespace, kind: str, examples: Examples | N
     if unknown:
         known = ", ".join(o.name for o in tried)
         raise ValueError(f"--symmetries: expected some of {known}, got {', '.join(unknown)}")
+    if names is None and kind == "tables":  # columns of several meanings have no order, and no sign of their own
+        names = [o.name for o in tried if o.name.startswith("shift_")]
     transform = transform_of([o for o in tried if names is None or o.name in names])
     return transform if options.padding is None else _padded(transform, options.padding)
 

@@ -119,7 +119,7 @@ def _fit(subparsers: Any) -> None:
         "fit a posterior to your own data",
         """\
 Fit the posterior over the extents of symmetries, with a Gaussian process or a network as the free
-function, and write it to a folder: posterior.npz, summary.csv, run.json and figures.
+function, and write it to a folder: posterior.npz, summary.csv, augmentation.safetensors, run.json and figures.
 
 DATA is an .npz file with x and y (--kind signals, points or tables where x is no images), a folder of
 pictures with one sub-folder a class, or a .csv or .parquet table with --target. Up to a few thousand
@@ -136,7 +136,7 @@ examples are practical. Columns of tables are standardised.
         nargs="+",
         metavar="NAME",
         help="which to learn: of images out of translate_x translate_y rotation scale_x scale_y shear (all six), or "
-        "flip_x, hue and others that audit tries; of other data out of those that audit tries (all)",
+        "flip_x, hue and others that audit tries; of other data out of those that audit tries (all; of tables shifts)",
     )
     model.add_argument(
         "--fix",

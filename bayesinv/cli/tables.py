@@ -38,7 +38,8 @@ def summary_text(table: pd.DataFrame) -> str:
         interval = "fixed" if row["fixed"] else f"{row['lower']:.1f} to {row['upper']:.1f}"
         inactive = "" if row["fixed"] else f"{row['p_inactive']:.2f}"
         sign = table.attrs["prefixes"][str(name)]
-        prior = "" if row["fixed"] else f"{sign}{row['prior_median']:.0f}"
+        middle = row["prior_median"]
+        prior = "" if row["fixed"] else f"{sign}{middle:.0f}" if middle >= 10 else f"{sign}{middle:.2g}"
         median = f"{sign}{row['median']:.1f}"
         rows.append([str(name), median, interval, row["unit"], inactive, prior])
     note = "\n(importance-weighted)" if table.attrs["reweighted"] else ""
@@ -93,7 +94,8 @@ def _mode_in_words(mode: Mapping[str, Any]) -> str:
         >>> _mode_in_words({"start": 0.1, "log_joint": -101.347, "evaluations": 8, "merged": True})
         'log joint -101.3 after 8 evaluations from start 0.1, where another ended'
     """
-    text = f"log joint {mode['log_joint']:.1f} after {mode['evaluations']} evaluations from start {mode['start']}"
+    start = "a point of the population" if mode["start"] is None else f"start {mode['start']}"
+    text = f"log joint {mode['log_joint']:.1f} after {mode['evaluations']} evaluations from {start}"
     return f"{text}, where another ended" if mode["merged"] else text
 
 

@@ -27,6 +27,7 @@ _ONE_OF = "|".join(_OPTIONS)
 # The first that fits wins; a call in Python is replaced before the arguments inside it.
 _RULES = (
     (r"pass overwrite=True", "add --overwrite"),
+    (r"skip_broken=True", "--skip-broken"),
     (r"pass labels=False", "say --likelihood gaussian"),
     (r"\bpass reweighted=False|call with reweighted=False", "leave out --reweighted"),
     (r"bayesinv\.Data\(x, y, num_classes=\.\.\.\)", "that takes Python"),

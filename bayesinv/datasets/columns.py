@@ -34,8 +34,9 @@ def are_labels(y: np.ndarray) -> bool:
     if y.ndim != 1 or not bool((y == np.round(y)).all()):
         return False
     values, counts = np.unique(y, return_counts=True)
-    every = values[0] == 0 and values[-1] == len(values) - 1 and counts.min() > 1
-    return len(values) <= MOST_LABELS or bool(every)
+    if len(values) <= MOST_LABELS:
+        return True
+    return bool(values[0] == 0 and values[-1] == len(values) - 1 and counts.min() > 1)
 
 
 def load_table(

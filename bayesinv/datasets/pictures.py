@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bayesinv.errors import DataError
 
 __all__ = ["SIXTEEN_BITS", "Picture", "open_picture", "pixels", "white_of"]
 
 SIXTEEN_BITS = 65535
+CURE = "mend or remove it; of a folder skip_broken=True leaves such out"
 
 
 class Picture(NamedTuple):
@@ -60,9 +61,11 @@ def open_picture(file: str | os.PathLike[str], divide_by: float | None = None) -
         raise
     except Image.DecompressionBombError as error:
         raise DataError(f"{file} is too large for a picture of training data; make it smaller: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{os.fspath(file)} cannot be read as a picture: its format is not known; {CURE}") from error
     # A damaged picture fails in as many ways as its format has fields, and for want of memory.
     except Exception as error:
-        raise DataError(f"{os.fspath(file)} cannot be read as a picture: {error}") from error
+        raise DataError(f"{os.fspath(file)} cannot be read as a picture: {error}; {CURE}") from error
 
 
 def pixels(image: Image.Image, white: float = 255.0) -> Float[np.ndarray, "height width *rgb"]:

@@ -59,6 +59,8 @@ def refused(capsys, arguments, *messages):
 
 def test_fit_writes_a_whole_folder(run):
     assert {path.name for path in run.iterdir()} == {
+        "augmentation.json",
+        "augmentation.safetensors",
         "figures",
         "posterior.npz",
         "run.json",

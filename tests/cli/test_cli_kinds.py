@@ -49,6 +49,9 @@ def test_a_table_is_fitted_standardised_and_predicted_by_names(table, tmp_path, 
     assert stored["reading"]["columns"] == ["a", "b"]
     posterior = bayesinv.load(run / "posterior.npz")
     assert posterior.data.x.mean(0).abs().max() < 1e-6
+    scales = bayesinv.export.load(run / "augmentation.safetensors").scales  # rows come as they are
+    assert np.allclose(scales[0], pd.read_csv(table)[["a", "b"]].mean())
+    assert np.allclose(scales[1], pd.read_csv(table)[["a", "b"]].std(ddof=0), rtol=0.1)
     # other columns first, and no targets
     new = tmp_path / "new.csv"
     pd.read_csv(table)[["b", "a"]].to_csv(new, index=False)
@@ -59,6 +62,17 @@ def test_a_table_is_fitted_standardised_and_predicted_by_names(table, tmp_path, 
     capsys.readouterr()
     assert main(words("predict", run, table)) == 0
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_of_a_table_shifts_are_learned_where_nothing_is_named(table, tmp_path, capsys):
+    """An order or a sign of columns with several meanings makes no sense, and the audit asks for it all the same."""
+    run = tmp_path / "run"
+    assert main(words("fit", table, "--target", "kind", "--out", run, *QUICK)) == 0
+    assert list(pd.read_csv(run / "summary.csv")["symmetry"]) == ["shift_a", "shift_b"]
+    assert main(words("audit", table, "--target", "kind", "--out", tmp_path / "audit", *AUDIT)) == 0
+    assert "sign_flip" in capsys.readouterr().out
+    scales = bayesinv.export.load(tmp_path / "audit" / "augmentation.safetensors").scales
+    assert np.allclose(scales[0], pd.read_csv(table)[["a", "b"]].mean())
 
 
 def test_a_table_without_its_target_is_refused(table, tmp_path, capsys):

@@ -167,3 +167,12 @@ def test_a_fit_that_ended_early_is_told_to_raise_an_option_of_its_own(images, tm
     assert "raise --epochs" in output and "max-steps" not in output
     assert main([*fit, *sizes, "--overwrite", "--num-features", "16", "--max-steps", "1"]) == 0
     assert "raise --max-steps" in capsys.readouterr().out
+
+
+def test_a_broken_picture_names_the_option_that_leaves_it_out(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").write_text("no picture")
+    assert main(["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "its format is not known" in said and "--skip-broken leaves such out" in said and "<_io" not in said
