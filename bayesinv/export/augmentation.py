@@ -47,9 +47,9 @@ class Augmentation(v2.Transform):
     labels; the first plain tensor is an image, unless there is a `tv_tensors.Image`. Masks (nearest neighbour, 0
     outside), boxes and key points move with their image; coordinates count from the corner of the first pixel, whose
     middle is (0.5, 0.5). Images of bytes are read as [0, 1], moved, clipped and rounded back; floating point images are
-    neither scaled nor clipped. Signals, points, tables and volumes come as tensors or arrays, of which the first is
-    moved, and with a volume its masks (`tv_tensors.Mask`); or as an object with positions ``pos`` and perhaps
-    ``batch``, as in PyTorch Geometric.
+    neither scaled nor clipped. Signals, points, tables and volumes come as tensors or arrays (tables as a DataFrame too),
+    of which the first is moved, and with a volume its masks (`tv_tensors.Mask`); or as an object with positions ``pos``
+    and perhaps ``batch``, as in PyTorch Geometric.
 
     Axes before those of one example are those of a batch, each with draws of its own; frames of a video share theirs.
     All numbers come from torch's global generator, which a DataLoader seeds in its workers; with a seed they come from
@@ -173,10 +173,15 @@ class Augmentation(v2.Transform):
                 along = [self._moved_volume_mask(e, t) if isinstance(e, tv_tensors.Mask) else e for e in flat]
                 along[i] = moved.numpy() if isinstance(entry, np.ndarray) else moved
                 return tree_unflatten(along, spec)
+            if hasattr(entry, "to_numpy") and hasattr(entry, "columns"):
+                flat[i] = self._moved_frame(entry)
+                return tree_unflatten(flat, spec)
             if hasattr(entry, "pos"):
                 flat[i] = self._moved_positions(entry)
                 return tree_unflatten(flat, spec)
-        raise DataError(f"expected a tensor, an array or an object with `pos`, got {type(inputs[0]).__name__}")
+        raise DataError(
+            f"expected a tensor, an array, a DataFrame or an object with `pos`, got {type(inputs[0]).__name__}"
+        )
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws for one sample of torchvision's pipeline."""
@@ -293,6 +298,16 @@ class Augmentation(v2.Transform):
         flat = x.reshape(lead.numel(), -1, *x.shape[-3:])
         moved = masks_of_volumes(self._acting(t.reshape(-1, t.shape[-1]).to(x.device)), flat)
         return tv_tensors.wrap(moved.reshape(x.shape), like=mask)
+
+    def _moved_frame(self, frame: Any) -> Any:
+        """A pandas DataFrame of rows, with its columns and index."""
+        if len(self.event_shape) != 1 or self.copies > 1 or frame.shape[1] != self.event_shape[0]:
+            raise DataError(
+                f"a DataFrame: expected the {self.event_shape[0]} columns of a table, as in the fit, and copies=1, got "
+                f"{frame.shape[1]} columns and copies={self.copies}; frame.to_numpy() gives an array for more copies"
+            )
+        x = torch.from_numpy(np.ascontiguousarray(frame.to_numpy(dtype=np.float64)))
+        return type(frame)(self.move(x, self._drawn_for(x)).numpy(), index=frame.index, columns=frame.columns)
 
     def _moved_positions(self, data: Any) -> Any:
         """A copy of a graph, or of a batch of them, with moved ``pos`` (nodes, 3)."""

@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import bayesinv
+from bayesinv.errors import DataError
 from bayesinv.export import Augmentation
 from bayesinv.sklearn import InvarianceRegressor
 from bayesinv.transforms import Affine2d, ColumnNoise, ColumnShift, Compose, SignFlip
@@ -76,3 +78,16 @@ def test_estimators_say_their_scales():
 def test_a_posterior_of_images_takes_none():
     with pytest.raises(ValueError, match="scales: expected"):
         make_posterior().augmentation(scales=SCALES)
+
+
+def test_a_data_frame_stays_one():
+    frame = pd.DataFrame({"mass": [130, 90], "height": [-2.0, -3.5]}, index=["a", "b"])
+    moved = made(SCALES)(frame)
+    assert np.array_equal(moved.to_numpy(), made(SCALES)(ROWS).numpy())
+    assert list(moved.columns) == ["mass", "height"] and list(moved.index) == ["a", "b"]
+    moved, label = made(SCALES)(frame, "kept")
+    assert label == "kept" and not np.array_equal(moved.to_numpy(), frame.to_numpy())
+    with pytest.raises(DataError, match="2 columns of a table"):
+        made(SCALES)(frame[["mass"]])
+    with pytest.raises(DataError, match="copies=1"):
+        made(SCALES, copies=3)(frame)
