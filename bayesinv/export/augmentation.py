@@ -47,9 +47,9 @@ class Augmentation(v2.Transform):
     labels; the first plain tensor is an image, unless there is a `tv_tensors.Image`. Masks (nearest neighbour, 0
     outside), boxes and key points move with their image; coordinates count from the corner of the first pixel, whose
     middle is (0.5, 0.5). Images of bytes are read as [0, 1], moved, clipped and rounded back; floating point images are
-    neither scaled nor clipped. Signals, points, tables and volumes come as tensors or arrays (tables as a DataFrame too),
-    of which the first is moved, and with a volume its masks (`tv_tensors.Mask`); or as an object with positions ``pos``
-    and perhaps ``batch``, as in PyTorch Geometric.
+    neither scaled nor clipped. Signals, points, tables and volumes come as tensors or arrays, tables as DataFrames
+    too, of which the first is moved, and with a volume its masks (`tv_tensors.Mask`); or as an object with positions
+    ``pos`` and perhaps ``batch``, as in PyTorch Geometric.
 
     Axes before those of one example are those of a batch, each with draws of its own; frames of a video share theirs.
     All numbers come from torch's global generator, which a DataLoader seeds in its workers; with a seed they come from

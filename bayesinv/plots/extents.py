@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # and in grey: the posterior is dark and the prior light.
 MOST_PANELS = 9  # of outputs; from there on rows say more
 TITLE_WIDTH = 34  # characters of 13 points above a panel of 3.9 inches, whose last letters are those of the next
+FEW_STEPS = 40  # of a trace, which are shown whole
 
 
 def plot_extents(posterior: "FittedModel", *, reweighted: bool | None = None) -> "matplotlib.figure.Figure":
@@ -171,7 +172,8 @@ def plot_trace(posterior: "FittedModel") -> "matplotlib.figure.Figure":
 
     The climb out of the starting point is often a hundred times as high as everything after it, so
     the axis reaches below the lowest value of the second half by the range of that half; the title
-    says where the climb began.
+    says where the climb began. Fewer than 40 steps are shown from the first on, each with a mark, and the
+    best so far as a line.
 
     Raises:
         ValueError: there is no trace.
@@ -183,16 +185,25 @@ def plot_trace(posterior: "FittedModel") -> "matplotlib.figure.Figure":
     with _style():
         figure = _figure(6.0, 4.2)
         panel = figure.subplots()
-        panel.plot(steps, trace, color="#8CC3E6", lw=1, label="each step")
-        panel.plot(steps, _running_median(trace), color=POSTERIOR, label="running median")
-        settled = trace[len(trace) // 2 :]
+        few = len(trace) < FEW_STEPS
+        if few:
+            panel.plot(steps, trace, "o", color="#8CC3E6", ms=5, label="each step")
+            panel.plot(steps, np.maximum.accumulate(trace), color=POSTERIOR, label="best so far")
+            panel.locator_params(axis="x", integer=True)
+        else:
+            panel.plot(steps, trace, color="#8CC3E6", lw=1, label="each step")
+            panel.plot(steps, _running_median(trace), color=POSTERIOR, label="running median")
+        settled = trace[:1] if few else trace[len(trace) // 2 :]
         spread = float(trace.max() - settled.min()) or 1.0
-        low = max(float(trace.min()), float(settled.min()) - spread) - 0.05 * spread
+        lowest = float(settled.min()) if few else max(float(trace.min()), float(settled.min()) - spread)
+        low = lowest - 0.05 * spread
         panel.set_ylim(low, float(trace.max()) + 0.05 * spread)
-        if trace[0] < low:
+        if few and (below := int((trace < low).sum())):
+            panel.set_title(f"{below} trial{'s' * (below > 1)} below the axis", loc="left")
+        elif trace[0] < low:
             start = f"{trace[0]:,.0f}".replace("-", "−")
             panel.set_title(f"first step at {start} nats, below the axis", loc="left")
-        panel.set_xlim(0, len(trace))
+        panel.set_xlim(0, len(trace) + (1 if few else 0))
         climbed = "modes" in posterior.result.settings
         panel.set_xlabel("step of the extents" if posterior.model.is_network else "evaluation" if climbed else "step")
         objective = "log joint density (nats)" if climbed else "ELBO (nats)"

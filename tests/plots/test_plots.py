@@ -358,3 +358,13 @@ def test_dollar_signs_in_names_are_no_tex(name, tmp_path):
         texts = [t.get_text() for t in figure.findobj(Text) if "$" in t.get_text()]
         assert texts
         assert all(text.count("$") == text.count(r"\$") for text in texts)
+
+
+def test_a_short_trace_is_shown_from_its_first_step():
+    """The default climbs within some twenty evaluations, of which a trial of the line search may lie far below."""
+    panel = make_posterior(trace=(-100.0, -98.0, -500.0, -97.0)).plot_trace().axes[0]
+    low, high = panel.get_ylim()
+    assert -101.0 < low < -100.0 and -97.0 < high < -96.0
+    assert panel.get_title(loc="left") == "1 trial below the axis"
+    assert [line.get_ydata().tolist() for line in panel.lines][1] == [-100.0, -98.0, -98.0, -97.0]
+    assert make_posterior(trace=(-5.0,)).plot_trace().axes[0].get_title(loc="left") == ""
