@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from bayesinv.cli.words import in_shell_words
+from bayesinv.inference.modes import mode_in_words
 from bayesinv.numerics.psis import weights_are_good
 from bayesinv.posterior.invariance_posterior import InvariancePosterior
 
@@ -82,21 +83,9 @@ def settings_text(posterior: InvariancePosterior) -> str:
         **result.settings,
     }
     if rows.get("modes"):
-        rows["modes"] = "; ".join(map(_mode_in_words, rows["modes"]))
+        rows["modes"] = "; ".join(map(mode_in_words, rows["modes"]))
     lines = (f"{name.replace('_', ' '):<13} {_in_words(value)}" for name, value in rows.items() if value is not None)
     return "\n".join(lines)
-
-
-def _mode_in_words(mode: Mapping[str, Any]) -> str:
-    """Where a climb of the evidence began and ended.
-
-    Example:
-        >>> _mode_in_words({"start": 0.1, "log_joint": -101.347, "evaluations": 8, "merged": True})
-        'log joint -101.3 after 8 evaluations from start 0.1, where another ended'
-    """
-    start = "a point of the population" if mode["start"] is None else f"start {mode['start']}"
-    text = f"log joint {mode['log_joint']:.1f} after {mode['evaluations']} evaluations from {start}"
-    return f"{text}, where another ended" if mode["merged"] else text
 
 
 def _in_words(value: Any) -> str:

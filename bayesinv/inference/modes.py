@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,6 +97,18 @@ class Mode:
         """The same over the first d coordinates, the others held."""
         log_det = float(torch.logdet(self.precision[:d, :d]))
         return self.value + 0.5 * d * math.log(2.0 * math.pi) - 0.5 * log_det
+
+
+def mode_in_words(record: Mapping[str, Any]) -> str:
+    """Where a climb of the evidence began and ended, of the settings of a fit.
+
+    Example:
+        >>> mode_in_words({"start": 0.1, "log_joint": -101.347, "evaluations": 8, "merged": True})
+        'log joint -101.3 after 8 evaluations from start 0.1, where another ended'
+    """
+    start = "a point of the population" if record["start"] is None else f"start {record['start']}"
+    text = f"log joint {record['log_joint']:.1f} after {record['evaluations']} evaluations from {start}"
+    return f"{text}, where another ended" if record["merged"] else text
 
 
 class _Stop(Exception):

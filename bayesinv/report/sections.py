@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayesinv.errors import ExtentError
 from bayesinv.extents.priors import prior_config
+from bayesinv.inference.modes import mode_in_words
 from bayesinv.orbits.groups import spread_name
 from bayesinv.plots.extents import drawn_in_rows
 from bayesinv.plots.orbit import can_draw
@@ -293,7 +294,8 @@ def settings(posterior: InvariancePosterior, given: Mapping[str, str]) -> Sectio
     for name, value in result.settings.items():
         if value is None:
             continue
-        values[name.replace("_", " ")] = json.dumps(value) if isinstance(value, dict | list) else value
+        said = "; ".join(map(mode_in_words, value)) if name == "modes" else value
+        values[name.replace("_", " ")] = json.dumps(said) if isinstance(said, dict | list) else said
     values |= priors(posterior.model)
     values["orbit"] = f"{posterior.model.orbit.num_samples} base draws, precision {posterior.model.precision}"
     body = facts("Settings of the fit", values)

@@ -11,7 +11,7 @@ import bayesinv
 from bayesinv.errors import DataError
 from bayesinv.report import write_comparison_report, write_report
 from bayesinv.report.page import STYLE
-from bayesinv.report.sections import extents, orbits, priors, what_was_fitted
+from bayesinv.report.sections import extents, orbits, priors, settings, what_was_fitted
 from tests.fakes import make_data, make_posterior, make_result
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -256,3 +256,9 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(FileExistsError, match="overwrite"):
         posterior.report(path)
     assert path.read_text() == "kept"
+
+
+def test_climbs_are_told_in_words():
+    modes = [{"start": None, "log_joint": -3.04, "evaluations": 7, "merged": False}]
+    body = settings(make_posterior(settings={"modes": modes}), {}).body
+    assert "log joint -3.0 after 7 evaluations from a point of the population" in body and "merged" not in body
