@@ -27,7 +27,7 @@ from bayesinv.errors import DataError
 from bayesinv.inference.evaluation_record import EvaluationRecord, fingerprint
 from bayesinv.io.progress import progress_bar
 from bayesinv.model.invariance_model import InvarianceModel
-from bayesinv.numerics.arguments import as_integer, as_number, as_probability
+from bayesinv.numerics.arguments import as_integer, as_number, as_probability, meant
 from bayesinv.numerics.threads import one_thread, side_by_side
 
 LEVELS = (0.05, 0.5, 0.95)
@@ -118,9 +118,9 @@ def audit(
     if operations is not None:
         unknown = sorted(set(operations) - {o.name for o in tried})
         if unknown or not operations:
-            raise ValueError(
-                f"operations: expected some of {', '.join(o.name for o in tried)}, got {', '.join(unknown) or 'none'}"
-            )
+            known = [o.name for o in tried]
+            said = f"operations: expected some of {', '.join(known)}, got {', '.join(unknown) or 'none'}"
+            raise ValueError(said + meant(unknown, known))
         tried = tuple(o for o in tried if o.name in set(operations))
     settings = {"num_orbit_samples": num_orbit_samples, "num_features": num_features}
     with (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from bayesinv.auditing.operations import NUM_COLOURS, candidates, columns_tried,
 from bayesinv.cli.inputs import Reading
 from bayesinv.datasets import Examples
 from bayesinv.errors import DataError
+from bayesinv.numerics.arguments import meant
 from bayesinv.transforms import Affine2d, Transform, from_config
 from bayesinv.transforms.affine2d import AFFINE_COORDINATES
 from bayesinv.transforms.warp import PADDINGS
@@ -30,11 +31,10 @@ def transform_for(options: argparse.Namespace, kind: str, examples: Examples | N
     names = options.symmetries
     if options.padding not in (None, *PADDINGS):
         raise ValueError(f"--padding: expected one of {', '.join(PADDINGS)}, got {options.padding}")
-    every = {o.name for o in candidates("images", torch.zeros(1, NUM_COLOURS, 4, 4))}
-    if kind == "images" and (set(names or ()) <= set(AFFINE_COORDINATES) or not set(names) <= every):
-        return Affine2d(
-            names, padding=options.padding or PADDINGS[0]
-        )  # which refuses unknown names before data are read
+    if kind == "images":  # unknown names are refused before data are read
+        _refuse_unknown(names, [o.name for o in candidates("images", torch.zeros(1, NUM_COLOURS, 4, 4))])
+        if set(names or ()) <= set(AFFINE_COORDINATES):
+            return Affine2d(names, padding=options.padding or PADDINGS[0])
     if examples is None:
         return None
     x = torch.as_tensor(np.asarray(examples.x))
@@ -47,14 +47,18 @@ def transform_for(options: argparse.Namespace, kind: str, examples: Examples | N
             num_classes = len(values)
         chosen = columns_tried(x, y, num_classes, columns, names or ())
     tried = candidates(kind, x, rate, columns, chosen)
-    unknown = sorted(set(names or ()) - {o.name for o in tried})
-    if unknown:
-        known = ", ".join(o.name for o in tried)
-        raise ValueError(f"--symmetries: expected some of {known}, got {', '.join(unknown)}")
+    _refuse_unknown(names, [o.name for o in tried])
     if names is None and kind == "tables":  # columns of several meanings have no order, and no sign of their own
         names = [o.name for o in tried if o.name.startswith("shift_")]
     transform = transform_of([o for o in tried if names is None or o.name in names])
     return transform if options.padding is None else _padded(transform, options.padding)
+
+
+def _refuse_unknown(names: Sequence[str] | None, known: Sequence[str]) -> None:
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        said = f"--symmetries: expected some of {', '.join(known)}, got {', '.join(unknown)}"
+        raise ValueError(said + meant(unknown, known))
 
 
 def _padded(transform: Transform, padding: str) -> Transform:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bayesinv.datasets.split import Examples
 from bayesinv.errors import DataError
+from bayesinv.numerics.arguments import meant
 
 __all__ = ["TABLE_SUFFIXES", "are_labels", "load_table"]
 
@@ -71,7 +72,8 @@ def load_table(
     table = _read(Path(path))
     missing = [name for name in [*(columns or ()), *([] if target is None else [target])] if name not in table.columns]
     if missing:
-        raise DataError(f"{path} has no column {_some(missing)}; it has {_some(table.columns)}")
+        names = [str(name) for name in table.columns]
+        raise DataError(f"{path} has no column {_some(missing)}; it has {_some(table.columns)}{meant(missing, names)}")
     names = [name for name in table.columns if name != target] if columns is None else list(columns)
     text = [name for name in names if table[name].dtype.kind not in "iufb"]
     if text:

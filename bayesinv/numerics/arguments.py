@@ -6,10 +6,12 @@ And the words for a number of things in such messages.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["as_integer", "as_number", "as_probability", "counted"]
+__all__ = ["as_integer", "as_number", "as_probability", "counted", "meant"]
 
 
 def as_integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
@@ -74,3 +76,15 @@ def counted(number: int, noun: str) -> str:
         ('1 draw', '2,000 draws')
     """
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def meant(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """The end of a message about unknown names: those that they are close to, if any.
+
+    Example:
+        >>> meant(["rotaton", "xyz"], ["rotation", "shear"]), meant(["xyz"], ["rotation"])
+        ("; did you mean 'rotation'?", '')
+    """
+    names = list(known)
+    close = [near[0] for name in unknown if (near := get_close_matches(name, names, 1))]
+    return f"; did you mean {', '.join(map(repr, dict.fromkeys(close)))}?" if close else ""

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesinv.errors import DataError
+from bayesinv.numerics.arguments import meant
 from bayesinv.transforms.base import Coordinate, Transform, register, wrong_kind
 from bayesinv.transforms.exponential import exponential
 from bayesinv.transforms.warp import (
@@ -212,7 +213,9 @@ class Affine2d(MatrixWarp):
             raise ValueError(f"Affine2d needs at least one coordinate out of {known}, and an empty list came")
         for name in names:
             if name not in AFFINE_COORDINATES:
-                raise ValueError(f"unknown affine coordinate {name!r}; known are {known}")
+                raise ValueError(
+                    f"unknown affine coordinate {name!r}; known are {known}{meant([name], AFFINE_COORDINATES)}"
+                )
         if len(set(names)) < len(names):
             raise ValueError(f"the coordinates of Affine2d have to be distinct, and {', '.join(names)} came")
         if padding not in PADDINGS:

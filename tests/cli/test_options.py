@@ -176,3 +176,13 @@ def test_a_broken_picture_names_the_option_that_leaves_it_out(tmp_path, capsys):
     assert main(["fit", str(tmp_path / "photos"), "--out", str(tmp_path / "run"), "--quiet"]) == 2
     said = capsys.readouterr().err
     assert "its format is not known" in said and "--skip-broken leaves such out" in said and "<_io" not in said
+
+
+@pytest.mark.parametrize(
+    ("typo", "known", "others"), [("rotaton", "rotation", ["flip_x", "hue"]), ("flip_xx", "flip_x", ["rotation"])]
+)
+def test_a_misspelt_symmetry_is_answered_with_what_was_meant(tmp_path, capsys, typo, known, others):
+    assert main(["fit", str(tmp_path / "missing.npz"), "--out", str(tmp_path / "run"), "--symmetries", typo]) == 2
+    said = capsys.readouterr().err
+    assert f"did you mean '{known}'?" in said
+    assert all(name in said for name in others)
