@@ -6,9 +6,8 @@ import warnings
 
 import bayesinv
 from bayesinv.auditing.page import HEAD, table_rows
-from bayesinv.cli.folder import output_folder, write_run
+from bayesinv.cli.folder import goes_on_from, output_folder, write_run
 from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, read_training
-from bayesinv.cli.networks import goes_on_from
 from bayesinv.cli.tables import columns
 from bayesinv.datasets import Examples
 
@@ -16,7 +15,7 @@ from bayesinv.datasets import Examples
 def audit(options: argparse.Namespace) -> None:
     """`bayesinv audit`."""
     command = shlex.join(["bayesinv", *options.arguments])
-    with goes_on_from(options) as checkpoint, output_folder(options.out, options.overwrite) as folder:
+    with goes_on_from(options.out) as checkpoint, output_folder(options.out, options.overwrite) as folder:
         examples, kind = _read(options)
         found = bayesinv.audit(
             (examples.x, examples.y),

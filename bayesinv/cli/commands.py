@@ -14,10 +14,18 @@ from tqdm import tqdm
 
 import bayesinv
 from bayesinv.cli import demo as demonstration
-from bayesinv.cli.folder import POSTERIOR_FILE, load_posterior, output_folder, posterior_files, read_run, write_run
+from bayesinv.cli.folder import (
+    POSTERIOR_FILE,
+    goes_on_from,
+    load_posterior,
+    output_folder,
+    posterior_files,
+    read_run,
+    write_run,
+)
 from bayesinv.cli.inputs import READING_OPTIONS, Reading, kind_in, labels_in, read_examples, read_training
 from bayesinv.cli.kinds import scales_of, transform_for
-from bayesinv.cli.networks import goes_on_from, network_facts, network_for, training_for
+from bayesinv.cli.networks import network_facts, network_for, training_for
 from bayesinv.cli.tables import columns, facts_text, settings_text, summary_text
 from bayesinv.cli.targets import likelihood_line, likelihood_of, with_whole_labels
 from bayesinv.cli.unused import refuse_unused
@@ -39,7 +47,7 @@ OUR_TABLE = re.compile(rb"index,(file|predicted|mean)")
 def fit(options: argparse.Namespace) -> None:
     """`bayesinv fit`: read, fit, write a folder, print the table."""
     # The checkpoint outside: it goes once the folder has its name, so that no fit is lost in between.
-    with goes_on_from(options) as checkpoint, output_folder(options.out, options.overwrite) as folder:
+    with goes_on_from(options.out) as checkpoint, output_folder(options.out, options.overwrite) as folder:
         labels = None if options.likelihood == "auto" else options.likelihood != "gaussian"
         reading = Reading(labels=labels).updated({key: getattr(options, key) for key in READING_OPTIONS})
         kind = kind_in(options.data, reading)

@@ -65,6 +65,43 @@ def output_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(old)
 
 
+@contextmanager
+def goes_on_from(folder: Path) -> Iterator[Path]:
+    """The checkpoint beside an output folder: deleted at the end of the block, kept and named if that fails.
+
+    The output folder takes its name within the block, so that what was computed is always in one of the two.
+
+    Yields:
+        The file.
+
+    Raises:
+        KeyboardInterrupt: says where it is. Exception: has a note that says so, if the checkpoint is newer than
+            the block.
+    """
+    out = folder.resolve()
+    file = out.parent / f"{out.name}.checkpoint"
+    before = _when(file)
+    try:
+        yield file
+    except KeyboardInterrupt:
+        if not file.is_file():
+            raise
+        raise KeyboardInterrupt(
+            f"what was computed so far is in {file}, and the same command goes on from there; delete the file to "
+            "start anew"
+        ) from None
+    except Exception as error:
+        if _when(file) != before:
+            error.add_note(f"what was computed so far is in {file}, and the same command goes on from there")
+        raise
+    file.unlink(missing_ok=True)
+
+
+def _when(file: Path) -> int | None:
+    """When a file was written; None where there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
 def _put_back(path: Path) -> None:
     """Undo, or end, what was killed while it replaced a folder: between two renames, or before the old one was gone."""
     with abandoned(path, folders=True, suffix="old") as olds:

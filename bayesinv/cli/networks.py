@@ -6,8 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from bayesinv.numerics.randomness import seeded
 from bayesinv.posterior.invariance_posterior import InvariancePosterior, load
 from bayesinv.transforms import Transform, from_config
 
-__all__ = ["goes_on_from", "load_network", "make_network", "network_facts", "network_for", "training_for"]
+__all__ = ["load_network", "make_network", "network_facts", "network_for", "training_for"]
 
 CHECKPOINT_EVERY = 10  # steps: what an interruption can cost
 GROUPS = 8  # of GroupNorm
@@ -161,39 +160,3 @@ def training_for(options: argparse.Namespace, checkpoint: Path) -> Training | No
         checkpoint=checkpoint,
         checkpoint_every=CHECKPOINT_EVERY,
     )
-
-
-@contextmanager
-def goes_on_from(options: argparse.Namespace) -> Iterator[Path]:
-    """The checkpoint beside the output folder of a fit: deleted at the end of the block, kept and named if that fails.
-
-    The output folder takes its name within the block, so that the fit is always in one of the two.
-
-    Yields:
-        The file.
-
-    Raises:
-        KeyboardInterrupt: says where the fit is. Exception: has a note that says so, if the checkpoint is newer than
-            the block.
-    """
-    out = options.out.resolve()
-    file = out.parent / f"{out.name}.checkpoint"
-    before = _when(file)
-    try:
-        yield file
-    except KeyboardInterrupt:
-        if not file.is_file():
-            raise
-        raise KeyboardInterrupt(
-            f"the fit so far is in {file}, and the same command goes on from there; delete the file to start anew"
-        ) from None
-    except Exception as error:
-        if _when(file) != before:
-            error.add_note(f"the fit so far is in {file}, and the same command goes on from there")
-        raise
-    file.unlink(missing_ok=True)
-
-
-def _when(file: Path) -> int | None:
-    """When a file was written; None where there is none."""
-    return file.stat().st_mtime_ns if file.is_file() else None

@@ -168,6 +168,7 @@ class Augmentation(v2.Transform):
                 continue
             if isinstance(entry, Tensor | np.ndarray):
                 x = torch.from_numpy(np.ascontiguousarray(entry)) if isinstance(entry, np.ndarray) else entry
+                x = x if x.is_floating_point() else x.double()  # whole numbers of a table do not stay whole
                 t = self._drawn_for(x)
                 moved = self.move(self._copied(x), t)
                 along = [self._moved_volume_mask(e, t) if isinstance(e, tv_tensors.Mask) else e for e in flat]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from bayesinv.inference.guides import GuideFactory, check_guide
 from bayesinv.inference.loop import Callback
 from bayesinv.inference.point import POINT_METHODS, PointMethod, as_point_method
 from bayesinv.inference.training import Training
-from bayesinv.numerics.arguments import as_integer, as_number
+from bayesinv.numerics.arguments import as_integer, as_number, meant
 
 __all__ = ["NUTS", "VI"]
 
@@ -163,8 +162,7 @@ def refuse_unknown(given: Mapping[str, Any], known: Sequence[str]) -> None:
         text = f"fit() got an unexpected keyword argument {name!r}"
         if name in Training.__dataclass_fields__:
             raise TypeError(f"{text}, an option of Training: fit(..., training=bayesinv.Training({name}={value!r}))")
-        near = difflib.get_close_matches(name, known, 1)
-        raise TypeError(f"{text}; did you mean {near[0]}?" if near else f"{text}; expected one of {', '.join(known)}")
+        raise TypeError(text + (meant([name], known) or f"; expected one of {', '.join(known)}"))
 
 
 def as_callbacks(callbacks: Any) -> list[Callback]:

@@ -1,7 +1,6 @@
 """Transforms one after the other, and the short ways to name them."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from inspect import signature
 from itertools import groupby
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesinv.numerics.arguments import meant
 from bayesinv.transforms.affine2d import AFFINE_COORDINATES, Affine2d, MatrixProduct, MatrixWarp
 from bayesinv.transforms.base import Coordinate, Transform, from_config, known_transforms, register
 
@@ -224,11 +224,10 @@ def _by_name(name: str) -> Transform:
     if name != "affine2d":
         plain = name.replace("_", "").lower()
         alike = [known for known in known_transforms() if known.lower() == plain]
-        close = get_close_matches(name, ["affine2d", *AFFINE_COORDINATES], n=1, cutoff=0.8)
-        meant = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"unknown transform {name!r}; {meant}known names are {_known_names()}. Every other transform is given as "
+            f"unknown transform {name!r}; known names are {_known_names()}. Every other transform is given as "
             f"an object, such as bayesinv.transforms.{alike[0] if alike else 'Flip'}()"
+            + meant([name], ["affine2d", *AFFINE_COORDINATES])
         )
     return Affine2d()
 

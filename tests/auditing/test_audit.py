@@ -1,7 +1,5 @@
 """The audit end to end on small data: tables, sentences, augmentation and page."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,18 +7,13 @@ import torch
 
 import bayesinv
 from bayesinv.errors import DataError
-from tests.auditing.findings import SMALL, finding
+from tests.auditing.findings import SMALL, finding, two_rhythms
 
 
 @pytest.fixture(scope="module")
 def waves():
-    """Two classes of signals by frequency, at any phase: shifts are needed, and time runs either way."""
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1], 30)
-    phase = rng.uniform(0, 2 * math.pi, 60)[:, None]
-    x = np.sin(2 * math.pi * (1 + y)[:, None] * np.arange(16) / 16 + phase) + 0.1 * rng.normal(size=(60, 16))
-    names = ["time_shift", "noise"]
-    return bayesinv.audit((x[:, None].astype(np.float32), np.array(["slow", "fast"])[y]), operations=names, **SMALL)
+    x, y = two_rhythms()
+    return bayesinv.audit((x, np.array(["slow", "fast"])[y]), operations=["time_shift", "noise"], **SMALL)
 
 
 def test_a_shift_that_is_needed_is_found(waves):

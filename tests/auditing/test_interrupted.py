@@ -1,24 +1,19 @@
 """An audit that was interrupted goes on where it was, and ends where it would have ended."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
 import bayesinv
 from bayesinv import InvarianceModel
 from bayesinv.errors import CheckpointError
+from tests.auditing.findings import SMALL, two_rhythms
 
-OPTIONS = {"operations": ["time_shift", "sign_flip", "noise"], "num_orbit_samples": 6, "num_features": 64}
+OPTIONS = {"operations": ["time_shift", "sign_flip", "noise"], **SMALL}
 
 
 @pytest.fixture(scope="module")
 def data():
-    """Two classes of signals by frequency, at any phase."""
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1], 30)
-    phase = rng.uniform(0, 2 * np.pi, 60)[:, None]
-    x = np.sin(2 * np.pi * (1 + y)[:, None] * np.arange(16) / 16 + phase) + 0.1 * rng.normal(size=(60, 16))
-    return x[:, None].astype(np.float32), y
+    return two_rhythms()
 
 
 class Counted:

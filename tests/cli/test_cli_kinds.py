@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -183,7 +184,9 @@ def test_what_stops_after_the_fit_loses_nothing(tmp_path, capsys, monkeypatch, m
         assert main(command) == code
     said = capsys.readouterr().err
     assert "nothing was written" not in said
-    assert f"the fit so far is in {tmp_path / 'run.checkpoint'}, and the same command goes on from there" in said
+    assert (
+        f"what was computed so far is in {tmp_path / 'run.checkpoint'}, and the same command goes on from there" in said
+    )
     assert {each.name for each in tmp_path.iterdir()} == {"x.npz", "run.checkpoint"}
     assert main([*command, "--no-figures"]) == 0
     assert {each.name for each in tmp_path.iterdir()} == {"x.npz", "run"}
@@ -237,3 +240,25 @@ def test_networks_by_name(tmp_path, monkeypatch):
         make_network("vgg", (3, 8, 8), 2)
     with pytest.raises(ValueError, match="takes images"):
         make_network("lenet", (3,), 2)
+
+
+def test_an_interrupted_audit_goes_on_with_the_same_command(table, tmp_path, capsys, monkeypatch):
+    command = words("audit", table, "--target", "kind", "--out", tmp_path / "audit", *AUDIT)
+    with monkeypatch.context() as patched:
+        patched.setattr("bayesinv.auditing.audit.against_constant", interrupt)
+        assert main(command) == 130
+    file = tmp_path / "audit.checkpoint"
+    assert f"what was computed so far is in {file}" in capsys.readouterr().err and file.is_file()
+    with monkeypatch.context() as patched:
+        patched.setattr("bayesinv.auditing.search.one_more", None)  # nothing is integrated again
+        assert main(command) == 0
+    assert (tmp_path / "audit" / "table.csv").is_file() and not file.exists()
+
+
+def test_the_command_line_asks_for_large_pages_unless_told_otherwise(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    assert main(["show", str(tmp_path)]) == 2
+    assert os.environ.pop("THP_MEM_ALLOC_ENABLE") == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    assert main(["show", str(tmp_path)]) == 2
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"

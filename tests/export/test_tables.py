@@ -35,6 +35,11 @@ def test_rows_as_they_come_move_by_standard_deviations_of_their_columns(copies):
     assert np.allclose(as_arrays, made(SCALES, copies=copies)(ROWS).numpy(), rtol=1e-5)
 
 
+def test_whole_numbers_are_rows_too():
+    whole = np.array([[130, -2], [90, -4]])
+    assert np.array_equal(made(SCALES)(whole), made(SCALES)(whole.astype(float)))
+
+
 def test_scales_are_in_the_file_and_in_its_numbers(tmp_path):
     aug = made(SCALES)
     loaded = bayesinv.export.load(aug.save(tmp_path / "aug.safetensors"))

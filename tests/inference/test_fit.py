@@ -487,7 +487,7 @@ def test_arguments_that_do_not_exist_say_where_they_belong():
     data = torch.rand(2, 1, 4, 4), [0, 1]
     with pytest.raises(TypeError, match=r"training=bayesinv\.Training\(epochs=3\)"):
         bayesinv.fit(model, data, epochs=3)
-    with pytest.raises(TypeError, match="'sead'; did you mean seed"):
+    with pytest.raises(TypeError, match="'sead'; did you mean 'seed'"):
         bayesinv.fit(model, data, sead=3)
     with pytest.raises(TypeError, match=r"'zzz'; expected one of model, .*, callbacks$"):
         bayesinv.fit(model, data, zzz=3)
