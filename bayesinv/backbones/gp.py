@@ -235,8 +235,11 @@ class GaussianProcess(nn.Module):
         """
         if self.frequencies is None:
             raise RuntimeError("random features have no frequencies yet; fit the model, or call initialise() first")
-        W, amplitude = self.frequencies(self.kernel)
-        mean = fourier_mean(self._centred(points.flatten(2)), W.to(points.dtype), weights)
+        scale, W, amplitude = self.frequencies.scaled(self.kernel)
+        centred = self._centred(points.flatten(2))
+        if scale is not None:
+            centred = centred * scale.to(points.dtype)
+        mean = fourier_mean(centred, W.to(points.dtype), weights)
         return torch.cat([amplitude, amplitude]) * mean.double()
 
     def train(self, mode: bool = True) -> GaussianProcess:

@@ -1,7 +1,7 @@
 """Orbit means of random Fourier features, with a hand-written gradient.
 
-Autograd would keep five arrays of the size of the projected orbit; this keeps two and makes one pass over them. Where
-nobody asks for a gradient it keeps none, and goes through the examples in blocks that stay in the cache.
+Autograd would keep five arrays of the size of the projected orbit; this keeps two and makes one pass over them. On a
+CPU it goes through the examples in blocks that stay in the cache, in as many threads as there are to spare.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 2**19  # numbers in one projected block: 1,024 copies at 512 frequencies, at half the time of all at once
+from bayesinv.numerics.threads import in_spare_threads
+
+BLOCK = 2**18  # numbers in one projected block: 512 copies at 512 frequencies, at half the time of all at once
 
 
 class _FourierMean(torch.autograd.Function):
@@ -21,40 +23,65 @@ class _FourierMean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, frequencies: Tensor, weights: Tensor) -> Tensor:
-        if not any(ctx.needs_input_grad) and points.device.type == "cpu":
-            rows = max(1, BLOCK // (len(points) * frequencies.shape[1]))
-            return torch.cat([_mean(*_projected(block, frequencies), weights) for block in points.split(rows, 1)])
-        cos, sin = _projected(points, frequencies)
-        ctx.save_for_backward(points, frequencies, weights, cos, sin)
-        return _mean(cos, sin, weights)
+        S, n, _ = points.shape
+        R, keeps = frequencies.shape[1], any(ctx.needs_input_grad)
+        out = points.new_empty(n, 2 * R)
+        # One projected copy after the other: what is kept of a block lies in one piece.
+        kept = [points.new_empty(S * n if keeps else 0, R) for _ in range(2)]
+
+        def project(rows: range) -> None:
+            where = slice(rows.start, rows.stop)
+            projected = points[:, where].reshape(-1, points.shape[-1]) @ frequencies
+            if keeps:
+                cos, sin = (part[S * rows.start : S * rows.stop] for part in kept)
+                torch.cos(projected, out=cos)
+                torch.sin(projected, out=sin)
+            else:
+                cos, sin = projected.cos(), projected.sin_()
+            for part, of in enumerate((cos, sin)):
+                out[where, part * R : (part + 1) * R] = torch.mv(of.view(S, -1).T, weights).view(-1, R)
+
+        in_spare_threads(project, _blocks(points, R))
+        if keeps:
+            ctx.save_for_backward(points, frequencies, weights, *kept)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        points, frequencies, weights, cos, sin = ctx.saved_tensors
-        S, n, D = points.shape
-        R = frequencies.shape[1]
-        d_cos, d_sin = grad[:, :R], grad[:, R:]
-        cos, sin = cos.view(S, n, R), sin.view(S, n, R)
-        d_weights = None
-        if ctx.needs_input_grad[2]:
-            d_weights = torch.einsum("snr,nr->s", cos, d_cos) + torch.einsum("snr,nr->s", sin, d_sin)
-        d_projected = torch.addcmul(cos * d_sin, sin, d_cos, value=-1.0).mul_(weights[:, None, None]).view(S * n, R)
-        d_points = (d_projected @ frequencies.T).view(S, n, D) if ctx.needs_input_grad[0] else None
-        d_frequencies = points.reshape(S * n, D).T @ d_projected if ctx.needs_input_grad[1] else None
-        return d_points, d_frequencies, d_weights
+        points, frequencies, weights, *kept = ctx.saved_tensors
+        S, (D, R) = len(points), frequencies.shape
+        of_points, of_frequencies, of_weights = ctx.needs_input_grad
+        d_points = torch.empty_like(points) if of_points else None
+
+        def differentiate(rows: range) -> tuple[Tensor | None, Tensor | None]:
+            where = slice(rows.start, rows.stop)
+            cos, sin = (part[S * rows.start : S * rows.stop].view(S, -1, R) for part in kept)
+            d_cos, d_sin = grad[where, :R], grad[where, R:]
+            d_projected = torch.addcmul(cos * d_sin, sin, d_cos, value=-1.0).mul_(weights[:, None, None])
+            if d_points is not None:
+                d_points[:, where] = d_projected @ frequencies.T
+            d_frequencies = d_weights = None
+            if of_frequencies:
+                d_frequencies = points[:, where].reshape(-1, D).T @ d_projected.view(-1, R)
+            if of_weights:
+                d_weights = torch.einsum("snr,nr->s", cos, d_cos) + torch.einsum("snr,nr->s", sin, d_sin)
+            return d_frequencies, d_weights
+
+        d_frequencies, d_weights = zip(*in_spare_threads(differentiate, _blocks(points, R)), strict=True)
+        return d_points, _total(d_frequencies), _total(d_weights)
 
 
-def _projected(points: Float[Tensor, "S n D"], frequencies: Float[Tensor, "D R"]) -> tuple[Tensor, Tensor]:
-    """Cosines and sines at every copy, (S·n, R) each."""
-    projected = points.reshape(-1, points.shape[-1]) @ frequencies
-    return projected.cos(), projected.sin_()
+def _blocks(points: Float[Tensor, "S n D"], R: int) -> list[range]:
+    """Examples, by the block that they belong to."""
+    S, n, _ = points.shape
+    rows = max(1, BLOCK // (S * R)) if points.device.type == "cpu" else n
+    return [range(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
-def _mean(cos: Float[Tensor, "Sn R"], sin: Float[Tensor, "Sn R"], weights: Float[Tensor, " S"]) -> Tensor:
-    """Weighted means over the copies, (n, 2R)."""
-    R = cos.shape[1]
-    return torch.cat([torch.mv(part.view(len(weights), -1).T, weights).view(-1, R) for part in (cos, sin)], -1)
+def _total(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.stack(known).sum(0) if known else None
 
 
 def fourier_mean(

@@ -162,31 +162,46 @@ class Frequencies(nn.Module):
         Raises:
             ValueError: a kernel of another structure, or without spectral density.
         """
+        scale, W, amplitudes = self.scaled(kernel)
+        return (W if scale is None else scale[:, None] * W), amplitudes
+
+    def scaled(
+        self, kernel: Kernel
+    ) -> tuple[Float[Tensor, " D_or_1"] | None, Float[Tensor, "D R"], Float[Tensor, " R"]]:
+        """The same with what scales the inputs apart, so that W of the commonest kernels has no gradient.
+
+        Returns:
+            1/ℓ where the kernel is a single base kernel of all inputs, else None; W, which it multiplies; and a.
+        """
         terms = _terms(kernel, self.num_inputs)
         if _signature(terms) != self._signature:
             raise ValueError(
                 f"kernel: expected the structure that the frequencies were drawn for, {self._signature}, got "
                 f"{_signature(terms)}; draw new ones with Frequencies(kernel, ...)"
             )
+        if [len(term.bases) for term in terms] == [1] and terms[0].bases[0].dims == list(range(self.num_inputs)):
+            lengthscale: Tensor = terms[0].bases[0].kernel.lengthscale.double()  # (1, D) or (1, 1)
+            W, R = self._draws(terms[0].bases[0], 0), self._shares[0]
+            return 1.0 / lengthscale.reshape(-1), W, (terms[0].scale(W.device) / R).sqrt().expand(R)
         columns, amplitudes = [], []
         i = 0
         for term, R in zip(terms, self._shares, strict=True):
             W = torch.zeros(self.num_inputs, R, dtype=torch.float64, device=self.sizes.device)
             for base in term.bases:
-                omega = self._omega(base, i)  # (D_i, R_i)
+                omega = self._draws(base, i) / base.kernel.lengthscale.double().reshape(-1, 1)  # (D_i, R_i)
                 W = W.index_add(0, torch.tensor(base.dims, device=W.device), omega)
                 i += 1
             columns.append(W)
             amplitudes.append((term.scale(W.device) / R).sqrt().expand(R))
-        return torch.cat(columns, 1), torch.cat(amplitudes)
+        return None, torch.cat(columns, 1), torch.cat(amplitudes)
 
-    def _omega(self, base: _Base, i: int) -> Float[Tensor, "D R"]:
+    def _draws(self, base: _Base, i: int) -> Float[Tensor, "D R"]:
+        """Frequencies at lengthscale one."""
         z = self.get_buffer(f"normal_{i}").double()
         if type(base.kernel) is RQKernel:
             alpha = base.kernel.alpha.double().reshape(())
             z = _root_gamma(alpha, self.get_buffer(f"uniform_{i}").double()) * z
-        lengthscale: Tensor = base.kernel.lengthscale.double()  # (1, D) or (1, 1)
-        return z / lengthscale.reshape(-1, 1)
+        return z
 
 
 @dataclass

@@ -61,6 +61,25 @@ class Factor(ABC):
         """Posterior variances of f at the inputs, diag(Vᵀ A⁻¹ V)."""
 
     @abstractmethod
+    def slopes(
+        self,
+        b: Float[Tensor, "n C"],
+        each: int,
+        of_means: Float[Tensor, "n C"],
+        of_variances: Float[Tensor, "n G"],
+    ) -> Float[Tensor, "*C M n"]:
+        """∂/∂V of the log integral of prior and sites, and of what depends on means and variances.
+
+            ½ Σ_c b_cᵀVᵀA⁻¹V b_c - ½ each Σ_g log|A_g| + Σ of_means means(b) + Σ of_variances variances()
+
+        Args:
+            b: locations of the sites.
+            each: how many independent functions share a set of precisions.
+            of_means: derivatives in the means,
+            of_variances: and in the variances.
+        """
+
+    @abstractmethod
     def posterior(self, b: Float[Tensor, "n C"]) -> Posterior:
         """The posterior of v under the sites, for predictions at other inputs."""
 
@@ -91,7 +110,7 @@ class PrimalFactor(Factor):
     """Through A = I + V Λ Vᵀ."""
 
     def __init__(self, V: Tensor, precision: Tensor, gram: Tensor | None):
-        self.V = V
+        self.V, self._precision = V, precision
         if gram is None:
             gram = (V * precision.T[:, None]) @ V.mT  # (G, M, M), also for one V
         eye = torch.eye(V.shape[-2], dtype=V.dtype, device=V.device)
@@ -109,6 +128,19 @@ class PrimalFactor(Factor):
 
     def variances(self) -> Float[Tensor, "n G"]:
         return _columns(self._whitened().square().sum(1))
+
+    def slopes(self, b: Tensor, each: int, of_means: Tensor, of_variances: Tensor) -> Float[Tensor, "*C M n"]:
+        precision, G = self._precision.T[:, None], len(self.L)  # (G, 1, n)
+        solved = torch.linalg.solve_triangular(self.L.mT, self._whitened(), upper=True)  # A⁻¹V, (G, M, n)
+        moved = _per_set(of_means, G)
+        means, means_moved = (solved @ columns for columns in (_per_set(b, G), moved))  # of v, (G, M, C/G)
+        left, left_moved = (
+            columns.mT - precision * (v.mT @ self.V) for columns, v in ((_per_set(b, G), means), (moved, means_moved))
+        )  # (G, C/G, n)
+        weighed = 2.0 * of_variances.T[:, None] * solved
+        found = (means + means_moved) @ left + means @ left_moved + weighed
+        found = found - (each * precision * solved + (weighed @ self.V.mT) @ (solved * precision))
+        return found if self.V.ndim == 3 else found.sum(0)
 
     def posterior(self, b: Float[Tensor, "n C"]) -> Posterior:
         Vb = self.V @ _per_set(b, len(self.L))  # (G, M, C/G)
@@ -153,11 +185,24 @@ class DualFactor(Factor):
         return found.movedim(0, -1).flatten(1) if len(w) > 1 else found[0]
 
     def variances(self) -> Float[Tensor, "n G"]:
-        # As one matrix, which is symmetric up to its own rounding: with K b - wᵀ(w b), which cancels, conjugate
-        # gradients stall.
+        return _columns(self._posterior_covariance().diagonal(dim1=-2, dim2=-1).clamp_min(0.0))
+
+    def _posterior_covariance(self) -> Float[Tensor, "G n n"]:
+        """Of f at the inputs. Once it was asked for, means go through it: it is symmetric up to its own rounding, and
+        with K b - wᵀ(w b), which cancels, conjugate gradients stall."""
         if self._covariance is None:
             self._covariance = self.K - self._whitened().mT @ self._whitened()
-        return _columns(self._covariance.diagonal(dim1=-2, dim2=-1).clamp_min(0.0))
+        return self._covariance
+
+    def slopes(self, b: Tensor, each: int, of_means: Tensor, of_variances: Tensor) -> Float[Tensor, "*C M n"]:
+        precision, G = self.root.T.square(), len(self.L)
+        left, left_moved = (_per_set(r - precision * self.means(r), G) for r in (b, of_means))  # (I + ΛK)⁻¹ r
+        inner = (left + left_moved) @ left.mT + left @ left_moved.mT
+        inner = inner - each * self.root[..., None] * torch.cholesky_inverse(self.L) * self.root[:, None]
+        shrunk = precision.T[..., None] * self._posterior_covariance()  # ΛS
+        shrunk = torch.eye(len(b), dtype=b.dtype, device=b.device) - shrunk
+        inner = inner + (shrunk * (2.0 * of_variances.T[:, None])) @ shrunk.mT
+        return self.V @ (inner if self.V.ndim == 3 else inner.sum(0))
 
     def posterior(self, b: Float[Tensor, "n C"]) -> Posterior:
         each = _per_set(b, len(self.L))  # (G, n, C/G)

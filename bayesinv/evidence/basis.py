@@ -50,8 +50,8 @@ class Whitened:
     def detached(self) -> Whitened:
         """The same without gradients."""
         other = Whitened(self.V.detach(), self.residual.detach())
-        if self.K is not None:
-            other.__dict__["K"] = self.K.detach()
+        if self.__dict__.get("K") is not None:
+            other.__dict__["K"] = self.__dict__["K"].detach()
         return other
 
     def single(self) -> Whitened:

@@ -8,6 +8,7 @@ settled between any two steps that move λ, which are accelerated.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +36,23 @@ SMALLEST_PRECISION, LARGEST_PRECISION = 1e-10, 1e6  # of a site
 LEAST_WEIGHT = 1e-3  # in the acceleration, of a precision that has no effect at the first sites
 
 SitePair = tuple[Float[Tensor, "n G"], Float[Tensor, "n C"]]
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Where the sites came to rest.
+
+    Attributes:
+        precision: λ, (n, 1) or (n, C).
+        b: locations, (n, C).
+        moved: how far the next step would move them.
+        cavities: theirs, in float64.
+    """
+
+    precision: Float[Tensor, "n G"]
+    b: Float[Tensor, "n C"]
+    moved: float
+    cavities: Cavities
 
 
 class Cavities:
@@ -69,9 +87,31 @@ class Cavities:
         quadratic = 0.5 * (r * self.spread(r)).sum() + offsets
         return quadratic - 0.5 * self._contrasts * self._factor.log_det.sum()
 
+    def slopes(
+        self, b: Float[Tensor, "n C"], means: Float[Tensor, "n C"], alpha: Float[Tensor, "n C"], beta: Tensor
+    ) -> Float[Tensor, "*C M n"]:
+        """∂/∂V of `joint` and of what the cavities are asked for; at the fixed point the latter cancels.
+
+        Args:
+            b: sites.
+            means: of their cavities.
+            alpha: derivatives of log Ẑ in the means, (n, C),
+            beta: and in the variances, (n, G).
+        """
+        with torch.enable_grad():
+            m, s = means.detach().requires_grad_(), self.variance.detach().requires_grad_()
+            of_m, of_s = torch.autograd.grad(self._log_site_averages(b, m, s).sum(), [m, s])
+        of_m, of_s = (alpha - of_m) / self._left, (beta - of_s) / self._left.square()
+        of_marginal = of_m * (self.precision * means - b)
+        of_marginal = of_marginal.sum(-1, keepdim=True) if self.precision.shape[1] == 1 else of_marginal
+        return self._factor.slopes(b - self.precision * self._offset, self._contrasts, of_m, of_marginal + of_s)
+
     def log_site_averages(self, b: Float[Tensor, "n C"], means: Float[Tensor, "n C"]) -> Float[Tensor, " n"]:
         """log E site_i over the cavities, whose means at b are given."""
-        s, lam, m = self.variance, self.precision, means
+        return self._log_site_averages(b, means, self.variance)
+
+    def _log_site_averages(self, b: Tensor, m: Tensor, s: Tensor) -> Float[Tensor, " n"]:
+        lam = self.precision
         if lam.shape[1] == 1:
             m = m - m.mean(-1, keepdim=True)  # P m
         den = 1.0 + s * lam
@@ -82,21 +122,22 @@ class Cavities:
 @torch.no_grad()
 def settled(
     white: Whitened, y: Int[Tensor, " n"], sites: SitePair, offset: Float[Tensor, " C"], tolerance: float
-) -> tuple[SitePair, float]:
-    """Precisions (n, 1) or (n, C) and locations b (n, C) of the sites where one more step moves them little.
+) -> Sites:
+    """Sites which one more step moves little.
 
     Args:
         white: of the training inputs.
         y: labels.
-        sites: to start from.
+        sites: to start from, precisions and locations.
         offset: fixed part of the means, whose sum is zero.
         tolerance: largest move of a mean, in standard deviations of its cavity, or of a marginal's variance, relative.
 
     Returns:
-        The sites, and how far the next step would move them. Where none come to rest, those with the smallest move.
+        The sites; where none come to rest, those with the smallest move.
     """
     precision, b = sites
-    best, smallest, since, moved = sites, math.inf, 0, math.inf
+    best: Sites | None = None
+    since, moved = 0, math.inf
     weight: Tensor | None = None
     steps = CautiousAnderson()
     rough, coarse = float(white.V.square().sum(-2).amax()) < LARGEST_ROUGH, white.single()
@@ -105,13 +146,13 @@ def settled(
         b, found = _with_settled_means(cavities, white.residuals, y, b, tolerance)
         new_precision, new_b = matched(found.mean, cavities.variance, found.alpha, found.beta)
         before, moved = moved, _effect((new_precision - precision, new_b - b), precision, cavities.variance)
-        if moved < smallest:
-            best, smallest, since = (precision, b), moved, number
-        if (moved < tolerance and not rough) or number - since >= PATIENCE:
-            break
+        if not rough:
+            if best is None or moved < best.moved:
+                best, since = Sites(precision, b, moved, cavities), number
+            if moved < tolerance or number - since >= PATIENCE:
+                break
         if rough and not (moved > ROUGH * tolerance and moved < SHRINKING * before):
-            rough = False
-            best, smallest, since = (precision, b), math.inf, number  # what float32 found counts no more
+            rough, since = False, number
             if moved < tolerance:
                 continue  # to see it in float64
         if weight is None:
@@ -120,7 +161,7 @@ def settled(
         following = steps.next(u, image, near=moved < LARGEST_ACCELERATED) / weight
         precision = following.exp().clamp(SMALLEST_PRECISION, LARGEST_PRECISION)
         b = found.alpha + precision * (found.mean + cavities.variance * found.alpha)  # keeps the means that are settled
-    return best, smallest
+    return Sites(precision, b, moved, Cavities(white, precision, offset)) if best is None else best
 
 
 def _with_settled_means(

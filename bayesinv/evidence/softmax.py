@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from bayesinv.evidence.base import ClassificationEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence, Whitened
 from bayesinv.evidence.expected_softmax import expected_softmax
 from bayesinv.evidence.kernel_logistic import Mode, logistic_mode
-from bayesinv.evidence.propagation import LARGEST_PRECISION, SMALLEST_PRECISION, Cavities, settled
+from bayesinv.evidence.propagation import LARGEST_PRECISION, SMALLEST_PRECISION, Sites, settled
 
 # Largest move by one more step: of a mean, in standard deviations of its cavity, or of a marginal's variance, relative.
 # Gradients are off by about as much, values by the order of the square, since the evidence is stationary in the sites.
@@ -99,44 +98,47 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
             NotSettledError: the sites do not come to rest.
         """
         tolerance = TOLERANCE if white.V.requires_grad else VALUE_TOLERANCE
-        precision, b = self._fixed_point(white, data.y, data.num_outputs, tolerance)
-        cavities = Cavities(white, precision, self._offset)
-        mean, variance = cavities.means(b), cavities.variance + white.residuals
+        sites = self._fixed_point(white, data.y, data.num_outputs, tolerance)
+        b, cavities = sites.b, sites.cavities
         with torch.no_grad():
-            log_Z, alpha, beta = expected_softmax(mean, variance, data.y)
-        # The value of log Ẑ, with the gradient that its cavities pass on.
-        total = log_Z.sum() + (alpha * _gradient_only(mean)).sum() + (beta * _gradient_only(variance)).sum()
-        return cavities.joint(b) + total - cavities.log_site_averages(b, mean).sum()
+            mean = cavities.means(b)
+            log_Z, alpha, beta = expected_softmax(mean, cavities.variance + white.residuals, data.y)
+            value = cavities.joint(b) + (log_Z - cavities.log_site_averages(b, mean)).sum()
+        if white.V.requires_grad:
+            with torch.no_grad():
+                slopes = cavities.slopes(b, mean, alpha, beta)
+            value = value + (slopes * _gradient_only(white.V)).sum() + (beta * _gradient_only(white.residuals)).sum()
+        return value
 
     def solve(self, white: Whitened, data: Data, near: Posterior | None = None) -> Posterior:
         """The posterior of the coordinates: a point at the mode, or EP's Gaussian."""
         if self.predicts_mode:
             return logistic_mode(white, self._offset, data.y, near if isinstance(near, Mode) else None)
-        precision, b = self._fixed_point(white, data.y, data.num_outputs, TOLERANCE)
-        return Factor.of(white.V, precision, K=white.K).posterior(b - precision * self._offset)
+        sites = self._fixed_point(white, data.y, data.num_outputs, TOLERANCE)
+        return Factor.of(white.V, sites.precision, K=white.K).posterior(sites.b - sites.precision * self._offset)
 
-    def _fixed_point(self, white: Whitened, y: Int[Tensor, " n"], C: int, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Precisions (n, 1) or (n, C) and locations b (n, C) of the sites, from the last ones or else from nothing."""
+    def _fixed_point(self, white: Whitened, y: Int[Tensor, " n"], C: int, tolerance: float) -> Sites:
+        """The sites, from the last ones or else from nothing."""
         white = white.detached()
         G = C if white.per_output else 1
-        warm, moved = self.warm_start, math.inf
+        warm, sites = self.warm_start, None
         if warm is not None and warm.shape == (len(y), G + C) and warm.device == y.device:
             start = warm[:, :G].exp().clamp(SMALLEST_PRECISION, LARGEST_PRECISION), warm[:, G:]
-            sites, moved = settled(white, y, start, self._offset, tolerance)
-        if not moved < FAILURE:
+            sites = settled(white, y, start, self._offset, tolerance)
+        if sites is None or not sites.moved < FAILURE:
             start = (
                 torch.full((len(y), G), 1.0 / C, dtype=torch.float64, device=y.device),
                 F.one_hot(y, C).to(torch.float64) - 1.0 / C,
             )
-            sites, moved = settled(white, y, start, self._offset, tolerance)
-        if not moved < FAILURE:
+            sites = settled(white, y, start, self._offset, tolerance)
+        if sites is None or not sites.moved < FAILURE:
             self.warm_start = None
             raise NotSettledError(
-                f"expectation propagation: the sites of {len(y)} labels still move by {moved:.2g} standard deviations "
-                f"(expected at most {FAILURE:g}); the prior may be far too wide (an outputscale of 100,000): give the "
-                'kernel a prior on it, or use evidence="dirichlet"'
+                f"expectation propagation: the sites of {len(y)} labels still move by {sites.moved:.2g} standard "
+                f"deviations (expected at most {FAILURE:g}); the prior may be far too wide (an outputscale of 100,000):"
+                ' give the kernel a prior on it, or use evidence="dirichlet"'
             )
-        self.warm_start = torch.cat([sites[0].log(), sites[1]], 1)
+        self.warm_start = torch.cat([sites.precision.log(), sites.b], 1)
         return sites
 
     def config(self) -> dict[str, Any]:

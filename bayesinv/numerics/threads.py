@@ -8,9 +8,11 @@ another spin. Computations next to each other gain in full.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ MOST_THREADS = 8  # next to each other
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_here = threading.local()  # spare: threads that a computation in this thread may take for blocks of it
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, since threads do not survive a fork, and size
 
 
 def is_small(x: Tensor) -> bool:
@@ -42,10 +47,52 @@ def one_thread(wanted: bool = True) -> Iterator[int]:
         yield before
         return
     torch.set_num_threads(1)
+    _here.spare, others = min(before, MOST_THREADS), getattr(_here, "spare", 1)
     try:
         yield before
     finally:
         torch.set_num_threads(before)
+        _here.spare = others
+
+
+def in_spare_threads(compute: Callable[[T], R], blocks: Sequence[T]) -> list[R]:
+    """What ``compute`` gives for each block of a large computation, in their order.
+
+    Within :func:`one_thread` the threads that were there before work at them together, unless this is one of several
+    computations :func:`side_by_side`. It must not differentiate.
+    """
+    spare = min(getattr(_here, "spare", 1), len(blocks))
+    if spare == 1:
+        return [compute(block) for block in blocks]
+    pool = _pool(spare - 1)
+    found: list[Any] = [None] * len(blocks)
+    order = iter(range(len(blocks)))
+    lock = threading.Lock()
+
+    def work() -> None:
+        with torch.no_grad():
+            while True:
+                with lock:
+                    i = next(order, None)
+                if i is None:
+                    return
+                found[i] = compute(blocks[i])
+
+    helpers = [pool.submit(work) for _ in range(spare - 1)]
+    try:
+        work()
+    finally:
+        wait(helpers)
+    for helper in helpers:
+        helper.result()
+    return found
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    key = os.getpid(), size
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(size, initializer=_begin)
+    return _pools[key]
 
 
 def side_by_side(compute: Callable[[T], R], items: Iterable[T], num_threads: int) -> Iterator[R]:

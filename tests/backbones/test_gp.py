@@ -216,15 +216,22 @@ def test_features_agree_with_the_exact_covariance_the_better_the_more_there_are(
     assert errors[1] < errors[0] / 4  # 1/√R is 8
 
 
+@pytest.fixture(params=[False, True])
+def few_rows(request, monkeypatch):
+    """All examples in one block, or two in each."""
+    if request.param:
+        monkeypatch.setattr("bayesinv.backbones.orbit_features.BLOCK", 2 * 3 * 7)
+
+
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 0.2, 0.3])])
-def test_fourier_means_are_means_of_cosines_and_sines(points, weights):
+def test_fourier_means_are_means_of_cosines_and_sines(points, weights, few_rows):
     W = torch.randn(4, 7, dtype=torch.float64)
     shares = torch.full((3,), 1 / 3, dtype=torch.float64) if weights is None else weights.double()
     each = torch.cat([(points @ W).cos(), (points @ W).sin()], -1)
     torch.testing.assert_close(fourier_mean(points, W, weights), torch.einsum("s,snr->nr", shares, each))
 
 
-def test_fourier_means_pass_gradcheck(points):
+def test_fourier_means_pass_gradcheck(points, few_rows):
     W = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(fourier_mean, (points.requires_grad_(), W, weights))

@@ -103,3 +103,18 @@ def test_gradients_pass_through_both_spaces(kind, per_output):
         return factor.log_det.sum() + (b * factor.means(b)).sum() + factor.variances().square().sum()
 
     assert torch.autograd.gradcheck(value, (V.requires_grad_(), precision.requires_grad_()))
+
+
+@pytest.mark.parametrize(("M", "n", "per_output", "num_sets"), CASES)
+@pytest.mark.parametrize("kind", [PrimalFactor, DualFactor])
+def test_slopes_are_those_of_autograd(kind, M, n, per_output, num_sets):
+    V, precision, b, _ = problem(M, n, per_output, num_sets)
+    V.requires_grad_()
+    factor = kind(V, precision, None)
+    means, variances = factor.means(b), factor.variances()
+    of_means, of_variances, each = b.flip(0), variances.detach().sin(), 3
+    total = 0.5 * (b * means).sum() - 0.5 * each * factor.log_det.sum()
+    total = total + (of_means * means).sum() + (of_variances * variances).sum()
+    (expected,) = torch.autograd.grad(total, V)
+    with torch.no_grad():
+        torch.testing.assert_close(kind(V, precision, None).slopes(b, each, of_means, of_variances), expected)

@@ -13,6 +13,7 @@ from bayesinv.errors import NumericalError
 from bayesinv.evidence import DirichletEvidence, GaussianEvidence, SoftmaxEvidence, as_evidence, evidence_from_config
 from bayesinv.evidence.collapsed import Whitened
 from bayesinv.evidence.linear_algebra import cholesky
+from bayesinv.evidence.propagation import Cavities, Sites
 from bayesinv.testing.evidences import SETTINGS, EvidenceCase, EvidenceConformance, check_evidence, check_repeatable
 
 
@@ -174,7 +175,8 @@ class StaysAtTheWarmStart(SoftmaxEvidence):
         groups = len(white.V) if white.V.ndim == 3 else 1
         if self.warm_start is None:
             return super()._fixed_point(white, *rest)
-        return self.warm_start[:, :groups].exp(), self.warm_start[:, groups:]
+        precision, b = self.warm_start[:, :groups].exp(), self.warm_start[:, groups:]
+        return Sites(precision, b, 0.0, Cavities(white.detached(), precision, self._offset))
 
 
 @pytest.mark.parametrize("broken", [WithoutResidual, DetachedExtents, WrongGram, Drifting, KnownMean])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bayesinv.numerics.randomness import seeded
-from bayesinv.numerics.threads import LARGEST_FOR_ONE_THREAD, is_small, one_thread, side_by_side
+from bayesinv.numerics.threads import LARGEST_FOR_ONE_THREAD, in_spare_threads, is_small, one_thread, side_by_side
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -73,3 +73,48 @@ def test_the_number_of_threads_is_put_back():
 
 def test_large_data_keep_the_threads_inside_of_products():
     assert [is_small(torch.zeros(n, 1)) for n in (LARGEST_FOR_ONE_THREAD, 1001)] == [True, False]
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_blocks_take_the_threads_to_spare(two_threads):
+    together = threading.Barrier(2, timeout=20)
+
+    def compute(i):
+        together.wait()  # would fail alone
+        return i * i, torch.get_num_threads()
+
+    with one_thread():
+        assert in_spare_threads(compute, range(4)) == [(i * i, 1) for i in range(4)]
+    assert torch.get_num_threads() == 2
+
+
+def test_blocks_stay_in_a_thread_that_works_beside_others(two_threads):
+    def names(_):
+        return in_spare_threads(lambda _: threading.current_thread().name, range(4))
+
+    with one_thread():
+        assert all(len(set(found)) == 1 for found in side_by_side(names, range(4), 2))
+        assert len(set(names(None))) <= 2
+    assert set(names(None)) == {threading.current_thread().name}  # where products take the threads
+
+
+def test_an_error_in_a_block_is_raised_when_all_have_ended(two_threads):
+    running = []
+
+    def compute(i):
+        running.append(i)
+        time.sleep(0.01)
+        if i in (0, 3):
+            raise ValueError(f"block {i}")
+        running.remove(i)
+
+    with one_thread(), pytest.raises(ValueError, match="block"):
+        in_spare_threads(compute, range(6))
+    assert set(running) <= {0, 3}
