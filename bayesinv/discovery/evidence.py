@@ -15,20 +15,24 @@ isotropic kernel such a process is the orbit average over the whole group.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bayesinv.backbones import GaussianProcess
 from bayesinv.data.container import Data
 from bayesinv.errors import NumericalError
-from bayesinv.evidence.basis import Whitened
 from bayesinv.evidence.gaussian import GaussianEvidence
 from bayesinv.evidence.linear_algebra import cholesky
 from bayesinv.model.hyperparameters import assign, hyperparameters_of, log_prior, vector
 
 __all__ = ["FlowEvidence"]
 
+WEIGHTS = "the precision of weights that do not change along the generators"
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]  # ω, amplitudes, cosines and sines of the projections
 
 
@@ -90,17 +94,16 @@ class FlowEvidence:
         along = v @ W  # (k, M, R/2)
         return torch.cat([-a * sin[0, :M] * along, a * cos[0, :M] * along], -1)
 
-    def _whitened(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, Parts]:
-        """L of Λ = L Lᵀ, and L⁻¹ φᵀ at the inputs."""
+    def _features(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, Parts]:
+        """φ at the inputs, (n, R), and Λ, the precision of its weights, (R, R)."""
         W, a, cos, sin = parts = self._parts()
-        phi = torch.cat([a * cos.mean(0), a * sin.mean(0)], -1)  # (n, R)
+        phi = torch.cat([a * cos.mean(0), a * sin.mean(0)], -1)
         eye = torch.eye(phi.shape[1], dtype=phi.dtype)
         if V.shape[1] == 0:
-            return eye, phi.mT, parts
-        C = self._changes(torch.einsum("pk,pmd->kmd", V, self.tangents), W, a, cos, sin).flatten(0, 1)
-        precision = 1.0 / (self.tolerance**2 * self.typical_speed)
-        L = cholesky(eye + precision * (C.mT @ C), "the precision of weights that do not change along the generators")
-        return L, torch.linalg.solve_triangular(L, phi.mT, upper=False), parts
+            return phi, eye, parts
+        motions = _no_more_than_dimensions(torch.einsum("pk,pmd->kmd", V, self.tangents))
+        C = self._changes(motions, W, a, cos, sin).flatten(0, 1)
+        return phi, eye + _gram(C) / (self.tolerance**2 * self.typical_speed), parts
 
     def log_joint(self, V: Float[Tensor, "p k"]) -> Float[Tensor, ""]:
         """log p(y | V, u) + log p(u) at the present hyperparameters, differentiable.
@@ -109,9 +112,13 @@ class FlowEvidence:
             NumericalError: a matrix has no Cholesky factor.
         """
         self.evaluations += 1
-        _, white, _ = self._whitened(V)
-        full = Whitened(white, white.new_zeros(white.shape[1])).with_offset(self.noise.offset_variance)
-        value = self.noise.bound(full, self.data)
+        phi, precision, _ = self._features(V)
+        one, none = phi.new_ones(1, 1), phi.new_zeros(len(precision), 1)
+        phi = torch.cat(
+            [phi, self.noise.offset_variance.sqrt() * one.expand(len(phi), 1)], 1
+        )  # the mean of the targets
+        precision = torch.cat([torch.cat([precision, none], 1), torch.cat([none.mT, one], 1)])
+        value = log_marginal(phi, precision, self.data.y.double() - self.noise.mean, self.noise.noise)
         own = self.process.log_hyperprior() + self.noise.log_hyperprior()
         return value + own + log_prior(self.hyper, self.centre)
 
@@ -136,7 +143,9 @@ class FlowEvidence:
     @torch.no_grad()
     def _posterior(self, V: Float[Tensor, "p k"]) -> tuple[Tensor, Tensor, Tensor, Parts]:
         """Of the whitened weights: mean (R, C) and the Cholesky factor of their precision; and L, and the parts."""
-        L, white, parts = self._whitened(V)
+        phi, precision, parts = self._features(V)
+        L = cholesky(precision, WEIGHTS)
+        white = torch.linalg.solve_triangular(L, phi.mT, upper=False)
         precision = 1.0 / self.noise.noise
         LA = cholesky(torch.eye(len(white), dtype=white.dtype) + precision * (white @ white.mT), "I + VΛVᵀ")
         y = self.data.y.double()
@@ -167,3 +176,83 @@ class FlowEvidence:
         mean, _, _, (W, a, _, _) = self._posterior(self.tangents.new_zeros(len(self.tangents), 0))
         projected = (x - self.data.x.mean(0)) @ W
         return torch.cat([a * projected.cos(), a * projected.sin()], -1) @ mean
+
+
+def _no_more_than_dimensions(v: Float[Tensor, "k M D"]) -> Float[Tensor, "l M D"]:
+    """min(k, D) motions of each point with the same Σ_k v_k v_kᵀ, which is all that the precision knows of them.
+
+    They are Qᵀv with orthonormal columns Q that span those of v at the point. Q counts as constant: dv leaves their
+    span only where it does not change the sum at first order.
+    """
+    k, _, D = v.shape
+    if k <= D:
+        return v
+    each = v.movedim(1, 0)  # (M, k, D)
+    Q = torch.linalg.qr(each.detach())[0]
+    return (Q.mT @ each).movedim(0, 1)
+
+
+class _LogMarginal(torch.autograd.Function):
+    """log N(y | 0, φ Λ⁻¹ φᵀ + σ² I), summed over the columns of y."""
+
+    @staticmethod
+    def forward(ctx: Any, phi: Tensor, precision: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+        n, C = y.shape
+        L = cholesky(precision, WEIGHTS)
+        after = cholesky(precision + phi.mT @ phi / noise, "the precision of weights after the data")
+        mean = torch.cholesky_solve(phi.mT @ y / noise, after)  # (R, C)
+        left = y - phi @ mean
+        ctx.save_for_backward(phi, L, after, mean, left, noise)
+        log_det = 2.0 * (after.diagonal().log().sum() - L.diagonal().log().sum())
+        quadratic = (y * left).sum() / noise
+        return -0.5 * (C * (n * (2.0 * math.pi * noise).log() + log_det) + quadratic)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, Tensor]:
+        phi, L, after, mean, left, noise = ctx.saved_tensors
+        n, C = left.shape
+        covariance = torch.cholesky_inverse(after)
+        spread = phi @ covariance  # (n, R)
+        d_phi = (left @ mean.mT - C * spread) / noise
+        d_precision = -0.5 * (C * (covariance - torch.cholesky_inverse(L)) + mean @ mean.mT)
+        d_noise = 0.5 * (C * ((spread * phi).sum() / noise - n) + left.square().sum() / noise) / noise
+        return grad * d_phi, grad * d_precision, None, grad * d_noise
+
+
+def log_marginal(
+    phi: Float[Tensor, "n R"], precision: Float[Tensor, "R R"], y: Float[Tensor, "n C"], noise: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """log N(y | 0, φ Λ⁻¹ φᵀ + σ² I) of linear models with Gaussian weights, in their space, summed over the columns.
+
+    Args:
+        phi: features.
+        precision: Λ, of the weights.
+        y: targets.
+        noise: σ².
+
+    Raises:
+        NumericalError: a matrix has no Cholesky factor.
+    """
+    out: Tensor = _LogMarginal.apply(phi, precision, y, noise)
+    return out
+
+
+class _Gram(torch.autograd.Function):
+    """CᵀC, whose derivative is one product, not two."""
+
+    @staticmethod
+    def forward(ctx: Any, C: Tensor) -> Tensor:
+        ctx.save_for_backward(C)
+        return C.mT @ C
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (C,) = ctx.saved_tensors
+        return C @ (grad + grad.mT)
+
+
+def _gram(C: Float[Tensor, "m R"]) -> Float[Tensor, "R R"]:
+    out: Tensor = _Gram.apply(C)
+    return out

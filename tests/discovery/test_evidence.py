@@ -7,7 +7,7 @@ import torch
 
 from bayesinv import Data, GaussianProcess, InvarianceModel
 from bayesinv.discovery.algebra import algebra_for
-from bayesinv.discovery.evidence import FlowEvidence
+from bayesinv.discovery.evidence import FlowEvidence, log_marginal
 from bayesinv.discovery.subspaces import orthonormal
 from bayesinv.evidence.gaussian import GaussianEvidence
 from bayesinv.model.hyperparameters import vector
@@ -46,9 +46,10 @@ def test_without_generators_it_is_the_evidence_of_the_model():
     assert value(evidence, NONE) == pytest.approx(float(expected.detach()), abs=1e-6)
 
 
-def test_the_gradient_is_that_of_differences():
+@pytest.mark.parametrize("num_generators", [2, 3])  # three are more than the dimensions of the inputs
+def test_the_gradient_is_that_of_differences(num_generators):
     evidence, _, _ = problem()
-    V = orthonormal(torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    V = orthonormal(torch.randn(4, num_generators, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
     u = vector(evidence.hyper).detach()
     _, d_V, d_u = evidence.value_and_gradient(V, u)
     step = 1e-5
@@ -115,3 +116,28 @@ def test_a_swapped_copy_averages_the_function():
     again = evidence.averaged(torch.stack([x.flip(-1), x]))
     assert value(both, NONE) == pytest.approx(value(again, NONE), abs=1e-8)
     assert cos.shape[0] == 2
+
+
+def test_more_generators_than_dimensions_give_the_precision_of_all():
+    evidence, _, _ = problem()
+    V = orthonormal(torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    motions = torch.einsum("pk,pmd->kmd", V, evidence.tangents)
+    C = evidence._changes(motions, *evidence._parts()).flatten(0, 1)
+    expected = torch.eye(40, dtype=torch.float64) + C.mT @ C / (evidence.tolerance**2 * evidence.typical_speed)
+    torch.testing.assert_close(evidence._features(V)[1], expected)
+
+
+def test_the_marginal_is_that_of_the_normal_distribution():
+    generator = torch.Generator().manual_seed(0)
+    phi, y, A = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((7, 3), (7, 2), (3, 3)))
+    noise = torch.tensor(0.3, dtype=torch.float64)
+
+    def of(phi, A, noise):
+        return log_marginal(phi, torch.eye(3, dtype=torch.float64) + A @ A.mT, y, noise)
+
+    covariance = phi @ torch.linalg.inv(torch.eye(3, dtype=torch.float64) + A @ A.mT) @ phi.mT
+    normal = torch.distributions.MultivariateNormal(
+        torch.zeros(7, dtype=torch.float64), covariance + noise * torch.eye(7, dtype=torch.float64)
+    )
+    torch.testing.assert_close(of(phi, A, noise), normal.log_prob(y.mT).sum())
+    assert torch.autograd.gradcheck(of, [part.requires_grad_() for part in (phi, A, noise)])
