@@ -37,7 +37,9 @@ __all__ = ["discover"]
 
 LIKELIHOODS = ("auto", "gaussian", "categorical")
 FEWEST = 30  # examples
-FEATURES = {2: 256}  # by the number of coordinates; 512 elsewhere, and 256 of three gave one generator for four
+# By the number of coordinates; 0 is images. Too few end the search early: of three coordinates 256 gave one generator
+# for four, and of four 512 gave one for the six of so(1,3), where 1,024 gave all.
+FEATURES, MOST_FEATURES = {0: 512, 2: 256, 3: 512}, 1024
 LARGEST_RATIO = 30.0  # of the columns' root mean squares, beyond which one lengthscale does not serve all
 NUM_DRAWS = 400
 LEVEL = 0.9
@@ -88,7 +90,8 @@ def discover(
         num_examples: n of the evidence; random ones, where there are more.
         num_points: M, inputs at which the function may not change, the first so many of the examples. Fewer are
             faster, and leave room between them: in four dimensions 200 of 500 let a false generator in.
-        num_features: random features of a default process; by default 256 for two coordinates, else 512.
+        num_features: random features of a default process; by default 256 for two coordinates, 512 for three and
+            for images, else 1,024.
         seed: of everything random.
 
     Returns:
@@ -203,7 +206,7 @@ def _process(
 ) -> tuple[GaussianProcess, Callable[[Tensor], Tensor] | None]:
     """The process whose evidence decides, and a network that proposes, if one came."""
     axes = 0 if algebra.kind == "image" else algebra.num_axes
-    features = FEATURES.get(axes, 512) if num_features is None else num_features
+    features = FEATURES.get(axes, MOST_FEATURES) if num_features is None else num_features
     if isinstance(model, GaussianProcess):
         if model.space != "features":
             raise ValueError(
