@@ -78,6 +78,11 @@ class FlowEvidence:
         """C."""
         return self.data.num_outputs
 
+    @property
+    def noise_share(self) -> float:
+        """The noise at the present hyperparameters, as a share of the targets' variance."""
+        return float(self.noise.noise / self.noise.offset_variance)
+
     def _parts(self) -> Parts:
         """ω (D, R/2), amplitudes, and the projections' cosines and sines, (S, n, R/2)."""
         if self.process.frequencies is None:

@@ -39,3 +39,24 @@ def test_a_network_in_any_unit_proposes_the_same(evidence, factor):
 def test_a_network_that_does_not_change_proposes_nothing(evidence):
     own, none = starts(evidence, None), starts(evidence, torch.zeros(4, 4, dtype=torch.float64))
     assert len(own) == len(none) and all(map(torch.equal, own, none))
+
+
+def test_a_first_generator_is_found_from_directions_at_random():
+    """Without a proposal; the tolerance and, where nothing was found, the typical speed are as they were."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 2, dtype=torch.float64, generator=generator)
+    y = x.norm(dim=1).mul(2.0).sin()[:, None]
+    process, noise = GaussianProcess(num_features=60), GaussianEvidence()
+    process.initialise(x, noise.initialise(Data(x, y)), 0)
+    algebra = algebra_for(x, "linear")
+    evidence = FlowEvidence(process, noise, x[None], y, algebra.tangents(x), 0.05)
+    search = Search(evidence, algebra, None, max_dimension=3)
+    V, u, value = search._or_annealed(None)
+    rotation = torch.tensor([[0.0], [-1.0], [1.0], [0.0]], dtype=torch.float64) / 2.0**0.5
+    assert float((rotation.mT @ V).abs()) > 0.999
+    assert value == pytest.approx(evidence.value_and_gradient(V, u)[0])
+    assert evidence.tolerance == 0.05
+    known = evidence.typical_speed
+    assert known != 1.0  # it is that of the function that was found
+    assert search._or_annealed((V, u, 1e6)) == (V, u, 1e6)
+    assert (evidence.tolerance, evidence.typical_speed) == (0.05, known)

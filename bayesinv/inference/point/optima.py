@@ -56,6 +56,7 @@ class Optima(PointMethod):
         prediction_copies: of an input in a prediction; None is the model's number.
         weights: q(θ), "mean_field", or "point" for a mode: weights then pay ½ |θ|² / σ² alone.
         weight_scale: g.
+        start: quantile of the priors that q(η) starts from, as their medians.
         initial_spread: standard deviation of q(η) at the start, where a flat prior is N(0, 1).
         initial_weight_spread: of q(θ), as a share of the prior's.
         rate: Adam's, for q(η); None is ``Training.extent_rate``.
@@ -79,6 +80,7 @@ class Optima(PointMethod):
     prediction_copies: int | None = None
     weights: str = "mean_field"
     weight_scale: int | float = 1.0
+    start: int | float = STARTS[0]
     initial_spread: int | float = 0.1
     initial_weight_spread: int | float = 0.01
     rate: int | float | None = 0.01
@@ -95,6 +97,9 @@ class Optima(PointMethod):
             check_number(option, getattr(self, option))
         if self.rate is not None:
             check_number("rate", self.rate)
+        check_number("start", self.start)
+        if not self.start < 1.0:
+            raise ValueError(f"start: expected a quantile between 0 and 1, got {self.start!r}")
 
     def prepare(self, model: InvarianceModel) -> InvarianceModel:
         """A copy that averages probabilities over its copies.
@@ -142,7 +147,7 @@ class OptimaObjective(PointObjective):
     def __init__(self, method: Optima, model: InvarianceModel):
         self.options = method
         self.space = Unconstrained(model.extents)
-        self.normals = Normals(self.space.to_z(start_extents(model, STARTS[0])), method.initial_spread)
+        self.normals = Normals(self.space.to_z(start_extents(model, float(method.start))), method.initial_spread)
         self._scales = {name: method.weight_scale * base for name, base in model.network.fan_in_scales().items()}
         start = {name: math.log(method.initial_weight_spread * scale) for name, scale in self._scales.items()}
         named = model.network.weights() if method.weights == "mean_field" else {}
