@@ -119,9 +119,8 @@ class FlowEvidence:
         self.evaluations += 1
         phi, precision, _ = self._features(V)
         one, none = phi.new_ones(1, 1), phi.new_zeros(len(precision), 1)
-        phi = torch.cat(
-            [phi, self.noise.offset_variance.sqrt() * one.expand(len(phi), 1)], 1
-        )  # the mean of the targets
+        mean = self.noise.offset_variance.sqrt() * one.expand(len(phi), 1)  # of the targets, which is unknown
+        phi = torch.cat([phi, mean], 1)
         precision = torch.cat([torch.cat([precision, none], 1), torch.cat([none.mT, one], 1)])
         value = log_marginal(phi, precision, self.data.y.double() - self.noise.mean, self.noise.noise)
         own = self.process.log_hyperprior() + self.noise.log_hyperprior()

@@ -118,7 +118,7 @@ class Search:
         while V.shape[1] < self.max_dimension:
             grown = self._grow(V, u, best)
             if V.shape[1] == 0 and unknown:
-                grown = self._or_annealed(grown)
+                grown = self._or_annealed(grown, best - FALL)
             if grown is None or grown[2] < best - FALL:
                 break
             V, u, value = grown
@@ -142,13 +142,15 @@ class Search:
                     return W, at, value
         return None
 
-    def _or_annealed(self, grown: tuple[Tensor, Tensor, float] | None) -> tuple[Tensor, Tensor, float] | None:
+    def _or_annealed(
+        self, grown: tuple[Tensor, Tensor, float] | None, least: float
+    ) -> tuple[Tensor, Tensor, float] | None:
         """What grew from gradients, or one generator from a random direction where the evidence is much higher there.
 
         The latter's function also says what the typical speed is, since the one without generators is worth little.
         """
         evidence, generator = self.evidence, torch.Generator().manual_seed(0)
-        tolerance, typical_speed = evidence.tolerance, evidence.typical_speed
+        tolerance, typical_speed = evidence.tolerance, None
         for _ in range(NUM_ANNEALED):
             V = torch.randn(self.algebra.size, 1, generator=generator, dtype=torch.float64)
             u = evidence.centre
@@ -158,10 +160,10 @@ class Search:
                     V, u, value = self.optimise(V, u, STEPS_ANNEALED)
             finally:
                 evidence.tolerance = tolerance
-            if value > BETTER + (-math.inf if grown is None else grown[2]):
+            if value > (least if grown is None else max(least, grown[2] + BETTER)):
                 grown = V, u, value
                 typical_speed = float(evidence.speeds(V, u)[0].trace()) / self.algebra.size
-        if grown is not None and typical_speed != evidence.typical_speed:
+        if grown is not None and typical_speed is not None:
             evidence.typical_speed = typical_speed
             grown = self.optimise(grown[0], grown[1], STEPS_ANNEALED)
         return grown

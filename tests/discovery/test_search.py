@@ -51,12 +51,13 @@ def test_a_first_generator_is_found_from_directions_at_random():
     algebra = algebra_for(x, "linear")
     evidence = FlowEvidence(process, noise, x[None], y, algebra.tangents(x), 0.05)
     search = Search(evidence, algebra, None, max_dimension=3)
-    V, u, value = search._or_annealed(None)
+    V, u, value = search._or_annealed(None, -1e9)
     rotation = torch.tensor([[0.0], [-1.0], [1.0], [0.0]], dtype=torch.float64) / 2.0**0.5
     assert float((rotation.mT @ V).abs()) > 0.999
     assert value == pytest.approx(evidence.value_and_gradient(V, u)[0])
     assert evidence.tolerance == 0.05
     known = evidence.typical_speed
     assert known != 1.0  # it is that of the function that was found
-    assert search._or_annealed((V, u, 1e6)) == (V, u, 1e6)
+    assert search._or_annealed((V, u, 1e6), -1e9) == (V, u, 1e6)
+    assert search._or_annealed(None, 1e6) is None
     assert (evidence.tolerance, evidence.typical_speed) == (0.05, known)
