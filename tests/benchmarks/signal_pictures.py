@@ -6,6 +6,7 @@ python tests/benchmarks/signal_pictures.py docs/signal_transforms.png
 import math
 import sys
 
+import matplotlib.axes
 import matplotlib.figure
 import torch
 from common import write_picture
@@ -13,6 +14,7 @@ from common import write_picture
 from bayesinv.transforms import (
     AmplitudeScale,
     BandStop,
+    ChannelDropout,
     Flip,
     FourierSurrogate,
     FrequencyShift,
@@ -49,13 +51,27 @@ def signal() -> torch.Tensor:
     return (waves * torch.exp(-(((time - 1.4) / 0.8) ** 2)))[None, None]
 
 
+def channel_dropout(panel: matplotlib.axes.Axes, x: torch.Tensor, time: list[float]) -> None:
+    """Four channels, two of which are lost, one below the other."""
+    transform = ChannelDropout()
+    channels = torch.cat([0.25 * x.roll(10 * c, -1) for c in range(4)], 1)
+    moved = transform(channels, torch.tensor([[0.5, -1.0, -0.7, -0.4, 0.0]], dtype=x.dtype))
+    for c, offset in enumerate((1.2, 0.4, -0.4, -1.2)):
+        panel.plot(time, channels[0, c] + offset, color=BEFORE, lw=3)
+        panel.plot(time, moved[0, c] + offset, color=WHOLE, lw=1.6)
+    panel.set_title("channel_dropout: two of four lost, t = 50 %", loc="left", fontsize=13)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
 def draw() -> matplotlib.figure.Figure:
     """A panel a transform: the signal as it is, at half the extent and at all of it."""
     x = signal()
     time = [i / RATE for i in range(x.shape[-1])]
-    figure = matplotlib.figure.Figure(figsize=(11, 10), layout="constrained")
-    panels = figure.subplots(5, 2, sharex=True, sharey=True).flatten()
-    for panel, (transform, extent) in zip(panels, ROWS, strict=True):
+    figure = matplotlib.figure.Figure(figsize=(11, 12), layout="constrained")
+    panels = figure.subplots(6, 2, sharex=True, sharey=True).flatten()
+    channel_dropout(panels[-2], x, time)
+    panels[-1].axis("off")
+    for panel, (transform, extent) in zip(panels[:-2], ROWS, strict=True):
         coordinate = transform.coordinates[0]
         auxiliary = DRAWS.get(coordinate.name, [-0.3, 0.7, -0.6, 0.2][: transform.num_auxiliary])
         panel.plot(time, x[0, 0], color=BEFORE, lw=3, label="as it is")
@@ -67,8 +83,9 @@ def draw() -> matplotlib.figure.Figure:
         words = "the other element" if coordinate.is_discrete else f"η = {coordinate.words(extent)}"
         panel.set_title(f"{coordinate.name}: {words}", loc="left", fontsize=13)
         panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[-2:]:
+    for panel in panels[-3:-1]:
         panel.set_xlabel("time (s)", fontsize=12)
+        panel.tick_params(labelbottom=True)
     for panel in panels[::2]:
         panel.set_ylabel("amplitude", fontsize=12)
     handles, labels = panels[0].get_legend_handles_labels()

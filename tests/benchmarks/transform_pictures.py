@@ -2,7 +2,8 @@
 
 BAYESINV_DATA=... python tests/benchmarks/transform_pictures.py docs/image_transforms.png
 
-A row a symmetry; from left to right t = −η, −η/2, 0, η/2, η, for amounts without a sign 0, η/4, … η. The picture is one
+A row a symmetry; from left to right t = −η, −η/2, 0, η/2, η, for amounts without a sign 0, η/4, … η, and from −down to
+up where a range has two ends. The picture is one
 of CIFAR-10's test images where they are on disk, and otherwise one of the characters that the package holds.
 """
 
@@ -18,6 +19,7 @@ from bayesinv.errors import DataError
 from bayesinv.orbits.orbit import base_draws
 from bayesinv.transforms import (
     Affine2d,
+    Asymmetric,
     Colour,
     CutOut,
     CyclicRotation,
@@ -26,6 +28,7 @@ from bayesinv.transforms import (
     Flip,
     GaussianBlur,
     GaussianNoise,
+    ImageFlow,
     PatchDropout,
     Permutation,
     Perspective,
@@ -41,6 +44,8 @@ SHOWN: list[tuple[Transform, dict[str, float]]] = [
     (Perspective(), dict(perspective_x=0.3, perspective_y=0.3)),
     (Elastic(), dict(elastic=0.08)),
     (Colour(), dict(brightness=0.3, contrast=0.8, saturation=1.2, hue=2 * math.pi / 3)),
+    (Asymmetric(Colour("brightness")), dict(brightness_down=0.1, brightness_up=0.3)),
+    (ImageFlow([[[0.3, 1.0, 0.0], [-1.0, 0.3, 0.0]]], ["spiral"]), dict(spiral=0.9)),
     (GaussianBlur(), dict(blur=0.16)),
     (CutOut(), dict(cut_out=0.8)),
     (PatchDropout(8), dict(patch_dropout=0.6)),
@@ -66,6 +71,9 @@ def rows() -> list[tuple[str, list[str], torch.Tensor]]:
     x = picture()
     found = []
     for transform, extents in SHOWN:
+        if isinstance(transform, Asymmetric):
+            found.append(two_ends(transform, extents, x))
+            continue
         for k, coordinate in enumerate(transform.coordinates):
             label = coordinate.name.replace("_", " ")
             if coordinate.is_discrete:
@@ -86,6 +94,16 @@ def rows() -> list[tuple[str, list[str], torch.Tensor]]:
             t[:, k] = torch.tensor(values)
             found.append((label, words, transform.orbit(x, t)[:, 0]))
     return found
+
+
+def two_ends(transform: Asymmetric, extents: dict[str, float], x: torch.Tensor) -> tuple[str, list[str], torch.Tensor]:
+    """The row of a range with an extent for each side, U[−down, up]."""
+    (inner,) = transform.inner.coordinates
+    down, up = extents.values()
+    t = torch.tensor([[down, up, share] for share in torch.linspace(-1.0, 1.0, COLUMNS).tolist()])
+    people = [round(float(inner.to_people(v))) for v in transform.amounts(t)[:, 0].tolist()]
+    words = [f"{v:+g}".replace("-", "−") if v else "0" for v in people]
+    return f"asymmetric {inner.name}\n({inner.unit})", words, transform.orbit(x, t)[:, 0]
 
 
 def main() -> None:
