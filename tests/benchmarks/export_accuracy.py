@@ -49,8 +49,10 @@ def learned(name, train, options, seed):
             *[nn.Conv2d(3, 16, 3, 2, 1), nn.Tanh(), nn.Conv2d(16, 32, 3, 2, 1), nn.Tanh(), nn.Conv2d(32, 32, 3, 2, 1)],
             *[nn.Tanh(), nn.Flatten(), nn.Linear(32 * 16, 10)],
         )
-        model = bayesinv.InvarianceModel(net, ["rotation", Flip()], num_orbit_samples=6, likelihood="categorical")
-        training = bayesinv.Training(epochs=options.learn_epochs, batch_size=100)
+        evidence = bayesinv.evidence.LaplaceEvidence("categorical", determinant=options.determinant)
+        model = bayesinv.InvarianceModel(net, ["rotation", Flip()], num_orbit_samples=6, evidence=evidence)
+        own_weights = True if options.determinant == "equivalent" else None
+        training = bayesinv.Training(epochs=options.learn_epochs, batch_size=100, own_weights=own_weights)
         posterior = bayesinv.fit(model, train, seed=seed, training=training)
     with tempfile.TemporaryDirectory() as folder:
         return bayesinv.export.load(posterior.augmentation().save(Path(folder) / "aug.safetensors"))
@@ -147,6 +149,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="of ResNet-18")
     parser.add_argument("--pool", action="store_true", help="keep the first pooling of ResNet-18: three times as fast")
     parser.add_argument("--learn-epochs", type=int, default=60, help="of the network that learns extents on CIFAR-10")
+    parser.add_argument(
+        "--determinant",
+        default="equivalent",
+        help='of the evidence of that network, as in LaplaceEvidence; "equivalent" also has weights of its own at several '
+        "extents",
+    )
     parser.add_argument("--max-steps", type=int, default=None, help="of the Gaussian process on digits")
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--rate", type=float, default=0.05)
