@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument(
         "--determinant",
         default="equivalent",
-        help="of the evidence of that network, as in LaplaceEvidence; equivalent with weights of its own at several extents",
+        help="of that network, as in LaplaceEvidence; equivalent: and weights of its own at several extents",
     )
     parser.add_argument("--max-steps", type=int, default=None, help="of the Gaussian process on digits")
     parser.add_argument("--batch-size", type=int, default=50)
