@@ -34,13 +34,14 @@ class _FourierMean(torch.autograd.Function):
 
         def project(rows: range) -> None:
             where = slice(rows.start, rows.stop)
-            projected = points[:, where].reshape(-1, points.shape[-1]) @ frequencies
+            flat = points[:, where].reshape(-1, points.shape[-1])
             if keeps:
                 cos, sin = (part[S * rows.start : S * rows.stop] for part in kept)
-                torch.cos(projected, out=cos)
-                torch.sin(projected, out=sin)
+                torch.cos(torch.mm(flat, frequencies, out=sin), out=cos)
             else:
-                cos, sin = projected.cos(), projected.sin_()
+                sin = flat @ frequencies
+                cos = sin.cos()
+            sin.sin_()
             for part, of in enumerate((cos, sin)):
                 out[where, part * R : (part + 1) * R] = torch.mv(of.view(S, -1).T, weights).view(-1, R)
 
@@ -74,16 +75,16 @@ class _FourierMean(torch.autograd.Function):
             return d_frequencies, d_weights
 
         blocks = _blocks(points, R)
-        each = math.ceil(len(blocks) / PARTS)  # as many sums whatever the number of threads, which then changes nothing
+        each = max(1, math.ceil(len(blocks) / PARTS))  # whatever the number of threads, which then changes nothing
         parts = [blocks[start : start + each] for start in range(0, len(blocks), each)]
-        d_frequencies, d_weights = zip(*in_spare_threads(differentiate, parts), strict=True)
+        d_frequencies, d_weights = zip(*in_spare_threads(differentiate, parts or [[]]), strict=True)
         return d_points, _total(d_frequencies), _total(d_weights)
 
 
 def _blocks(points: Float[Tensor, "S n D"], R: int) -> list[range]:
     """Examples, by the block that they belong to."""
     S, n, _ = points.shape
-    rows = max(1, BLOCK // (S * R)) if points.device.type == "cpu" else n
+    rows = max(1, BLOCK // max(1, S * R)) if points.device.type == "cpu" else max(1, n)
     return [range(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 

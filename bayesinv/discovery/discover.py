@@ -39,7 +39,7 @@ LIKELIHOODS = ("auto", "gaussian", "categorical")
 FEWEST = 30  # examples
 # By the number of coordinates; 0 is images. Too few end the search early: of three coordinates 256 gave one generator
 # for four, and of four 512 gave one for the six of so(1,3), where 1,024 gave all.
-FEATURES, MOST_FEATURES = {0: 512, 2: 256, 3: 512}, 1024
+FEATURES, MOST_FEATURES = {0: 512, 1: 256, 2: 256, 3: 512}, 1024
 LARGEST_RATIO = 30.0  # of the columns' root mean squares, beyond which one lengthscale does not serve all
 NUM_DRAWS = 400
 LEVEL = 0.9
@@ -90,8 +90,8 @@ def discover(
         num_examples: n of the evidence; random ones, where there are more.
         num_points: M, inputs at which the function may not change, the first so many of the examples. Fewer are
             faster, and leave room between them: in four dimensions 200 of 500 let a false generator in.
-        num_features: random features of a default process; by default 256 for two coordinates, 512 for three and
-            for images, else 1,024.
+        num_features: random features of a default process; by default 256 for up to two coordinates, 512 for
+            three and for images, else 1,024.
         seed: of everything random.
 
     Returns:
@@ -151,7 +151,7 @@ def discover(
     motions = directions.tangents(few, embed, step)
     evidence = FlowEvidence(process, noise, embed(x)[None], targets, motions, tolerance)
     proposals = None if network is None else _network_speeds(network, few, directions)
-    candidates = Search(evidence, directions, proposals, most).run()
+    candidates = Search(evidence, directions, proposals, most, seed).run()
     depends = candidates[0].log_evidence > _constant(targets) + LEAST_GAIN
     chosen = max(candidates, key=lambda c: c.log_evidence) if depends else candidates[0]
     swaps = None

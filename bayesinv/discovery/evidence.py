@@ -62,7 +62,7 @@ class FlowEvidence:
         self.data = Data(copies[0], y)
         self.tangents = tangents
         self.tolerance = tolerance
-        self.typical_speed = 1.0  # c², set from the function without generators
+        self.typical_speed = 1.0  # c², set by the search
         self.hyper = hyperparameters_of([("kernel", process.kernel), ("likelihood", noise.noise_model)])
         self.centre = vector(self.hyper).detach()
         self.evaluations = 0
@@ -81,7 +81,7 @@ class FlowEvidence:
     @property
     def noise_share(self) -> float:
         """The noise at the present hyperparameters, as a share of the targets' variance."""
-        return float(self.noise.noise / self.noise.offset_variance)
+        return float(self.noise.noise.detach() / self.noise.offset_variance)
 
     def _parts(self) -> Parts:
         """ω (D, R/2), amplitudes, and the projections' cosines and sines, (S, n, R/2)."""
@@ -213,15 +213,17 @@ class _LogMarginal(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         phi, L, after, mean, left, noise = ctx.saved_tensors
         n, C = left.shape
         covariance = torch.cholesky_inverse(after)
         spread = phi @ covariance  # (n, R)
         d_phi = (left @ mean.mT - C * spread) / noise
-        d_precision = -0.5 * (C * (covariance - torch.cholesky_inverse(L)) + mean @ mean.mT)
         d_noise = 0.5 * (C * ((spread * phi).sum() / noise - n) + left.square().sum() / noise) / noise
-        return grad * d_phi, grad * d_precision, None, grad * d_noise
+        d_precision = None
+        if ctx.needs_input_grad[1]:
+            d_precision = -0.5 * grad * (C * (covariance - torch.cholesky_inverse(L)) + mean @ mean.mT)
+        return grad * d_phi, d_precision, -grad * left / noise, grad * d_noise
 
 
 def log_marginal(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bayesinv.evidence.algebra import Factor
+from bayesinv.evidence.algebra import Factor, Posterior
 from bayesinv.evidence.anderson import CautiousAnderson
 from bayesinv.evidence.collapsed import Whitened
 from bayesinv.evidence.expected_softmax import expected_softmax
@@ -87,6 +87,10 @@ class Cavities:
         quadratic = 0.5 * (r * self.spread(r)).sum() + offsets
         return quadratic - 0.5 * self._contrasts * self._factor.log_det.sum()
 
+    def posterior(self, b: Float[Tensor, "n C"]) -> Posterior:
+        """Of the coordinates, with the sites in it."""
+        return self._factor.posterior(b - self.precision * self._offset)
+
     def slopes(
         self, b: Float[Tensor, "n C"], means: Float[Tensor, "n C"], alpha: Float[Tensor, "n C"], beta: Tensor
     ) -> Float[Tensor, "*C M n"]:
@@ -147,7 +151,7 @@ def settled(
         new_precision, new_b = matched(found.mean, cavities.variance, found.alpha, found.beta)
         before, moved = moved, _effect((new_precision - precision, new_b - b), precision, cavities.variance)
         if not rough:
-            if best is None or moved < best.moved:
+            if best is None or not moved >= best.moved:
                 best, since = Sites(precision, b, moved, cavities), number
             if moved < tolerance or number - since >= PATIENCE:
                 break

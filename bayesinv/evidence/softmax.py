@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesinv.data.container import Data
 from bayesinv.errors import NotSettledError
-from bayesinv.evidence.algebra import Factor, Posterior
+from bayesinv.evidence.algebra import Posterior
 from bayesinv.evidence.base import ClassificationEvidence
 from bayesinv.evidence.collapsed import CollapsedEvidence, Whitened
 from bayesinv.evidence.expected_softmax import expected_softmax
@@ -107,15 +107,15 @@ class SoftmaxEvidence(CollapsedEvidence, ClassificationEvidence):
         if white.V.requires_grad:
             with torch.no_grad():
                 slopes = cavities.slopes(b, mean, alpha, beta)
-            value = value + (slopes * _gradient_only(white.V)).sum() + (beta * _gradient_only(white.residuals)).sum()
-        return value
+            value = value + (slopes * _gradient_only(white.V)).sum()
+        return value + (beta * _gradient_only(white.residuals)).sum()
 
     def solve(self, white: Whitened, data: Data, near: Posterior | None = None) -> Posterior:
         """The posterior of the coordinates: a point at the mode, or EP's Gaussian."""
         if self.predicts_mode:
             return logistic_mode(white, self._offset, data.y, near if isinstance(near, Mode) else None)
         sites = self._fixed_point(white, data.y, data.num_outputs, TOLERANCE)
-        return Factor.of(white.V, sites.precision, K=white.K).posterior(sites.b - sites.precision * self._offset)
+        return sites.cavities.posterior(sites.b)
 
     def _fixed_point(self, white: Whitened, y: Int[Tensor, " n"], C: int, tolerance: float) -> Sites:
         """The sites, from the last ones or else from nothing."""

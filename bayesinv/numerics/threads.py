@@ -27,7 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _here = threading.local()  # spare: threads that a computation in this thread may take for blocks of it
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, since threads do not survive a fork, and size
+_pools: dict[int, ThreadPoolExecutor] = {}  # by process, since threads do not survive a fork
 
 
 def is_small(x: Tensor) -> bool:
@@ -58,27 +58,31 @@ def one_thread(wanted: bool = True) -> Iterator[int]:
 def in_spare_threads(compute: Callable[[T], R], blocks: Sequence[T]) -> list[R]:
     """What ``compute`` gives for each block of a large computation, in their order.
 
-    Within :func:`one_thread` the threads that were there before work at them together, unless this is one of several
-    computations :func:`side_by_side`. It must not differentiate.
+    Within :func:`one_thread` the threads that were there before work at them together, at most eight, unless this is
+    one of several computations :func:`side_by_side`. Nothing is recorded for derivatives. An error ends the others.
     """
     spare = min(getattr(_here, "spare", 1), len(blocks))
-    if spare == 1:
+    if spare <= 1:
         return [compute(block) for block in blocks]
-    pool = _pool(spare - 1)
     found: list[Any] = [None] * len(blocks)
-    order = iter(range(len(blocks)))
-    lock = threading.Lock()
+    order, lock = iter(range(len(blocks))), threading.Lock()
+    inference = torch.is_inference_mode_enabled()
 
     def work() -> None:
-        with torch.no_grad():
+        with torch.inference_mode(inference), torch.no_grad():  # which belong to a thread
             while True:
                 with lock:
                     i = next(order, None)
                 if i is None:
                     return
-                found[i] = compute(blocks[i])
+                try:
+                    found[i] = compute(blocks[i])
+                except BaseException:
+                    with lock:
+                        list(order)
+                    raise
 
-    helpers = [pool.submit(work) for _ in range(spare - 1)]
+    helpers = [_pool().submit(work) for _ in range(spare - 1)]
     try:
         work()
     finally:
@@ -88,11 +92,12 @@ def in_spare_threads(compute: Callable[[T], R], blocks: Sequence[T]) -> list[R]:
     return found
 
 
-def _pool(size: int) -> ThreadPoolExecutor:
-    key = os.getpid(), size
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(size, initializer=_begin)
-    return _pools[key]
+def _pool() -> ThreadPoolExecutor:
+    """The helpers of this process, which begin when they are needed."""
+    process = os.getpid()
+    if process not in _pools:
+        _pools[process] = ThreadPoolExecutor(MOST_THREADS - 1, initializer=_begin)
+    return _pools[process]
 
 
 def side_by_side(compute: Callable[[T], R], items: Iterable[T], num_threads: int) -> Iterator[R]:

@@ -20,6 +20,7 @@ from bayesinv.backbones.orbit_features import fourier_mean
 from bayesinv.backbones.rbf import rbf_cross_mean, rbf_self_mean
 from bayesinv.data.container import Data
 from bayesinv.errors import DataError
+from bayesinv.numerics.threads import one_thread
 from bayesinv.orbits.orbit import Orbit
 from bayesinv.transforms import Affine2d
 
@@ -229,6 +230,32 @@ def test_fourier_means_are_means_of_cosines_and_sines(points, weights, few_rows)
     shares = torch.full((3,), 1 / 3, dtype=torch.float64) if weights is None else weights.double()
     each = torch.cat([(points @ W).cos(), (points @ W).sin()], -1)
     torch.testing.assert_close(fourier_mean(points, W, weights), torch.einsum("s,snr->nr", shares, each))
+
+
+def test_the_number_of_threads_changes_no_feature(monkeypatch):
+    monkeypatch.setattr("bayesinv.backbones.orbit_features.BLOCK", 2 * 3 * 7)
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(*shape, generator=generator) for shape in ((3, 51, 4), (4, 7), (3,))]
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            with one_thread():
+                given = [part.clone().requires_grad_() for part in parts]
+                out = fourier_mean(*given)
+                found.append([out, *torch.autograd.grad(out.sin().sum(), given)])
+                with torch.inference_mode():
+                    torch.testing.assert_close(fourier_mean(*parts), out.detach())
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_no_inputs_have_no_features():
+    points = torch.zeros(3, 0, 4, requires_grad=True)
+    out = fourier_mean(points, torch.ones(4, 5))
+    assert out.shape == (0, 10)
+    assert torch.autograd.grad(out.sum(), points)[0].shape == points.shape
 
 
 def test_fourier_means_pass_gradcheck(points, few_rows):

@@ -12,14 +12,15 @@
 | qm9 | 500 molecules turned at random, energies less what elements explain, four extents | 40 | half a turn |
 | sleep | 500 epochs of sleep of eight people, 2,000 of four others, seven extents | 40 | unknown |
 
-Same data, network, passes, batches and copies in training and in predictions for every method of a problem, save what a
-method has by definition (a policy predicts on the input itself). "posterior" is `bayesinv.fit` with the evidence of the
-weights. LILA steps its extents once in three steps of the weights, after 15 % of them; the others are as published.
+Same data, network, passes, batches and copies for every method of a problem, save what a method has by definition: a
+policy predicts on the input itself; those with a distribution over extents average predictions over eight draws of
+them, with as many copies each. "posterior" is `bayesinv.fit` with the evidence of the weights. LILA steps its extents once in three steps of the weights, after 15 % of them; the others are as
+published.
 RandAugment and TrivialAugment need images.
 
 --prior-slopes: on mnist, by how much the learned rotation follows the mean of its prior (normal, standard deviation
 0.3 rad), by three priors (0.5, 1, 1.5 rad) and three starts (quantiles 0.1, 0.5 and 0.9 of the prior for OPTIMA, three
-seeds for the posterior): the slope of a line through the nine medians, 0 for none and 1 for all.
+seeds for the posterior; OPTIMA's seed is 0): the slope of a line through the nine medians, 0 for none and 1 for all.
 
 A fit that is finished is kept in --folder and is not repeated.
 """
@@ -127,6 +128,7 @@ def inference(method, by_hand, copies, epochs, per_epoch, start):
 def job(case):
     """One fit, or what is kept of it."""
     fixed = {name: value for name, value in case.items() if name != "folder"}
+    fixed["script"] = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # another script, other fits
     file = Path(case["folder"]) / f"{hashlib.sha256(repr(sorted(fixed.items())).encode()).hexdigest()[:16]}.json"
     if file.exists():
         return json.loads(file.read_text())
@@ -176,7 +178,7 @@ def job(case):
 
 
 def extents(results):
-    """The extents that the problem is about, or the two largest shares of their range, by seed."""
+    """The extent that the problem is about, or all, by seed."""
     names = {"mnist": ["rotation"], "mario": ["rotation"], "sinusoids": ["frequency_shift"]}.get(results[0]["problem"])
     if names is None:
         names = list(results[0]["extents"])
@@ -250,7 +252,9 @@ def main() -> None:
     shared = {"folder": str(options.folder), "epochs": options.epochs, "size": options.size}
     if options.prior_slopes:
         cases = [
-            shared | {"problem": "mnist", "method": method, "seed": seed, "prior_mean": mean, "start": start}
+            shared
+            | {"problem": "mnist", "method": method, "prior_mean": mean, "start": start}
+            | {"seed": seed if method == "posterior" else 0}
             for method in ("posterior", "optima")
             for mean in PRIOR_MEANS
             for seed, start in enumerate(STARTS)

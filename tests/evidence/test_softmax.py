@@ -165,6 +165,17 @@ def test_the_residual_is_noise_of_each_input_on_its_own():
     assert abs(together - float(evidence_for(data).bound(white_of(K), data))) > 0.1
 
 
+def test_the_residual_has_a_gradient_of_its_own():
+    data, K = labels(0, 1, 1, 0), kernel_matrix(4, 10.0)
+    slopes = []
+    for both in (False, True):
+        white = white_of(K, residual=0.5)
+        white = Whitened(white.V.requires_grad_(both), white.residual.requires_grad_())
+        slopes.append(torch.autograd.grad(evidence_for(data).bound(white, data), white.residual)[0])
+    torch.testing.assert_close(slopes[0], slopes[1], atol=1e-3, rtol=1e-2)
+    assert float(slopes[0].abs().min()) > 1e-3
+
+
 @torch.no_grad()
 def test_a_hundred_classes():
     n, C = 120, 100

@@ -105,16 +105,30 @@ def test_blocks_stay_in_a_thread_that_works_beside_others(two_threads):
     assert set(names(None)) == {threading.current_thread().name}  # where products take the threads
 
 
-def test_an_error_in_a_block_is_raised_when_all_have_ended(two_threads):
-    running = []
+def test_an_error_in_a_block_ends_the_others(two_threads):
+    running, calls = set(), []
 
     def compute(i):
-        running.append(i)
+        calls.append(i)
+        running.add(i)
         time.sleep(0.01)
-        if i in (0, 3):
-            raise ValueError(f"block {i}")
         running.remove(i)
+        if i == 1:
+            raise ValueError("one of them")
 
-    with one_thread(), pytest.raises(ValueError, match="block"):
-        in_spare_threads(compute, range(6))
-    assert set(running) <= {0, 3}
+    with one_thread(), pytest.raises(ValueError, match="one of them"):
+        in_spare_threads(compute, range(200))
+    assert not running
+    assert len(calls) < 10
+    with one_thread():
+        assert in_spare_threads(abs, []) == []
+
+
+def test_blocks_are_computed_in_the_mode_of_the_caller(two_threads):
+    def compute(_):
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    with one_thread():
+        assert in_spare_threads(compute, range(8)) == [(False, False)] * 8
+        with torch.inference_mode():
+            assert in_spare_threads(compute, range(8)) == [(True, False)] * 8

@@ -56,7 +56,7 @@ class Optima(PointMethod):
         prediction_copies: of an input in a prediction; None is the model's number.
         weights: q(θ), "mean_field", or "point" for a mode: weights then pay ½ |θ|² / σ² alone.
         weight_scale: g.
-        start: quantile of the priors that q(η) starts from, as their medians.
+        start: prior quantile at which the medians of q(η) begin.
         initial_spread: standard deviation of q(η) at the start, where a flat prior is N(0, 1).
         initial_weight_spread: of q(θ), as a share of the prior's.
         rate: Adam's, for q(η); None is ``Training.extent_rate``.

@@ -104,10 +104,22 @@ def test_flat_priors_shrink_extents_and_outward_ones_push_them_with_draws_of_q()
     assert torch.allclose(flat.guide.sample(200), flat.result.draws)
 
 
+def test_the_medians_begin_at_a_quantile_of_the_priors():
+    z = [float(objective_of(start=start).normals.mean[0]) for start in (0.1, 0.9)]
+    assert z == pytest.approx([-1.2816, 1.2816], abs=1e-3)  # flat priors are normal in z
+
+
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match=r"weights: expected one of \['mean_field', 'point'\], got 'laplace'"):
         Optima(weights="laplace")
-    for options in ({"num_copies": 0}, {"prediction_copies": 0}, {"weight_scale": 0}, {"initial_spread": -1}):
+    for options in (
+        {"num_copies": 0},
+        {"prediction_copies": 0},
+        {"weight_scale": 0},
+        {"initial_spread": -1},
+        {"start": 0},
+        {"start": 1.0},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             Optima(**options)
     with pytest.raises(ValueError, match="all of this model are fixed"):
