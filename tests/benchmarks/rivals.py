@@ -14,12 +14,12 @@
 
 Same data, network, passes, batches and copies for every method of a problem, save what a method has by definition: a
 policy predicts on the input itself; those with a distribution over extents average predictions over eight draws of
-them, with as many copies each. "posterior" is `bayesinv.fit` with the evidence of the weights. LILA steps its extents once in three steps of the weights, after 15 % of them; the others are as
-published.
+them, with as many copies each. "posterior" is `bayesinv.fit` with the evidence of the weights. LILA steps its extents
+once in three steps of the weights, after 15 % of them; the others are as published.
 RandAugment and TrivialAugment need images.
 
 --prior-slopes: on mnist, by how much the learned rotation follows the mean of its prior (normal, standard deviation
-0.3 rad), by three priors (0.5, 1, 1.5 rad) and three starts (quantiles 0.1, 0.5 and 0.9 of the prior for OPTIMA, three
+0.3 rad, truncated to [0, π]), by three priors (0.5, 1, 1.5 rad) and three starts (quantiles 0.1, 0.5 and 0.9 of the prior for OPTIMA, three
 seeds for the posterior; OPTIMA's seed is 0): the slope of a line through the nine medians, 0 for none and 1 for all.
 
 A fit that is finished is kept in --folder and is not repeated.
@@ -133,6 +133,7 @@ def job(case):
     if file.exists():
         return json.loads(file.read_text())
     warnings.simplefilter("ignore")
+    import pyro.distributions as dist
     import torch
 
     import bayesinv
@@ -141,7 +142,7 @@ def job(case):
     torch.set_num_threads(1)
     model, train, test, by_hand, training = problem(case["problem"], case["seed"], case["size"])
     if case["prior_mean"] is not None:
-        prior = torch.distributions.Normal(case["prior_mean"], PRIOR_SD)
+        prior = bayesinv.extents.Truncated(dist.Normal(case["prior_mean"], PRIOR_SD), high=math.pi)
         model = bayesinv.InvarianceModel(
             model.backbone.net,
             model.transform,
