@@ -19,8 +19,9 @@ once in three steps of the weights, after 15 % of them; the others are as publis
 RandAugment and TrivialAugment need images.
 
 --prior-slopes: on mnist, by how much the learned rotation follows the mean of its prior (normal, standard deviation
-0.3 rad, truncated to [0, π]), by three priors (0.5, 1, 1.5 rad) and three starts (quantiles 0.1, 0.5 and 0.9 of the prior for OPTIMA, three
-seeds for the posterior; OPTIMA's seed is 0): the slope of a line through the nine medians, 0 for none and 1 for all.
+0.3 rad, truncated to [0, π]), by three priors (0.5, 1, 1.5 rad) and three starts (quantiles 0.1, 0.5 and 0.9 of the
+prior for OPTIMA, whose seed is 0; three seeds for the posterior): the slope of a line through the nine medians, 0 for
+none and 1 for all.
 
 A fit that is finished is kept in --folder and is not repeated.
 """
