@@ -1,4 +1,4 @@
-"""The scripts of `make bench` and of a GPU at their smallest sizes, where numbers mean nothing and all parts run."""
+"""The scripts of `make bench`, of rivals and of a GPU at their smallest sizes: all parts run, numbers mean nothing."""
 
 import importlib.util
 import json
@@ -24,6 +24,12 @@ def loaded(name, monkeypatch):
 @pytest.fixture
 def ratios(monkeypatch):
     yield loaded("ratios", monkeypatch)
+    sys.modules.pop("common", None)
+
+
+@pytest.fixture
+def rivals(monkeypatch):
+    yield loaded("rivals", monkeypatch)
     sys.modules.pop("common", None)
 
 
@@ -80,3 +86,23 @@ def test_a_section_that_fails_and_one_that_is_late_are_entries(gpu, monkeypatch,
 
 def test_differences_are_relative_to_the_largest_entry(gpu):
     assert gpu.difference(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 5.0])) == pytest.approx(0.2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rivals_are_fitted_once_and_stand_in_one_table(rivals, monkeypatch, tmp_path, capsys):
+    methods = ["optima", "augnet", "randaugment", "by hand"]
+    command = ["--folder", str(tmp_path), "--problems", "sinusoids", "--methods", *methods, "--seeds", "0"]
+    threads = torch.get_num_threads()
+    try:
+        rivals.main([*command, "--size", "20", "--epochs", "2"])
+        first = capsys.readouterr().out
+        monkeypatch.setattr(rivals, "fitted", lambda case: 1 / 0)
+        rivals.main([*command, "--size", "20", "--epochs", "2"])
+    finally:
+        torch.set_num_threads(threads)
+    rows = [line.split(" | ") for line in first.splitlines() if line.startswith("| sinusoids")]
+    assert [row[1] for row in rows] == ["optima", "augnet", "by hand"]  # a policy needs images
+    assert "[" in rows[0][2] and "Hz" in rows[1][2]  # only a distribution has an interval
+    assert capsys.readouterr().out == first
+    with pytest.raises(ZeroDivisionError):
+        rivals.main([*command, "--size", "20", "--epochs", "3"])

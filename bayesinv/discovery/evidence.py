@@ -3,7 +3,7 @@
     h(x) = φ(x)ᵀw,  w ~ N(0, I),    ξ_A h(x) = ∇h(x)ᵀ A x = 0  at points x_1 ... x_M
 
 Given the generators V the weights are conditioned on ξ_A h(x_j) = N(0, (ε c)²) for every A in V and every j, c the
-typical speed |ξ h| of the function without them, and ε the tolerance. With C the features' changes, (k M, R),
+typical speed |ξ h| of a function that was fitted before, and ε the tolerance. With C the features' changes, (k M, R),
 
     w | V  ~  N(0, Λ⁻¹),    Λ = I + CᵀC / (ε c)²,
 

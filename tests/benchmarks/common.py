@@ -1,6 +1,8 @@
 """What the benchmark scripts share: the line that says where numbers come from, jobs side by side, tables."""
 
 import datetime
+import hashlib
+import json
 import math
 import os
 import platform
@@ -8,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 # One thread a job: side-by-side jobs that each spin two threads on two cores run ten times slower.
@@ -50,6 +53,17 @@ def side_by_side(job: Callable[[Any], Any], arguments: Iterable[Any], num_jobs: 
     import joblib
 
     return list(joblib.Parallel(n_jobs=num_jobs)(joblib.delayed(job)(argument) for argument in arguments))
+
+
+def kept(compute: Callable[[dict[str, Any]], dict[str, Any]], case: dict[str, Any], script: str) -> dict[str, Any]:
+    """What a job finds, or what is kept of it in case["folder"], by case and by the state of the script."""
+    made_of = [*sorted((name, value) for name, value in case.items() if name != "folder"), Path(script).read_text()]
+    file = Path(case["folder"]) / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.json"
+    if not file.exists():
+        unfinished = file.with_suffix(f".{os.getpid()}.part")
+        unfinished.write_text(json.dumps(compute(case)))
+        unfinished.replace(file)
+    return json.loads(file.read_text())
 
 
 def gaussian_process(kind: str, kernel: Any = None) -> Any:

@@ -5,7 +5,8 @@
 
 Extents are learned on the training images alone, on digits by a Gaussian process over the six affine symmetries, on
 CIFAR-10 (read from --data, by default BAYESINV_DATA) by a small network over rotation and flip; the
-augmentation is saved and loaded before it is used. By hand: v2.RandomRotation(45), bilinear, and on CIFAR-10 a
+augmentation is saved and loaded before it is used. --determinant upper is the default evidence of that network, which
+pushes extents outwards. By hand: v2.RandomRotation(45), bilinear, and on CIFAR-10 a
 flip. Every image of every epoch is moved by itself. "averaged" is the same network under InvariantPredictor.
 """
 

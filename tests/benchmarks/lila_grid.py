@@ -17,16 +17,14 @@ it is the largest extent as a share of the largest sensible one.
 """
 
 import argparse
-import hashlib
 import importlib
-import json
 import math
 import sys
 import time
 import warnings
 from pathlib import Path
 
-from common import calibration_error, print_table, provenance, side_by_side
+from common import calibration_error, kept, print_table, provenance, side_by_side
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -51,9 +49,11 @@ def make_method(name, truth, n, steps, copies):
 
 def job(case):
     """One fit, or what is kept of it."""
-    file = Path(case["folder"]) / f"{hashlib.sha256(repr(sorted(key(case).items())).encode()).hexdigest()[:16]}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    return kept(fitted, case, __file__)
+
+
+def fitted(case):
+    """One fit and its scores."""
     warnings.simplefilter("ignore")
     import torch
 
@@ -84,7 +84,7 @@ def job(case):
     prediction = posterior.predict(test.x, num_samples=8)
     quantiles = posterior.quantile([0.05, 0.5, 0.95])
     names = posterior.symmetries
-    found = case | {
+    return case | {
         "seconds": seconds,
         "truth": truth,
         "largest": {c.name: c.largest for c in model.coordinates},
@@ -94,10 +94,6 @@ def job(case):
         "log_loss": -float(prediction.probs.gather(1, test.y[:, None]).log().mean()),
         "calibration_error": calibration_error(prediction.probs, test.y),
     }
-    unfinished = file.with_suffix(f".{case['seed']}.part")
-    unfinished.write_text(json.dumps(found))
-    unfinished.replace(file)
-    return found
 
 
 def key(case):

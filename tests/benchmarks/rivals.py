@@ -16,26 +16,24 @@ Same data, network, passes, batches and copies for every method of a problem, sa
 policy predicts on the input itself; those with a distribution over extents average predictions over eight draws of
 them, with as many copies each. "posterior" is `bayesinv.fit` with the evidence of the weights. LILA steps its extents
 once in three steps of the weights, after 15 % of them; the others are as published.
-RandAugment and TrivialAugment need images.
+RandAugment and TrivialAugment are for images.
 
 --prior-slopes: on mnist, by how much the learned rotation follows the mean of its prior (normal, standard deviation
 0.3 rad, truncated to [0, π]), by three priors (0.5, 1, 1.5 rad) and three starts (quantiles 0.1, 0.5 and 0.9 of the
 prior for OPTIMA, whose seed is 0; three seeds for the posterior): the slope of a line through the nine medians, 0 for
 none and 1 for all.
 
-A fit that is finished is kept in --folder and is not repeated.
+A fit that is finished is kept in --folder and is not repeated, as long as this script stays as it is.
 """
 
 import argparse
-import hashlib
-import json
 import math
 import sys
 import time
 import warnings
 from pathlib import Path
 
-from common import calibration_error, mean_and_range, print_table, provenance, side_by_side
+from common import calibration_error, kept, mean_and_range, print_table, provenance, side_by_side
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -128,11 +126,11 @@ def inference(method, by_hand, copies, epochs, per_epoch, start):
 
 def job(case):
     """One fit, or what is kept of it."""
-    fixed = {name: value for name, value in case.items() if name != "folder"}
-    fixed["script"] = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()  # another script, other fits
-    file = Path(case["folder"]) / f"{hashlib.sha256(repr(sorted(fixed.items())).encode()).hexdigest()[:16]}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    return kept(fitted, case, __file__)
+
+
+def fitted(case):
+    """One fit and its scores."""
     warnings.simplefilter("ignore")
     import pyro.distributions as dist
     import torch
@@ -175,7 +173,6 @@ def job(case):
         found["score"] = 100 * float((prediction.labels == test.y).double().mean())
         found["log_loss"] = -float(prediction.probs.gather(1, test.y[:, None]).clamp_min(1e-12).log().mean())
         found["calibration_error"] = calibration_error(prediction.probs, test.y)
-    file.write_text(json.dumps(found))
     return found
 
 
@@ -239,7 +236,7 @@ def slopes(results):
     return rows
 
 
-def main() -> None:
+def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -249,7 +246,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="training and test examples, in place of each problem's own")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True, help="of the fits that are finished")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     shared = {"folder": str(options.folder), "epochs": options.epochs, "size": options.size}
     if options.prior_slopes:
